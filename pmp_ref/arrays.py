@@ -1,0 +1,113 @@
+"""The seam to the array library: the only module that imports ``array_api_compat``.
+
+Every public function finds its namespace, dtype and device in the arrays it is given, so NumPy, CuPy and any
+library of the array API standard take the same path. Values cross to the host in two places only,
+:func:`to_floats` (scalars, all of a trial in one transfer) and :func:`to_numpy` (whole arrays, for files).
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import array_api_compat.numpy
+import numpy as np
+
+from pmp_ref.errors import InputError
+
+Array = Any
+Controls = tuple[tuple[Any, ...], ...]
+
+
+def namespace(*arrays: Array) -> ModuleType:
+    """Array-API namespace shared by ``arrays``.
+
+    Raises InputError if they come from different libraries.
+    """
+    if all(type(a) is np.ndarray for a in arrays):
+        return array_api_compat.numpy
+    try:
+        return array_api_compat.array_namespace(*arrays)
+    except TypeError as error:
+        kinds = sorted({library(a) for a in arrays})
+        raise InputError(
+            f"arrays of {' and '.join(kinds)} were mixed; expected one array library: "
+            "convert all of them with that library's asarray"
+        ) from error
+
+
+def library(a: Any) -> str:
+    """Name of the library and type of ``a``, e.g. ``numpy.ndarray``."""
+    return f"{type(a).__module__.split('.')[0]}.{type(a).__name__}"
+
+
+def device(a: Array) -> Any:
+    """Device of ``a``, as ``device=`` of creation functions takes it."""
+    return array_api_compat.device(a)
+
+
+def is_array(a: Any) -> bool:
+    """True if ``a`` belongs to a library of the array API standard (a NumPy scalar does not)."""
+    return isinstance(a, np.ndarray) or (not isinstance(a, np.generic) and array_api_compat.is_array_api_obj(a))
+
+
+def check_together(**named: Array) -> None:
+    """Raise InputError, naming both arguments, unless all arrays share one library and one device."""
+    items = list(named.items())
+    for name, a in items:
+        if not is_array(a):
+            raise InputError(f"{name} is a {library(a)}; expected an array: convert it with asarray first")
+    first, a = items[0]
+    for name, b in items[1:]:
+        if array_api_compat.array_namespace(a) is not array_api_compat.array_namespace(b):
+            raise InputError(
+                f"{first} is a {library(a)} but {name} is a {library(b)}; expected one array library: "
+                f"convert {name} with the library of {first}"
+            )
+        if device(a) != device(b):
+            raise InputError(
+                f"{first} is on device {device(a)} but {name} is on {device(b)}; expected one device: move {name}"
+            )
+
+
+def like(host: Any, a: Array, dtype: Any = None) -> Array:
+    """Host data (NumPy) as an array of the library and device of ``a``; dtype of ``a`` unless given."""
+    xp = namespace(a)
+    return xp.asarray(np.asarray(host), dtype=a.dtype if dtype is None else dtype, device=device(a))
+
+
+def zeros(shape: tuple[int, ...], a: Array) -> Array:
+    """Zeros of the given shape with library, dtype and device of ``a``."""
+    return namespace(a).zeros(shape, dtype=a.dtype, device=device(a))
+
+
+def sum64(a: Array) -> Array:
+    """Σ of all entries, accumulated in float64; a 0-d array on the device of ``a``."""
+    return namespace(a).sum(a, dtype=namespace(a).float64)
+
+
+def unit_roundoff(a: Array) -> float:
+    """Half the spacing of floating point numbers at one, for the dtype of ``a``."""
+    return float(namespace(a).finfo(a.dtype).eps) / 2
+
+
+def to_floats(*scalars: Array) -> list[float]:
+    """The one device-to-host transfer of a trial: 0-d arrays as Python floats (float64)."""
+    xp = namespace(*scalars)
+    return to_numpy(xp.stack([xp.astype(s, xp.float64) for s in scalars])).tolist()
+
+
+def to_numpy(a: Array) -> np.ndarray:
+    """``a`` copied to a NumPy array on the host."""
+    if isinstance(a, np.ndarray):
+        return a
+    if array_api_compat.is_cupy_array(a):
+        return a.get()
+    if array_api_compat.is_torch_array(a):
+        return a.detach().cpu().numpy()
+    if not array_api_compat.is_jax_array(a):
+        xp = array_api_compat.array_namespace(a)
+        if device(a) != xp.__array_namespace_info__().default_device():
+            a = array_api_compat.to_device(a, xp.__array_namespace_info__().default_device())
+    return np.asarray(a)

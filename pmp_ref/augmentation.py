@@ -1,0 +1,122 @@
+"""Rules for the augmentation parameter ε: classic σ/ζ, curvature estimate, fixed (theory, section 5, T8, T15).
+
+A trial measures the curvature along its step, Ĉ = [J(w) − J(u) + ΣΔH]/τ, at no extra sweep. A rule answers with
+the ε of the next trial. ``smoothed`` is C̃, the running mean of Ĉ over accepted steps (None before the first).
+``progress`` ∈ [0, 1] is the part of the run that is done.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from pmp_ref.errors import InputError
+
+
+class Rule(ABC):
+    """How ε follows rejections and acceptances."""
+
+    eps0: float
+
+    @abstractmethod
+    def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
+        """ε after a rejected trial; ``c_hat`` is None where Ĉ is not finite or lost in rounding. None: give up."""
+
+    @abstractmethod
+    def accepted(
+        self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
+    ) -> tuple[float, float | None]:
+        """(ε, C̃) after an accepted trial."""
+
+    def _check(self, **bounds: tuple[float, bool, str]) -> None:
+        for name, (value, good, expected) in bounds.items():
+            if not (math.isfinite(value) and good):
+                raise InputError(f"{name} is {value}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class Classic(Rule):
+    """Reject: ε ← σε. Accept: ε ← max(ζε, ε_min). Raises InputError unless ε₀ > 0, σ > 1, 0 < ζ ≤ 1."""
+
+    eps0: float = 1.0
+    sigma: float = 1.1
+    zeta: float = 0.9
+    eps_min: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"), sigma=(self.sigma, self.sigma > 1, "a number > 1"),
+                    zeta=(self.zeta, 0 < self.zeta <= 1, "a number in (0, 1]"),
+                    eps_min=(self.eps_min, self.eps_min > 0, "a number > 0"))  # fmt: skip
+
+    def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
+        return self.sigma * eps
+
+    def accepted(
+        self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
+    ) -> tuple[float, float | None]:
+        return max(self.zeta * eps, self.eps_min), None
+
+
+@dataclass(frozen=True)
+class Curvature(Rule):
+    """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η)).
+
+    C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown a rejected trial multiplies ε by ``sigma``. ``growth``
+    makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a falling step
+    size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε (T8).
+    """
+
+    eps0: float = 1.0
+    theta: float = 1.2
+    sigma_min: float = 1.1
+    sigma: float = 4.0
+    zeta: float = 0.5
+    memory: float = 0.5
+    growth: float = 1.0
+    eps_min: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"), theta=(self.theta, self.theta > 0, "a number > 0"),
+                    sigma_min=(self.sigma_min, self.sigma_min > 1, "a number > 1"),
+                    sigma=(self.sigma, self.sigma > 1, "a number > 1"),
+                    zeta=(self.zeta, 0 < self.zeta <= 1, "a number in (0, 1]"),
+                    memory=(self.memory, 0 <= self.memory < 1, "a number in [0, 1)"),
+                    growth=(self.growth, self.growth >= 1, "a number ≥ 1"),
+                    eps_min=(self.eps_min, self.eps_min > 0, "a number > 0"))  # fmt: skip
+
+    def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
+        if c_hat is None:
+            return self.sigma * eps
+        return max(self.sigma_min * eps, self.theta * (c_hat + eta))
+
+    def accepted(
+        self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
+    ) -> tuple[float, float | None]:
+        if c_hat is None:
+            return eps, smoothed
+        c = max(c_hat, 0.0)
+        smoothed = c if smoothed is None else smoothed + (1 - self.memory) * (c - smoothed)
+        theta = self.theta * self.growth ** max(0.0, min(2 * progress - 1, 1.0))
+        return max(self.zeta * eps, theta * (smoothed + eta), self.eps_min), smoothed
+
+
+@dataclass(frozen=True)
+class Fixed(Rule):
+    """ε is constant; a failed trial ends the run, and the status says so."""
+
+    eps0: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"))
+
+    def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
+        return None
+
+    def accepted(
+        self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
+    ) -> tuple[float, float | None]:
+        return eps, None
+
+
+RULES = {"classic": Classic, "curvature": Curvature, "fixed": Fixed}

@@ -1,0 +1,357 @@
+"""The batch sequential quadratic Hamiltonian method: one flat accept/reject loop over a public ``step``.
+
+``solve`` prepares the current control on the current batch (forward and backward sweep), makes a trial (``step``)
+and moves on: to the next control or batch after an accepted trial, to a larger ε after a rejected one. Full batch
+is the case of one batch that never changes; then an accepted trial keeps the sweep it has already made, so a step
+without rejection costs one forward and one backward sweep. Theory, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pmp_ref.acceptance import Absolute, Acceptance, NoTest
+from pmp_ref.arrays import Array, Controls, device, namespace, sum64, to_floats, unit_roundoff
+from pmp_ref.augmentation import Curvature, Rule
+from pmp_ref.controls import inner, map_controls, subtract, total
+from pmp_ref.errors import InputError
+from pmp_ref.hamiltonian import squared_increments
+from pmp_ref.maximise import maximise
+from pmp_ref.metric import Averaging, Identity, Metric
+from pmp_ref.problem import Problem
+from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.sweep import Evaluation, mean_loss, quiet
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """ρ rises linearly from 0 to its full value while the run's progress goes from ``start`` to ``stop``."""
+
+    start: float = 0.0
+    stop: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= 1:
+            raise InputError(f"ramp from {self.start} to {self.stop}; expected 0 ≤ start < stop ≤ 1")
+
+    def __call__(self, rho: float, progress: float) -> float:
+        return rho * min(max((progress - self.start) / (self.stop - self.start), 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What varies in bSQH: the rule for ε, the acceptance test, the metric, averaging, the ramp of ρ, the caps.
+
+    ``max_rejections`` bounds the rejections of one control, ``eps_max`` bounds ε. A cap below C + η voids the
+    guarantee that the line search ends by acceptance (T8); the default is far above any curvature in floating point.
+    """
+
+    rule: Rule = field(default_factory=Curvature)
+    acceptance: Acceptance = field(default_factory=Absolute)
+    metric: Metric = field(default_factory=Identity)
+    averaging: Averaging | None = None
+    ramp: Ramp | None = None
+    max_rejections: int = 200
+    eps_max: float = 1e15
+
+    def __post_init__(self) -> None:
+        if self.max_rejections < 1 or not self.eps_max > self.rule.eps0:
+            raise InputError(f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected at least 1 and "
+                             f"a cap above ε₀ = {self.rule.eps0}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When to stop: accepted steps, epochs (full batch: an accepted step is an epoch), increment κ, residual.
+
+    τ < κ ("converged by increment") and 2ε‖D(w − u)‖ ≤ residual ("converged by residual") are tested in every
+    full-batch step; with mini-batches on all data at the end of an epoch. 0 switches a test off.
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    increment: float = 0.0
+    residual: float = 0.0
+
+    def __post_init__(self) -> None:
+        if any(n is not None and n < 0 for n in (self.steps, self.epochs)) or self.increment < 0 or self.residual < 0:
+            raise InputError(f"{self}; expected numbers ≥ 0")
+        if self.steps is None and self.epochs is None and self.increment == 0 and self.residual == 0:
+            raise InputError("no stop was given; expected at least one of steps, epochs, increment, residual")
+
+    def done(self, it: Iterate) -> bool:
+        """True when the steps or epochs asked for are done."""
+        return (self.steps is not None and it.step >= self.steps) or (
+            self.epochs is not None and it.epoch >= self.epochs
+        )
+
+    def progress(self, it: Iterate, batches: int) -> float:
+        """Part of the run that is done, in [0, 1]; 0 without a limit of steps or epochs."""
+        parts = [0.0]
+        if self.steps:
+            parts.append(it.step / self.steps)
+        if self.epochs:
+            parts.append((it.epoch + it.position / batches) / self.epochs)
+        return min(max(parts), 1.0)
+
+
+class Measured(NamedTuple):
+    """The numbers of one trial, fetched from the device in one transfer."""
+
+    delta_loss: float  # L(w) − L(u), from per-sample differences in float64
+    linear: float  # ⟨g, w − u⟩ with the batch's own g
+    tau: float  # ‖w − u‖²_D
+    fixed_point: float  # ‖D(w − u)‖²
+    penalty: float  # R(u)
+    penalty_w: float  # R(w)
+    loss: float
+    loss_w: float
+    scale: float  # mean of |Φ_s(u)| + ‖x_L^s‖_∞
+    switching: float  # ‖g‖², to see whether it is finite
+    nonzeros: float
+
+
+def measure(problem: Problem, it: Iterate, w: Controls, trial: Evaluation) -> Measured:
+    """All that the judgement of a trial needs. One synchronisation."""
+    e, u, d = it.evaluation, it.controls, it.metric
+    assert e is not None and e.switching is not None
+    xp, samples = namespace(e.losses), e.losses.shape[0]
+    wide = lambda a: xp.astype(a, xp.float64)  # noqa: E731
+    delta = subtract(w, u)
+    scaled = delta if d is None else map_controls(lambda a, b: a * b, d, delta)
+    kernels = [a for names, arrays in zip(problem.network.names(), w, strict=True)
+               for name, a in zip(names, arrays, strict=True) if name == "kernel"]  # fmt: skip
+    return Measured(*to_floats(
+        sum64(wide(trial.losses) - wide(e.losses)) / samples,
+        inner(e.switching, delta),
+        total(squared_increments(u, w, d)),
+        inner(scaled, scaled),
+        problem.penalty(u),
+        problem.penalty(w),
+        mean_loss(e),
+        mean_loss(trial),
+        sum64(wide(xp.abs(e.losses)) + wide(e.largest)) / samples,
+        inner(e.switching, e.switching),
+        total([[wide(xp.count_nonzero(k)) for k in kernels]]),
+    ))  # fmt: skip
+
+
+def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: float = 0.0) -> tuple[Iterate, Record]:
+    """One trial from a prepared iterate: maximise K_ε layer by layer, sweep the candidate, judge J, move or not.
+
+    Accepted: the controls become w, with the sweep already made. Otherwise the controls and their evaluation stay
+    as they were and ε grows, or the maximiser goes back from the averaged to the batch's own switching function.
+    """
+    u, e = it.controls, it.evaluation
+    if not it.prepared or e is None or e.switching is None:
+        raise InputError("step needs an iterate with switching functions; call prepare first")
+    w = maximise(problem, u, direction(method, it), it.eps, rho, it.metric)
+    trial = problem.sweep.forward(w, e.x, e.y)
+    with quiet():
+        m = measure(problem, it, w, trial)
+    sum_dh = m.linear - rho * (m.penalty_w - m.penalty)
+    delta_j = m.delta_loss + rho * (m.penalty_w - m.penalty)
+    remainder = m.delta_loss + m.linear  # J(w) − J(u) + ΣΔH; the regulariser cancels
+    nu = 4 * unit_roundoff(e.losses) * m.scale
+    c_hat = remainder / m.tau if m.tau > 0 else math.nan
+    known = c_hat if math.isfinite(c_hat) and abs(remainder) > 10 * nu else None
+    finite = math.isfinite(m.loss_w) and math.isfinite(remainder)
+    it = replace(it, forward_sweeps=it.forward_sweeps + trial.forward_sweeps,
+                 backward_sweeps=it.backward_sweeps + trial.backward_sweeps)  # fmt: skip
+
+    if not (math.isfinite(m.loss) and math.isfinite(m.switching)):
+        verdict = "non-finite"
+    elif m.tau == 0:
+        verdict = "control unchanged"
+    elif sum_dh <= nu and not isinstance(method.acceptance, NoTest):
+        verdict = "precision limit"
+    elif finite and method.acceptance.accepts(delta_j, m.tau, sum_dh):
+        verdict = "accepted"
+    else:
+        verdict = "rejected" if finite else "non-finite trial"
+    if it.use_average and verdict not in ("accepted", "non-finite"):
+        verdict = "average dropped"
+
+    record = Record(
+        verdict=verdict, step=it.step + (verdict == "accepted"), epoch=it.epoch, position=it.position,
+        J=m.loss_w + rho * m.penalty_w, loss=m.loss_w, J_before=m.loss + rho * m.penalty, loss_before=m.loss,
+        delta_J=delta_j, rho=rho, nonzeros=int(m.nonzeros), eps=it.eps, c_hat=c_hat, tau=m.tau, sum_dh=sum_dh,
+        rounding=nu, residual=2 * it.eps * math.sqrt(m.fixed_point), averaged=it.use_average,
+        rejections=it.rejections, forward_sweeps=it.forward_sweeps, backward_sweeps=it.backward_sweeps,
+    )  # fmt: skip
+    eta = method.acceptance.eta
+    if verdict == "accepted":
+        eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, eta, progress)
+        it = replace(it, controls=w, evaluation=trial, prepared=False, eps=eps, smoothed=smoothed,
+                     step=it.step + 1, accepted_in_epoch=it.accepted_in_epoch + 1,
+                     returns=0 if it.use_average else it.returns)  # fmt: skip
+    elif verdict == "average dropped":
+        it = replace(it, use_average=False, returns=it.returns + 1)
+    elif verdict in ("rejected", "non-finite trial"):
+        grown = method.rule.rejected(it.eps, known, eta)
+        it = replace(it, eps=math.inf if grown is None else grown, rejections=it.rejections + 1,
+                     finite_trials=it.finite_trials + finite, total_rejections=it.total_rejections + 1)  # fmt: skip
+    return it, record
+
+
+def direction(method: Method, it: Iterate) -> Controls:
+    """The switching function that the maximiser takes: the batch's own, or the average while it serves."""
+    assert it.evaluation is not None and it.evaluation.switching is not None
+    if it.use_average and method.averaging is not None:
+        return method.averaging.mean(it.average_memory, it.averaged)
+    return it.evaluation.switching
+
+
+def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -> Iterate:
+    """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g."""
+    e = it.evaluation
+    if e is None:
+        e = problem.sweep.forward(it.controls, x, y)
+        it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
+                     backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
+    if e.switching is None:
+        before, e = e, problem.sweep.backward(it.controls, e)
+        it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps - before.forward_sweeps,
+                     backward_sweeps=it.backward_sweeps + e.backward_sweeps - before.backward_sweeps)  # fmt: skip
+    it, g = replace(it, evaluation=e), e.switching
+    assert g is not None
+    if it.prepared:  # a restart: metric and average already know this batch
+        return it
+    with quiet():
+        memory, d = method.metric.update(it.metric_memory, it.iterates, g)
+        average, averaged, returns = it.average_memory, it.averaged, it.returns
+        if method.averaging is not None:
+            if returns >= method.averaging.patience:
+                average, averaged, returns = None, 0, 0
+            average, averaged = method.averaging.update(average, g), averaged + 1
+    return replace(it, prepared=True, metric=d, metric_memory=memory, average_memory=average, averaged=averaged,
+                   use_average=method.averaging is not None and averaged > 1, returns=returns,
+                   iterates=it.iterates + 1, eps_start=it.eps, rejections=0, finite_trials=0)  # fmt: skip
+
+
+def solve(
+    problem: Problem,
+    controls: Controls,
+    x: Array,
+    y: Array,
+    *,
+    stop: Stop,
+    method: Method | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    callback: Callable[[Iterate, Record], Any] | None = None,
+    resume: Iterate | None = None,
+) -> Solution:
+    """Run bSQH from ``controls`` on images x (N, …) and labels y; ``batch_size`` None: full batch.
+
+    ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
+    so does Ctrl-C, both with the last complete iterate. ``resume`` continues from an iterate of an earlier run with
+    the same arguments; the order of the batches depends on (seed, epoch) only, so the run goes on bit for bit.
+
+    Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit.
+    """
+    method = Method() if method is None else method
+    problem.check(controls, x, y)
+    n = x.shape[0]
+    if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= n):
+        raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
+    if method.averaging is not None and batch_size is None:
+        raise InputError("averaged switching functions need mini-batches; leave averaging out or give a batch size")
+    batches = 1 if batch_size is None else -(-n // batch_size)
+    it = Iterate(controls, method.rule.eps0) if resume is None else resume
+    records: list[Record] = []
+    status = None
+    try:
+        while status is None and not stop.done(it):
+            bx, by = (x, y) if batch_size is None else take_batch(x, y, batches, it.position, seed, it.epoch)
+            it = prepare(problem, method, it, bx, by)
+            progress = stop.progress(it, batches)
+            rho = problem.rho if method.ramp is None else method.ramp(problem.rho, progress)
+            before = it
+            it, record = step(problem, method, it, rho, progress)
+            status, it = judge(method, stop, before, it, record, batch_size is None, batches)
+            if status is None and it.position == 0 and batch_size is not None and it.epoch > before.epoch:
+                status, it = end_of_epoch(problem, method, stop, it, x, y, rho)
+            records.append(record)
+            if callback is not None and callback(it, record) and status is None:
+                status = Status.INTERRUPTED
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    return Solution(it.controls, status or Status.ITERATION_LIMIT, it, tuple(records))
+
+
+def judge(
+    method: Method, stop: Stop, before: Iterate, it: Iterate, record: Record, full: bool, batches: int
+) -> tuple[Status | None, Iterate]:
+    """What a trial means for the run: (status that ends it or None, iterate to go on with)."""
+    verdict = record.verdict
+    if verdict == "non-finite":
+        return Status.NON_FINITE, it
+    if full and stop.residual > 0 and before.rejections == 0 and record.residual <= stop.residual:
+        return Status.CONVERGED_RESIDUAL, replace(
+            before, forward_sweeps=it.forward_sweeps, backward_sweeps=it.backward_sweeps
+        )
+    if verdict == "accepted":
+        if full:
+            it = replace(it, epoch=it.epoch + 1)
+            return (Status.CONVERGED_INCREMENT if record.tau < stop.increment else None), it
+        return None, next_batch(it, batches)
+    if verdict == "average dropped":
+        return None, it
+    if verdict in ("rejected", "non-finite trial"):
+        if math.isinf(it.eps):  # the rule gave up; the run ends with the ε that failed
+            return Status.AUGMENTATION_LIMIT, replace(it, eps=before.eps)
+        if it.rejections < method.max_rejections and it.eps <= method.eps_max:
+            return None, it
+        reason = Status.AUGMENTATION_LIMIT if it.finite_trials else Status.NON_FINITE
+    else:
+        reason = Status.PRECISION_LIMIT if verdict == "precision limit" else Status.CONTROL_UNCHANGED
+        it = replace(it, eps=it.eps_start)  # rounding, not curvature, ended this control
+    if full:
+        return reason, it
+    last = it.position == batches - 1
+    it = replace(it, skipped=it.skipped + 1, prepared=False, eps=min(it.eps, method.eps_max))
+    if last and it.accepted_in_epoch == 0:
+        return reason, next_batch(it, batches)
+    return None, next_batch(it, batches)
+
+
+def next_batch(it: Iterate, batches: int) -> Iterate:
+    """The iterate at the next batch of the epoch, or at the first of the next epoch."""
+    it = replace(it, evaluation=None, position=it.position + 1)
+    if it.position == batches:
+        it = replace(it, epoch=it.epoch + 1, position=0, accepted_in_epoch=0)
+    return it
+
+
+def end_of_epoch(
+    problem: Problem, method: Method, stop: Stop, it: Iterate, x: Array, y: Array, rho: float
+) -> tuple[Status | None, Iterate]:
+    """Tests of τ and residual on all data, made after an epoch of mini-batches if asked for: one sweep each way."""
+    if stop.increment == 0 and stop.residual == 0:
+        return None, it
+    e = problem.sweep.backward(it.controls, problem.sweep.forward(it.controls, x, y))
+    it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
+                 backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
+    w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
+    delta = subtract(w, it.controls)
+    scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
+    tau, fixed_point = to_floats(total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled))
+    if stop.residual > 0 and 2 * it.eps * math.sqrt(fixed_point) <= stop.residual:
+        return Status.CONVERGED_RESIDUAL, it
+    return (Status.CONVERGED_INCREMENT if tau < stop.increment else None), it
+
+
+def take_batch(x: Array, y: Array, batches: int, position: int, seed: int, epoch: int) -> tuple[Array, Array]:
+    """Batch ``position`` of the epoch: a permutation by (seed, epoch), split into parts whose sizes differ by at
+    most one, so that every sample is used once."""
+    order = np.random.default_rng((seed, epoch)).permutation(x.shape[0])
+    part = np.array_split(order, batches)[position]
+    xp = namespace(x, y)
+    index = xp.asarray(part, device=device(x))
+    return xp.take(x, index, axis=0), xp.take(y, index, axis=0)

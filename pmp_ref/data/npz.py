@@ -1,0 +1,120 @@
+"""`.npz` archives with MedMNIST naming: train_images, train_labels, and val_… and test_… if present.
+
+Images are uint8 of shape (N, H, W) or (N, H, W, C), labels integers of shape (N,) or (N, 1). Stricter than
+`np.load(allow_pickle=False)`, which allocates what a header claims: here the header of an array is matched
+against one pattern (nothing is evaluated, objects and structures cannot match) and its size against that of
+the archive's member.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmp_ref.data.dataset import PARTS, Part
+from pmp_ref.data.files import MAX_BYTES, opened, read_exactly
+from pmp_ref.errors import InputError
+
+__all__ = ["parse", "read"]
+
+_MAX_HEADER = 10_000  # bytes; NumPy's own limit for the header of one array
+_MAX_CHANNELS = 4  # grey to RGB with alpha; a longer last axis is a volume (MedMNIST 3D) or not channels-last
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others without bound
+_HEADER = re.compile(
+    rb"\{\s*'descr'\s*:\s*'([<>|=]?[ui][1248])'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
+    rb"\s*'shape'\s*:\s*\(((?:\s*\d{1,18}L?\s*,?)*)\)\s*,?\s*\}\s*"
+)
+
+
+def read(path: Path) -> dict[str, Part]:
+    """The parts of a `.npz` file."""
+    with opened(path) as stream:
+        return parse(stream, str(path))
+
+
+def parse(stream: IO[bytes], source: str) -> dict[str, Part]:
+    """The parts of a `.npz` archive in a seekable stream; `source` is named in errors."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            return _parts(archive, source)
+    except InputError:
+        raise
+    except Exception as error:
+        # zipfile answers a broken archive with many types: BadZipFile, struct.error, zlib.error,
+        # NotImplementedError, RuntimeError, EOFError, UnicodeDecodeError, …; all of them mean the same here
+        raise InputError(
+            f"{source!r} is not a readable .npz archive ({type(error).__name__}): get or write the file again"
+        ) from None
+
+
+def _parts(archive: zipfile.ZipFile, source: str) -> dict[str, Part]:
+    names = {info.filename for info in archive.infolist()}
+    parts = {}
+    for part in PARTS:
+        images, labels = f"{part}_images.npy", f"{part}_labels.npy"
+        if part == "train" or images in names or labels in names:
+            if missing := [name[:-4] for name in (images, labels) if name not in names]:
+                held = ", ".join(sorted(repr(name) for name in names)[:8])[:200]
+                raise InputError(
+                    f"{source!r} lacks {missing[0]!r} (it holds: {held or 'nothing'}): write it with "
+                    f"MedMNIST naming (train_images, train_labels; test_images, test_labels if there are any)"
+                )
+            parts[part] = Part(
+                _images(_array(archive, images, source), f"{source}:{images}"),
+                _labels(_array(archive, labels, source), f"{source}:{labels}"),
+            )
+    return parts
+
+
+def _array(archive: zipfile.ZipFile, name: str, source: str) -> NDArray[Any]:
+    info, source = archive.getinfo(name), f"{source}:{name}"
+    if info.compress_type not in _COMPRESSIONS:
+        raise InputError(f"{source!r} is packed by method {info.compress_type}, expected 0 or 8: use np.savez")
+    with archive.open(info) as member:
+        magic = bytes(read_exactly(member, 8, source))
+        if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+            raise InputError(f"{source!r} starts with {magic!r}, expected a NumPy array: write the file with np.savez")
+        width, form = (2, "<H") if magic[6] == 1 else (4, "<I")
+        (length,) = struct.unpack(form, read_exactly(member, width, source))
+        header = bytes(read_exactly(member, min(length, _MAX_HEADER), source))
+        match = _HEADER.fullmatch(header)
+        if not match or length > _MAX_HEADER:
+            raise InputError(
+                f"{source!r} has the header {header[:80]!r}, expected an integer array: write uint8 images"
+            )
+        dtype = np.dtype(match[1].decode())
+        shape = tuple(int(size.rstrip(b"L")) for size in re.findall(rb"\d+L?", match[3]))
+        size = math.prod(shape) * dtype.itemsize
+        held = info.file_size - 8 - width - length
+        if not 0 < size <= MAX_BYTES or size != held:
+            raise InputError(
+                f"{source!r} claims the shape {shape} of {dtype}, {size} bytes, and holds {held}; "
+                f"expected 1 to {MAX_BYTES}: get or write the file again"
+            )
+        values = np.frombuffer(read_exactly(member, size, source), dtype)
+    return values.reshape(shape[::-1]).T if match[2] == b"True" else values.reshape(shape)
+
+
+def _images(array: NDArray[Any], source: str) -> NDArray[Any]:
+    channels = array.shape[3] if array.ndim == 4 else 1
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or channels > _MAX_CHANNELS:
+        raise InputError(
+            f"{source!r} is {array.dtype} of shape {array.shape}, expected uint8 (0 to 255) of shape "
+            f"(N, H, W) or (N, H, W, C) with C at most {_MAX_CHANNELS}: convert the images"
+        )
+    return np.ascontiguousarray(array[:, np.newaxis] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
+
+
+def _labels(array: NDArray[Any], source: str) -> NDArray[Any]:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InputError(f"{source!r} has shape {array.shape}, expected (N,) or (N, 1): give one class per image")
+    return array

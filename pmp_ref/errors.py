@@ -1,0 +1,25 @@
+"""The error type for bad input, and the sentence for an unknown name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "nearest"]
+
+
+class InputError(ValueError):
+    """Bad input. The message is one line: what was given, what was expected, what to do."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of the sentence "unknown X 'foo': …": the nearest known name if one is near, then all of them.
+
+    >>> nearest("minst", ["mnist", "cifar10"])
+    "did you mean 'mnist'? known: mnist, cifar10"
+    >>> nearest("xyz", ["mnist", "cifar10"])
+    'known: mnist, cifar10'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return "".join(f"did you mean {match!r}? " for match in close) + "known: " + ", ".join(names)

@@ -1,0 +1,51 @@
+"""Hamiltonians and their increments (theory, section 0 and T2).
+
+    H_l(x, p, w) = ⟨p, Λ_l(x, w)⟩ − ρ ω_l r_l(w)
+    K_ε(x, p, w; u) = H_l(x, p, w) − ε‖w − u‖²_D
+
+⟨·,·⟩ sums over the batch; the factor 1/B is inside p. H is affine in w up to r, so H(w) − H(u) = ⟨g, w − u⟩
+− ρ(R(w) − R(u)) exactly, with g the switching function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pmp_ref.arrays import Array, Controls
+from pmp_ref.controls import inner64, map_controls, total
+from pmp_ref.problem import Problem
+
+
+def hamiltonian(problem: Problem, l: int, x: Any, p: Any, w: tuple[Array, ...], rho: float) -> Array:
+    """H_l(x, p, w) by its definition: the stage is applied to w. 0-d, float64."""
+    value = _inner_states(p, problem.network.stages[l].forward(x, w))
+    for r, omega, a in zip(problem.regulariser[l], problem.weights[l], w, strict=True):
+        value = value - rho * omega * r.value(a)
+    return value
+
+
+def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: float) -> Any:
+    """ΔH of each control, nested like the controls: ⟨g, w − u⟩ − ρω[r(w) − r(u)] (T2); 0-d, float64."""
+    linear = map_controls(lambda gl, ul, wl: inner64(gl, wl - ul), g, u, w)
+    before, after = problem.penalties(u), problem.penalties(w)
+    return map_controls(lambda h, a, b: h - rho * (b - a), linear, before, after)
+
+
+def squared_increments(u: Controls, w: Controls, metric: Any = None) -> Any:
+    """τ of each control: Σ_i d_i (w_i − u_i)², nested like the controls; d = 1 without metric (T17). 0-d, float64."""
+    if metric is None:
+        return map_controls(lambda a, b: inner64(b - a, b - a), u, w)
+    return map_controls(lambda d, a, b: inner64(d * (b - a), b - a), metric, u, w)
+
+
+def augmented_increment(problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float,
+                        metric: Any = None) -> Array:  # fmt: skip
+    """Σ_l K_ε(w; u) − K_ε(u; u) = ΣΔH − ετ; non-negative where w maximises K_ε. 0-d, float64."""
+    return total(increments(problem, g, u, w, rho)) - eps * total(squared_increments(u, w, metric))
+
+
+def _inner_states(p: Any, x: Any) -> Array:
+    """⟨p, x⟩ of states, arrays or pairs."""
+    if isinstance(x, tuple):
+        return _inner_states(p[0], x[0]) + _inner_states(p[1], x[1])
+    return inner64(p, x)

@@ -1,0 +1,46 @@
+"""Initial controls: drawn by one NumPy generator on the host, then moved, so that all backends start alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pmp_ref.arrays import Array, Controls, like
+from pmp_ref.layers import Activation, LeakyReLU, OnBranch, ScaleShift, SiLU, Softplus, Stage
+from pmp_ref.network import Network
+
+
+def initial_controls(network: Network, seed: int, example: Array) -> Controls:
+    """Kernels uniform on ±√(3·gain/fan_in), so that their variance is gain/fan_in; biases 0, scales 1.
+
+    gain is 2 where the next activation is of the ReLU kind (He), else 1 (LeCun). Library, dtype and device are those
+    of ``example``. The same seed gives the same numbers on every backend.
+    """
+    generator = np.random.default_rng(seed)
+    controls = []
+    for l, (stage, shapes) in enumerate(zip(network.stages, network.control_shapes, strict=True)):
+        arrays = []
+        for name, shape in zip(stage.control_names, shapes, strict=True):
+            if name == "bias":
+                host = np.zeros(shape)
+            elif isinstance(_bare(stage), ScaleShift):
+                host = np.ones(shape)
+            else:
+                bound = math.sqrt(3 * _gain(network, l) / math.prod(shape[1:]))
+                host = generator.uniform(-bound, bound, shape)
+            arrays.append(like(host, example))
+        controls.append(tuple(arrays))
+    return tuple(controls)
+
+
+def _bare(stage: Stage) -> Stage:
+    return _bare(stage.stage) if isinstance(stage, OnBranch) else stage
+
+
+def _gain(network: Network, l: int) -> float:
+    """2 if the first activation after stage l is of the ReLU kind, else 1."""
+    for stage in network.stages[l + 1 :]:
+        if isinstance(_bare(stage), Activation):
+            return 2.0 if isinstance(_bare(stage), LeakyReLU | SiLU | Softplus) else 1.0
+    return 1.0

@@ -1,0 +1,132 @@
+"""Metrics ‖Δ‖²_D = Σ d_i Δ_i² in K_ε, in the test, in τ and in Ĉ alike (T17), and averaged switching functions.
+
+A metric may change between iterates, never between the rejections of one iterate. It is scaled to mean(d) = 1 over
+all entries and clipped to [d_min, d_max] before that, so the Ĉ of successive metrics stay comparable.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from pmp_ref.arrays import Array, Controls, namespace, sum64
+from pmp_ref.controls import arrays_of, map_controls, total
+from pmp_ref.errors import InputError
+
+
+class Metric(ABC):
+    """How the weights d follow the switching functions."""
+
+    @abstractmethod
+    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+        """(memory, d) for an iterate with switching functions g; ``count`` iterates came before. d None: identity."""
+
+
+@dataclass(frozen=True)
+class Identity(Metric):
+    """d = 1."""
+
+    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+        return None, None
+
+
+@dataclass(frozen=True)
+class _Scaled(Metric):
+    """d from m, the running mean of squared switching functions with factor ``beta``, corrected for its start at 0."""
+
+    beta: float = 0.99
+    floor: float = 1e-3  # d before scaling is at least floor times its mean, so that no entry moves without bound
+    ceiling: float = 1e3
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.beta < 1 and 0 < self.floor <= 1 <= self.ceiling):
+            raise InputError(f"metric with beta {self.beta}, floor {self.floor}, ceiling {self.ceiling}; expected "
+                             "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling")  # fmt: skip
+
+    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+        squares = map_controls(self.square, g)
+        if memory is None:
+            memory = map_controls(lambda s: (1 - self.beta) * s, squares)
+        else:
+            memory = map_controls(lambda m, s: self.beta * m + (1 - self.beta) * s, memory, squares)
+        correction = 1 - self.beta ** (count + 1)
+        d = map_controls(lambda m: namespace(m).sqrt(m / correction), memory)
+        d = self._clipped(d, self._mean(d, g))
+        scale = self._mean(d, g)
+        return memory, map_controls(lambda a: a / namespace(a).astype(scale, a.dtype), d)
+
+    @abstractmethod
+    def square(self, g: Array) -> Array:
+        """What is averaged."""
+
+    def _mean(self, d: Controls, g: Controls) -> Array:
+        """Mean of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
+        sums = map_controls(lambda a, b: sum64(namespace(a).broadcast_to(a, b.shape)), d, g)
+        return total(sums) / sum(_size(b) for b in arrays_of(g))
+
+    def _clipped(self, d: Controls, mean: Array) -> Controls:
+        """d clipped to [floor, ceiling]·mean; all ones where every switching function is 0."""
+
+        def clipped(a: Array) -> Array:
+            xp = namespace(a)
+            unit = xp.astype(mean, a.dtype)
+            a = xp.minimum(xp.maximum(a, self.floor * unit), self.ceiling * unit)
+            return xp.where(unit > 0, a, xp.ones_like(a))
+
+        return map_controls(clipped, d)
+
+
+@dataclass(frozen=True)
+class PerLayer(_Scaled):
+    """One d for each control: the root mean square of its switching function."""
+
+    def square(self, g: Array) -> Array:
+        return namespace(g).mean(g * g)
+
+
+@dataclass(frozen=True)
+class GradientScaled(_Scaled):
+    """d_i = √(running mean of g_i²): an entry with small switching functions takes longer steps and meets a higher
+    L0 threshold √(ρ/(ε d_i))."""
+
+    def square(self, g: Array) -> Array:
+        return g * g
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Running mean m of the batches' switching functions, corrected for its start at 0; mini-batches only (T13).
+
+    The maximiser takes m for g; ΣΔH, Ĉ and the test keep the batch's own g. Where ΣΔH ≤ 0 or a trial fails the
+    maximiser returns to g before ε grows; after ``patience`` such returns in a row the mean is reset.
+    """
+
+    beta: float = 0.9
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.beta < 1 and self.patience >= 1):
+            raise InputError(
+                f"averaging with beta {self.beta}, patience {self.patience}; expected 0 ≤ beta < 1, patience ≥ 1"
+            )
+
+    def update(self, memory: Any, g: Controls) -> Any:
+        """(1 − β) Σ_k β^k g_{−k}."""
+        if memory is None:
+            return map_controls(lambda a: (1 - self.beta) * a, g)
+        return map_controls(lambda m, a: self.beta * m + (1 - self.beta) * a, memory, g)
+
+    def mean(self, memory: Any, count: int) -> Controls:
+        """m, with ``count`` ≥ 1 switching functions in it."""
+        return map_controls(lambda m: m / (1 - self.beta**count), memory)
+
+
+def _size(a: Array) -> int:
+    n = 1
+    for k in a.shape:
+        n *= k
+    return n
+
+
+METRICS = {"identity": Identity, "layer": PerLayer, "gradient": GradientScaled}

@@ -1,0 +1,107 @@
+"""The training problem: minimise J_B(u) = L_B(u) + ρ Σ_l ω_l r_l(u_l) over u ∈ U_ad."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from pmp_ref.admissible import WHOLE_LINE, Admissible
+from pmp_ref.arrays import Array, Controls, check_together, namespace
+from pmp_ref.controls import map_controls, total
+from pmp_ref.errors import InputError
+from pmp_ref.loss import CrossEntropy, Loss
+from pmp_ref.network import Network
+from pmp_ref.regulariser import L0, Regulariser
+from pmp_ref.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Network, loss, regulariser, admissible set and the weight ρ (relative to the *mean* loss).
+
+    ``regulariser``, ``admissible`` and ``weights`` (ω ≥ 0; 0: not penalised) are given once for all controls or
+    nested like the controls. The default weights penalise every kernel and no bias, see :func:`layer_weights`.
+    ``sweep`` makes the forward and backward sweeps. Raises InputError for ρ < 0 or nestings that do not fit.
+    """
+
+    network: Network
+    loss: Loss = field(default_factory=CrossEntropy)
+    regulariser: Any = field(default_factory=L0)
+    rho: float = 0.0
+    admissible: Any = WHOLE_LINE
+    weights: Any = None
+    sweep: Any = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rho, int | float) and math.isfinite(self.rho) and self.rho >= 0):
+            raise InputError(f"rho is {self.rho}; expected a number ≥ 0")
+        weights = layer_weights(self.network) if self.weights is None else self.weights
+        for name, value, kind in (
+            ("regulariser", self.regulariser, Regulariser),
+            ("admissible", self.admissible, Admissible),
+            ("weights", weights, int | float),
+        ):
+            nested = everywhere(self.network, value) if isinstance(value, kind) else value
+            for l, (part, shapes) in enumerate(zip(nested, self.network.control_shapes, strict=True)):
+                if len(part) != len(shapes) or not all(isinstance(v, kind) for v in part):
+                    raise InputError(f"{name} of stage {l} is {part}; expected one {kind} for each of its controls")
+            object.__setattr__(self, name, nested)
+        if any(w < 0 or not math.isfinite(w) for stage in self.weights for w in stage):
+            raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
+        if self.sweep is None:
+            object.__setattr__(self, "sweep", Sweep(self.network, self.loss))
+
+    def penalty(self, controls: Controls) -> Array:
+        """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""
+        return total(self.penalties(controls))
+
+    def penalties(self, controls: Controls) -> Any:
+        """ω_l r_l(u_l) of each control, 0-d in float64, nested like the controls."""
+        return map_controls(lambda r, omega, u: omega * r.value(u), self.regulariser, self.weights, controls)
+
+    def check(self, controls: Controls, x: Array, y: Array) -> None:
+        """Raise InputError unless controls, images and labels fit this problem, are finite and admissible."""
+        self.network.check_images(x)
+        check_together(images=x, labels=y)
+        if y.shape[0] != x.shape[0]:
+            raise InputError(f"{y.shape[0]} labels for {x.shape[0]} images; expected one label per image")
+        self.loss.check(self.network.output_shape, y)
+        self.network.check_controls(controls, x)
+        xp = namespace(x)
+        if not bool(xp.all(xp.isfinite(x))):
+            raise InputError("the images hold NaN or infinite values; remove or replace them")
+        for l, (names, us, sets) in enumerate(zip(self.network.names(), controls, self.admissible, strict=True)):
+            for name, u, admissible in zip(names, us, sets, strict=True):
+                if not bool(xp.all(xp.isfinite(u))):
+                    raise InputError(
+                        f"the {name} of stage {l} holds NaN or infinite values; start from finite controls"
+                    )
+                if not bool(xp.all(admissible.contains(u))):
+                    raise InputError(
+                        f"the {name} of stage {l} leaves {admissible}; start from problem.project(controls)"
+                    )
+
+    def project(self, controls: Controls) -> Controls:
+        """The closest admissible controls."""
+        return map_controls(lambda a, u: a.project(u), self.admissible, controls)
+
+
+def everywhere(network: Network, value: Any) -> Any:
+    """The same value for each control, nested like the controls."""
+    return tuple(tuple(value for _ in shapes) for shapes in network.control_shapes)
+
+
+def layer_weights(
+    network: Network, kernels: float = 1.0, biases: float = 0.0, by_stage: dict[int, float] | None = None
+) -> Any:
+    """Penalty weights ω nested like the controls: ``kernels`` for each kernel, ``biases`` for each bias, and
+    ``by_stage[l]`` times that for stage l. A weight of 0 leaves the control unpenalised."""
+    factors = by_stage or {}
+    unknown = set(factors) - set(network.layers())
+    if unknown:
+        raise InputError(f"weights for stages {sorted(unknown)}; the stages with controls are {network.layers()}")
+    return tuple(
+        tuple(factors.get(l, 1.0) * (biases if name == "bias" else kernels) for name in names)
+        for l, names in enumerate(network.names())
+    )

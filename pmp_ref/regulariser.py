@@ -1,0 +1,246 @@
+"""Regularisers r: the value Σ_i r(w_i) and the exact pointwise maximiser of K_ε, side by side (T4).
+
+For a control u with switching function g, ``argmax`` returns, entry by entry,
+
+    argmax over w ∈ U of  φ(w) = g w − ρ r(w) − ε (w − u)²,      c = u + g/(2ε) its unpenalised maximiser.
+
+``eps`` is ε, or ε d_i entry by entry under a metric (T17); ``rho`` is ρ times the control's weight. Candidates are
+compared by their gain φ(w) − φ(0), in which u² cancels; ties go to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
+from pmp_ref.arrays import Array, namespace, sum64
+from pmp_ref.errors import InputError
+
+
+class Regulariser(ABC):
+    """r(w) ≥ 0 with r(0) = 0."""
+
+    convex: bool = False  # of T6b; on a convex set, w maximises K_ε with ΔH ≥ 2ετ
+
+    @abstractmethod
+    def value(self, w: Array) -> Array:
+        """Σ r over all entries (or groups), in float64; 0-d."""
+
+    @abstractmethod
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        """The maximiser on a box (its ends may be infinite)."""
+
+    @abstractmethod
+    def pointwise(self, w: Array) -> Array:
+        """r(w_i), entry by entry; raises InputError where r does not separate over entries."""
+
+    def argmax(self, u: Array, g: Array, eps: Any, rho: float, admissible: Admissible) -> Array:
+        """Entry by entry argmax of g w − ρ r(w) − ε(w − u)² over U; u, g of one shape, so is the result."""
+        if isinstance(admissible, FiniteSet):
+            return self.on_finite_set(u, g, eps, rho, admissible)
+        assert isinstance(admissible, Box)
+        if rho == 0:
+            return admissible.project(free_maximiser(u, g, eps))
+        return self.on_line(u, g, eps, rho, admissible)
+
+    def on_finite_set(self, u: Array, g: Array, eps: Any, rho: float, admissible: FiniteSet) -> Array:
+        """Best of the values; ties go to 0 if 0 is penalised less, then to the value closest to u, then to the
+        smallest |v|, then to the smaller v."""
+        xp = namespace(u, g)
+        best, best_phi, keep = None, None, None
+        for v in sorted(admissible.values, key=lambda v: (abs(v), v)):
+            w = xp.full_like(u, v)
+            phi = v * (2 * eps * u + g) - eps * (v * v) - rho * self.pointwise(w)
+            if best is None:
+                best, best_phi = w, phi
+                keep = bool(v == 0 and rho > 0 and self.penalises(admissible))  # 0 wins its ties
+            else:
+                closer = xp.abs(w - u) < xp.abs(best - u)
+                if keep:
+                    closer = closer & (best != 0)
+                better = (phi > best_phi) | ((phi == best_phi) & closer)
+                best, best_phi = xp.where(better, w, best), xp.where(better, phi, best_phi)
+        return best
+
+    def penalises(self, admissible: FiniteSet) -> bool:
+        """True if r is positive off 0, so that 0 is penalised less than every other value."""
+        return True
+
+
+@dataclass(frozen=True)
+class Polynomial(Regulariser):
+    """r(w) = a₀|w|₀ + a₁|w| + (a₂/2) w², any sum of L0, L1 and L2; a₀, a₁, a₂ ≥ 0 (InputError otherwise).
+
+    With c = u + g/(2ε) the candidates are w± = (2εc ∓ ρa₁)/(2ε + ρa₂) clipped to the box's positive and negative part.
+    The gain of w is w(2εc ∓ ρa₁ − (ε + ρa₂/2)w); the better candidate is kept iff its gain exceeds ρa₀. Pure L0 on
+    the line: keep c iff εc² > ρa₀, the threshold |c| > √(ρa₀/ε).
+    """
+
+    a0: float = 0.0
+    a1: float = 0.0
+    a2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(a) and a >= 0 for a in (self.a0, self.a1, self.a2)):
+            raise InputError(f"regulariser coefficients {self.a0}, {self.a1}, {self.a2}; expected numbers ≥ 0")
+
+    @property
+    def convex(self) -> bool:  # type: ignore[override]
+        return self.a0 == 0
+
+    def pointwise(self, w: Array) -> Array:
+        xp = namespace(w)
+        return self.a0 * xp.astype(w != 0, w.dtype) + self.a1 * xp.abs(w) + (self.a2 / 2) * w * w
+
+    def value(self, w: Array) -> Array:
+        xp = namespace(w)
+        count = xp.astype(xp.count_nonzero(w), xp.float64)  # exact
+        if self.a1 == self.a2 == 0:
+            return self.a0 * count
+        w = xp.astype(w, xp.float64)
+        return self.a0 * count + self.a1 * xp.sum(xp.abs(w)) + (self.a2 / 2) * xp.sum(w * w)
+
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        xp = namespace(u, g)
+        c = free_maximiser(u, g, eps)
+        pull = rho * self.a1 / (2 * eps)
+        shrink = 2 * eps / (2 * eps + rho * self.a2)
+        positive = clip(shrink * (c - pull), max(box.lo, 0.0), max(box.hi, 0.0))
+        negative = clip(shrink * (c + pull), min(box.lo, 0.0), min(box.hi, 0.0))
+        if box.lo > 0:
+            return positive
+        if box.hi < 0:
+            return negative
+        w = xp.where(positive > 0, positive, negative)  # at most one of them is not 0
+        slope = 2 * eps * c - rho * self.a1 * xp.sign(w)
+        gain = w * (slope - (eps + rho * self.a2 / 2) * w)
+        return xp.where(gain > rho * self.a0, w, xp.zeros_like(w))
+
+    def penalises(self, admissible: FiniteSet) -> bool:
+        return self.a0 + self.a1 + self.a2 > 0
+
+
+def L0() -> Polynomial:
+    """r(w) = |w|₀, the number of nonzero entries."""
+    return Polynomial(a0=1.0)
+
+
+def L1() -> Polynomial:
+    """r(w) = |w|."""
+    return Polynomial(a1=1.0)
+
+
+def L2() -> Polynomial:
+    """r(w) = ½w²."""
+    return Polynomial(a2=1.0)
+
+
+def NoPenalty() -> Polynomial:
+    """r = 0."""
+    return Polynomial()
+
+
+class _Power(Regulariser):
+    """r(w) = |w|^q, 0 < q < 1; with λ = ρ/ε, φ is maximal at 0 or at the local maximiser of its closed form."""
+
+    q: float
+
+    @abstractmethod
+    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+        """(keep, w): where 0 loses on the whole line, and the local maximiser there (any finite value elsewhere)."""
+
+    def pointwise(self, w: Array) -> Array:
+        xp = namespace(w)
+        return xp.where(w == 0, xp.zeros_like(w), xp.abs(w) ** self.q)
+
+    def value(self, w: Array) -> Array:
+        return sum64(self.pointwise(namespace(w).astype(w, namespace(w).float64)))
+
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        if not box.lo <= 0 <= box.hi:
+            raise InputError(f"{type(self).__name__} on the box [{box.lo}, {box.hi}]; expected a box containing 0")
+        xp = namespace(u, g)
+        c = free_maximiser(u, g, eps)
+        keep, w = self.local_maximiser(c, rho / eps)
+        w = xp.where(keep, w, xp.zeros_like(w))
+        if box == Box():
+            return w
+        w = box.project(w)
+        gain = w * (2 * c - w) - (rho / eps) * self.pointwise(w)  # divided by ε
+        return xp.where(gain > 0, w, xp.zeros_like(w))
+
+
+@dataclass(frozen=True)
+class LHalf(_Power):
+    """r(w) = |w|^½. Keep iff |c| > (54^{1/3}/4) λ^{2/3}, then w = ⅔c(1 + cos(2π/3 − ⅔ arccos((λ/8)(|c|/3)^{−3/2})))."""
+
+    q = 0.5
+
+    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+        xp = namespace(c)
+        keep = xp.abs(c) > (54 ** (1 / 3) / 4) * lam ** (2 / 3)
+        a = xp.where(keep, xp.abs(c), xp.ones_like(c))
+        angle = xp.acos(clip((lam / 8) * (a / 3) ** -1.5, 0.0, 1.0))
+        return keep, (2 / 3) * c * (1 + xp.cos(2 * math.pi / 3 - (2 / 3) * angle))
+
+
+@dataclass(frozen=True)
+class LTwoThirds(_Power):
+    """r(w) = |w|^⅔. Keep iff |c| > ⅔(3λ³)^¼, then w = sgn(c)((A + √(2|c|/A − A²))/2)³ with
+    A = (2/√3) λ^¼ √cosh(⅓ arcosh(27c²/(16 λ^{3/2})))."""
+
+    q = 2 / 3
+
+    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+        xp = namespace(c)
+        keep = xp.abs(c) > (2 / 3) * (3 * lam**3) ** 0.25
+        ratio = 27 * c * c / (16 * lam**1.5)
+        ratio = xp.where(keep, ratio, xp.ones_like(c))
+        a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(ratio) / 3))
+        inner = 2 * xp.abs(c) / a - a * a
+        root = xp.sqrt(xp.where(inner > 0, inner, xp.zeros_like(c)))
+        return keep, xp.sign(c) * ((a + root) / 2) ** 3
+
+
+@dataclass(frozen=True)
+class GroupL0(Regulariser):
+    """r(w) = ω · (number of nonzero groups); a group holds all entries with one index along ``axis``.
+
+    Axis 0 of a kernel are its filters or neurons, axis 1 its input channels. Keep the group iff Σ ε d_i c_i² > ρω,
+    so ε‖c‖² > ρω without metric; needs the whole line (InputError otherwise).
+    """
+
+    axis: int = 0
+    omega: float = 1.0
+
+    def norms(self, w: Array) -> Array:
+        """Σ of the entries of each group."""
+        return namespace(w).sum(w, axis=tuple(a for a in range(w.ndim) if a != self.axis), keepdims=True)
+
+    def pointwise(self, w: Array) -> Array:
+        raise InputError("GroupL0 does not separate over entries; use it on the whole line, not on a finite set")
+
+    def value(self, w: Array) -> Array:
+        xp = namespace(w)
+        alive = xp.any(w != 0, axis=tuple(a for a in range(w.ndim) if a != self.axis))
+        return self.omega * xp.astype(xp.count_nonzero(alive), xp.float64)
+
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        if box != Box():
+            raise InputError(f"GroupL0 on the box [{box.lo}, {box.hi}]; it has a closed form on the whole line only")
+        xp = namespace(u, g)
+        c = free_maximiser(u, g, eps)
+        return xp.where(self.norms(eps * c * c) > rho * self.omega, c, xp.zeros_like(c))
+
+
+def free_maximiser(u: Array, g: Array, eps: Any) -> Array:
+    """c = u + g/(2ε), the maximiser without penalty and bounds; exactly u where g is 0."""
+    return u + g / (2 * eps)
+
+
+REGULARISERS = {
+    "l0": L0, "l1": L1, "l2": L2, "l1/2": LHalf, "l2/3": LTwoThirds, "group-l0": GroupL0, "none": NoPenalty,
+}  # fmt: skip

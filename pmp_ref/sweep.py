@@ -1,0 +1,113 @@
+"""The one seam between method and network: sweeps over a batch, chunk by chunk.
+
+``Sweep.forward`` maps the batch's chunks to per-sample losses, ``Sweep.backward`` to switching functions, summed
+over the chunks in fixed order. What a sweep found is an :class:`Evaluation`. States are kept for the backward
+sweep only if they fit the memory budget; otherwise they are computed once more, and that sweep is counted too.
+A faster sweep with the same two methods can stand in for this one (``pmp_ref.kernels``); the method does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.arrays import Array, Controls, namespace, sum64
+from pmp_ref.controls import add
+from pmp_ref.loss import Loss
+from pmp_ref.network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the sweeps over one batch found at one control.
+
+    ``losses`` Φ_s (B,); ``largest`` ‖x_L^s‖_∞ (B,), for the rounding estimate ν; ``switching`` g = −∇L_B, or None
+    before the backward sweep; ``states`` per chunk, or None where they were not kept; and the sweeps made.
+    """
+
+    x: Array
+    y: Array
+    losses: Array
+    largest: Array
+    states: Any = None
+    switching: Controls | None = None
+    forward_sweeps: int = 1
+    backward_sweeps: int = 0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Forward and backward sweeps on the clear path (``pmp_ref.layers``).
+
+    ``chunk`` samples are swept at a time; ``memory`` bytes may be held by kept states (0: always recompute).
+    """
+
+    network: Network
+    loss: Loss
+    chunk: int = 64
+    memory: int = 256 * 2**20
+
+    def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of the batch; one forward sweep."""
+        xp = namespace(x)
+        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
+        losses, largest, states = [], [], []
+        with quiet():
+            for cut in self.chunks(x):
+                s = self.network.forward_sweep(controls, x[cut])
+                losses.append(self.loss.values(s[-1], y[cut]))
+                largest.append(largest_entry(s[-1]))
+                states.append(s if keep else None)
+        return Evaluation(x, y, xp.concat(losses), xp.concat(largest), states if keep else None)
+
+    def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
+        """The evaluation completed by g = −∇L_B, L_B the mean loss of the batch (T1); one backward sweep."""
+        total = None
+        with quiet():
+            for i, cut in enumerate(self.chunks(e.x)):
+                s = e.states[i] if e.states is not None else self.network.forward_sweep(controls, e.x[cut])
+                p = self.terminal_costate(s[-1], e.y[cut], e.x.shape[0])
+                _, g = self.network.backward_sweep(controls, s, p)
+                total = g if total is None else add(total, g)
+        again = 0 if e.states is not None else 1
+        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + again,
+                       backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+
+    def terminal_costate(self, x: Array, y: Array, samples: int) -> Array:
+        """p_L = −(1/B)∇Φ_s(x_L^s), B the samples of the whole batch."""
+        return -self.loss.gradient(x, y) / samples
+
+    def chunks(self, x: Array) -> Iterator[slice]:
+        """Slices of the batch, in order."""
+        for start in range(0, x.shape[0], self.chunk):
+            yield slice(start, min(start + self.chunk, x.shape[0]))
+
+    def bytes_per_sample(self, x: Array) -> int:
+        """Bytes of the states x_1 … x_L of one sample."""
+        return sum(entries(shape) for shape in self.network.shapes[1:]) * namespace(x).finfo(x.dtype).bits // 8
+
+
+def mean_loss(e: Evaluation) -> Array:
+    """L_B = (1/B) Σ_s Φ_s, summed in float64; 0-d."""
+    return sum64(e.losses) / e.losses.shape[0]
+
+
+def largest_entry(x: Array) -> Array:
+    """‖x_L^s‖_∞ of each sample, (B,)."""
+    xp = namespace(x)
+    return xp.max(xp.abs(xp.reshape(x, (x.shape[0], -1))), axis=1)
+
+
+def entries(shape: Any) -> int:
+    """Number of entries of a state of that per-sample shape (an array's shape or a pair of shapes)."""
+    if all(isinstance(n, int) for n in shape):
+        return int(np.prod(shape))
+    return sum(entries(part) for part in shape)
+
+
+def quiet() -> Any:
+    """NumPy's floating point warnings off: non-finite values are found by the method and reported as a status."""
+    return np.errstate(all="ignore")
