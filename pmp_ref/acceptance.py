@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from pmp_ref.arrays import as_floats
 from pmp_ref.errors import InputError
 
 
@@ -16,6 +17,7 @@ class Acceptance(ABC):
     """A test of ΔJ = J(w) − J(u) against τ or ΣΔH."""
 
     eta: float = 0.0  # the η that a rule for ε adds to the curvature
+    share: float = 1.0  # a trial passes once (Ĉ + η)/share ≤ ε: 1 − η₁ in the relative test (T16), else 1
 
     @abstractmethod
     def accepts(self, delta_j: float, tau: float, sum_dh: float) -> bool:
@@ -29,6 +31,7 @@ class Absolute(Acceptance):
     eta: float = 1e-6
 
     def __post_init__(self) -> None:
+        as_floats(self, "eta")
         if not (math.isfinite(self.eta) and self.eta > 0):
             raise InputError(f"eta is {self.eta}; expected a number > 0")
 
@@ -43,8 +46,13 @@ class Relative(Acceptance):
     eta1: float = 0.1
 
     def __post_init__(self) -> None:
+        as_floats(self, "eta1")
         if not 0 < self.eta1 < 1:
             raise InputError(f"eta1 is {self.eta1}; expected a number in (0, 1)")
+
+    @property
+    def share(self) -> float:  # type: ignore[override]
+        return 1 - self.eta1
 
     def accepts(self, delta_j: float, tau: float, sum_dh: float) -> bool:
         return sum_dh > 0 and -delta_j >= self.eta1 * sum_dh

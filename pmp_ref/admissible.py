@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from pmp_ref.arrays import Array, namespace
+from pmp_ref.arrays import Array, as_floats, namespace
 from pmp_ref.errors import InputError
 
 
@@ -30,6 +30,7 @@ class Box(Admissible):
     hi: float = inf
 
     def __post_init__(self) -> None:
+        as_floats(self, "lo", "hi")
         if not self.lo < self.hi:
             raise InputError(f"box [{self.lo}, {self.hi}] is empty or a point; expected lo < hi")
 
@@ -75,8 +76,8 @@ class FiniteSet(Admissible):
     def contains(self, w: Array) -> Array:
         # A value is stored in the dtype of the control: 0.1 is admissible as the float32 nearest to 0.1.
         xp = namespace(w)
-        found = w != w
-        for v in self.values:
+        found = w == xp.full_like(w, self.values[0])
+        for v in self.values[1:]:
             found = found | (w == xp.full_like(w, v))
         return found
 

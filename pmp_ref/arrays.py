@@ -7,6 +7,7 @@ library of the array API standard take the same path. Values cross to the host i
 
 from __future__ import annotations
 
+import numbers
 from types import ModuleType
 from typing import Any
 
@@ -69,6 +70,18 @@ def check_together(**named: Array) -> None:
             raise InputError(
                 f"{first} is on device {device(a)} but {name} is on {device(b)}; expected one device: move {name}"
             )
+
+
+def as_floats(record: Any, *names: str) -> None:
+    """Store the named fields of a frozen dataclass as Python floats; raises InputError for what is not a number.
+
+    A NumPy float64 scalar among the hyper-parameters would silently turn a float32 run into a float64 run.
+    """
+    for name in names:
+        value = getattr(record, name)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise InputError(f"{name} is {value!r}; expected a number")
+        object.__setattr__(record, name, float(value))
 
 
 def like(host: Any, a: Array, dtype: Any = None) -> Array:

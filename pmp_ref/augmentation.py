@@ -1,16 +1,19 @@
 """Rules for the augmentation parameter ε: classic σ/ζ, curvature estimate, fixed (theory, section 5, T8, T15).
 
 A trial measures the curvature along its step, Ĉ = [J(w) − J(u) + ΣΔH]/τ, at no extra sweep. A rule answers with
-the ε of the next trial. ``smoothed`` is C̃, the running mean of Ĉ over accepted steps (None before the first).
-``progress`` ∈ [0, 1] is the part of the run that is done.
+the ε of the next trial. Under the relative test it is given Ĉ/(1 − η₁), which ε must exceed there (T16).
+``smoothed`` is C̃, the running mean of Ĉ over accepted steps (None before the first). ``progress`` ∈ [0, 1] is the
+part of the run that is done.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from pmp_ref.arrays import as_floats
 from pmp_ref.errors import InputError
 
 
@@ -29,10 +32,17 @@ class Rule(ABC):
     ) -> tuple[float, float | None]:
         """(ε, C̃) after an accepted trial."""
 
-    def _check(self, **bounds: tuple[float, bool, str]) -> None:
-        for name, (value, good, expected) in bounds.items():
-            if not (math.isfinite(value) and good):
+    def _check(self, **bounds: tuple[Callable[[float], bool], str]) -> None:
+        as_floats(self, *bounds)
+        for name, (good, expected) in bounds.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and good(value)):
                 raise InputError(f"{name} is {value}; expected {expected}")
+
+
+_POSITIVE = (lambda a: a > 0, "a number > 0")
+_ABOVE_ONE = (lambda a: a > 1, "a number > 1")
+_SHRINK = (lambda a: 0 < a <= 1, "a number in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,7 @@ class Classic(Rule):
     eps_min: float = 1e-8
 
     def __post_init__(self) -> None:
-        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"), sigma=(self.sigma, self.sigma > 1, "a number > 1"),
-                    zeta=(self.zeta, 0 < self.zeta <= 1, "a number in (0, 1]"),
-                    eps_min=(self.eps_min, self.eps_min > 0, "a number > 0"))  # fmt: skip
+        self._check(eps0=_POSITIVE, sigma=_ABOVE_ONE, zeta=_SHRINK, eps_min=_POSITIVE)
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
         return self.sigma * eps
@@ -77,13 +85,10 @@ class Curvature(Rule):
     eps_min: float = 1e-8
 
     def __post_init__(self) -> None:
-        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"), theta=(self.theta, self.theta > 0, "a number > 0"),
-                    sigma_min=(self.sigma_min, self.sigma_min > 1, "a number > 1"),
-                    sigma=(self.sigma, self.sigma > 1, "a number > 1"),
-                    zeta=(self.zeta, 0 < self.zeta <= 1, "a number in (0, 1]"),
-                    memory=(self.memory, 0 <= self.memory < 1, "a number in [0, 1)"),
-                    growth=(self.growth, self.growth >= 1, "a number ≥ 1"),
-                    eps_min=(self.eps_min, self.eps_min > 0, "a number > 0"))  # fmt: skip
+        self._check(
+            eps0=_POSITIVE, theta=_POSITIVE, sigma_min=_ABOVE_ONE, sigma=_ABOVE_ONE, zeta=_SHRINK, eps_min=_POSITIVE,
+            memory=(lambda a: 0 <= a < 1, "a number in [0, 1)"), growth=(lambda a: a >= 1, "a number ≥ 1"),
+        )  # fmt: skip
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
         if c_hat is None:
@@ -108,7 +113,7 @@ class Fixed(Rule):
     eps0: float = 1.0
 
     def __post_init__(self) -> None:
-        self._check(eps0=(self.eps0, self.eps0 > 0, "a number > 0"))
+        self._check(eps0=_POSITIVE)
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
         return None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pmp_ref.acceptance import Absolute, Acceptance, NoTest
-from pmp_ref.arrays import Array, Controls, device, namespace, sum64, to_floats, unit_roundoff
+from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, sum64, to_floats, unit_roundoff
 from pmp_ref.augmentation import Curvature, Rule
 from pmp_ref.controls import inner, map_controls, subtract, total
 from pmp_ref.errors import InputError
@@ -36,6 +36,7 @@ class Ramp:
     stop: float = 0.5
 
     def __post_init__(self) -> None:
+        as_floats(self, "start", "stop")
         if not 0 <= self.start < self.stop <= 1:
             raise InputError(f"ramp from {self.start} to {self.stop}; expected 0 ≤ start < stop ≤ 1")
 
@@ -60,6 +61,7 @@ class Method:
     eps_max: float = 1e15
 
     def __post_init__(self) -> None:
+        as_floats(self, "eps_max")
         if self.max_rejections < 1 or not self.eps_max > self.rule.eps0:
             raise InputError(f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected at least 1 and "
                              f"a cap above ε₀ = {self.rule.eps0}")  # fmt: skip
@@ -79,7 +81,9 @@ class Stop:
     residual: float = 0.0
 
     def __post_init__(self) -> None:
-        if any(n is not None and n < 0 for n in (self.steps, self.epochs)) or self.increment < 0 or self.residual < 0:
+        as_floats(self, "increment", "residual")
+        limits = [n for n in (self.steps, self.epochs, self.increment, self.residual) if n is not None]
+        if not all(n >= 0 for n in limits):
             raise InputError(f"{self}; expected numbers ≥ 0")
         if self.steps is None and self.epochs is None and self.increment == 0 and self.residual == 0:
             raise InputError("no stop was given; expected at least one of steps, epochs, increment, residual")
@@ -159,7 +163,7 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     remainder = m.delta_loss + m.linear  # J(w) − J(u) + ΣΔH; the regulariser cancels
     nu = 4 * unit_roundoff(e.losses) * m.scale
     c_hat = remainder / m.tau if m.tau > 0 else math.nan
-    known = c_hat if math.isfinite(c_hat) and abs(remainder) > 10 * nu else None
+    known = c_hat / method.acceptance.share if math.isfinite(c_hat) and abs(remainder) > 10 * nu else None
     finite = math.isfinite(m.loss_w) and math.isfinite(remainder)
     it = replace(it, forward_sweeps=it.forward_sweeps + trial.forward_sweeps,
                  backward_sweeps=it.backward_sweeps + trial.backward_sweeps)  # fmt: skip
@@ -256,7 +260,7 @@ def solve(
     Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit.
     """
     method = Method() if method is None else method
-    problem.check(controls, x, y)
+    problem.check(controls if resume is None else resume.controls, x, y)
     n = x.shape[0]
     if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= n):
         raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
@@ -272,11 +276,13 @@ def solve(
             it = prepare(problem, method, it, bx, by)
             progress = stop.progress(it, batches)
             rho = problem.rho if method.ramp is None else method.ramp(problem.rho, progress)
-            before = it
-            it, record = step(problem, method, it, rho, progress)
-            status, it = judge(method, stop, before, it, record, batch_size is None, batches)
-            if status is None and it.position == 0 and batch_size is not None and it.epoch > before.epoch:
-                status, it = end_of_epoch(problem, method, stop, it, x, y, rho)
+            after, record = step(problem, method, it, rho, progress)
+            status, after = judge(method, stop, it, after, record, batch_size is None, batches)
+            if record.accepted and after.step == it.step:  # the control before this trial is the answer
+                record = replace(record, verdict=str(status), step=it.step)
+            if status is None and after.position == 0 and batch_size is not None and after.epoch > it.epoch:
+                status, after = end_of_epoch(problem, method, stop, after, x, y, rho)
+            it = after  # not before all of this trial is done: Ctrl-C finds a complete iterate
             records.append(record)
             if callback is not None and callback(it, record) and status is None:
                 status = Status.INTERRUPTED
@@ -292,7 +298,8 @@ def judge(
     verdict = record.verdict
     if verdict == "non-finite":
         return Status.NON_FINITE, it
-    if full and stop.residual > 0 and before.rejections == 0 and record.residual <= stop.residual:
+    small = stop.residual > 0 and before.rejections == 0 and record.residual <= stop.residual
+    if full and small and verdict != "control unchanged":  # w = u may come from rounding: no proof of a small residual
         return Status.CONVERGED_RESIDUAL, replace(
             before, forward_sweeps=it.forward_sweeps, backward_sweeps=it.backward_sweeps
         )
@@ -342,6 +349,8 @@ def end_of_epoch(
     delta = subtract(w, it.controls)
     scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
     tau, fixed_point = to_floats(total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled))
+    if tau == 0:  # may come from rounding: no proof of a small residual
+        return Status.CONTROL_UNCHANGED, it
     if stop.residual > 0 and 2 * it.eps * math.sqrt(fixed_point) <= stop.residual:
         return Status.CONVERGED_RESIDUAL, it
     return (Status.CONVERGED_INCREMENT if tau < stop.increment else None), it

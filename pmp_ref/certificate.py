@@ -2,8 +2,8 @@
 
     ε*(u) = max(0, sup_{w≠u} ΔH(w)/‖w − u‖²),   u ∈ argmax K_ε  iff  ε ≥ ε*(u).
 
-It is a maximum of scalar (or group) suprema. Closed forms: pure L0 on the line and on a box, finite sets; other
-regularisers by bisection on the maximiser. Under pure L0 a kept entry inside the box should have g_i = 0; its |g_i| is
+It is a maximum of scalar (or group) suprema. Closed forms: sums of L0, L1 and L2 on the line and on a box, finite sets;
+L1/2, L2/3 and groups by bisection on the maximiser. Under pure L0 a kept entry inside the box should have g_i = 0; its |g_i| is
 the *residual*, reported beside ε* and never folded in. Everything is computed in float64, on the clear path.
 """
 
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet
-from pmp_ref.arrays import Array, Controls, to_numpy
+from pmp_ref.arrays import Array, Controls, to_floats, to_numpy
 from pmp_ref.controls import cast
+from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
 from pmp_ref.sweep import Sweep, mean_loss
@@ -80,10 +81,13 @@ class Certificate:
 
 def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float) -> Certificate:
     """Certificate of ``controls`` on the data (x, y) at the problem's ρ; gaps are taken at augmentation ``eps``."""
+    if not (math.isfinite(eps) and eps > 0):
+        raise InputError(f"eps is {eps}; expected a number > 0")
     problem.check(controls, x, y)
-    x, controls = cast(((x,),), "float64")[0][0], cast(controls, "float64")
-    if problem.loss.__class__.__name__ == "Squared":
+    if y.dtype == x.dtype:  # targets, not labels
         y = cast(((y,),), "float64")[0][0]
+    # In float64 a float32 value or bound of the admissible set is another number: put it back.
+    x, controls = cast(((x,),), "float64")[0][0], problem.project(cast(controls, "float64"))
     sweep = Sweep(problem.network, problem.loss)
     e = sweep.backward(controls, sweep.forward(controls, x, y))
     assert e.switching is not None
@@ -96,9 +100,9 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
                     problem.rho * problem.weights[l][i], problem.admissible[l][i], eps,
                 )
             )  # fmt: skip
-    loss = float(mean_loss(e))
+    loss, penalty = to_floats(mean_loss(e), problem.penalty(controls))
     return Certificate(
-        eps=eps, rho=problem.rho, J=loss + problem.rho * float(problem.penalty(controls)), loss=loss,
+        eps=eps, rho=problem.rho, J=loss + problem.rho * penalty, loss=loss,
         eps_star=max(c.eps_star for c in rows),
         residual_support=math.sqrt(sum(c.residual**2 for c in rows if c.penalised)),
         residual_unpenalised=math.sqrt(sum(c.residual**2 for c in rows if not c.penalised)),
@@ -127,62 +131,71 @@ def certify_control(
 
 def augmented_gaps(u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible, eps: float) -> np.ndarray:
     """max_w K_ε(w; u) − K_ε(u; u) ≥ 0 entry by entry (group by group under GroupL0), on the host."""
+    gap, _ = _gaps_and_terms(u, g, r, rho, admissible, eps)
+    return np.maximum(gap, 0.0)  # w may lose to u by rounding
+
+
+def _gaps_and_terms(
+    u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """K_ε(w; u) − K_ε(u; u) at the maximiser w, and the sum of the moduli of its terms."""
     w = to_numpy(r.argmax(u, g, eps, rho, admissible))
     u, g = to_numpy(u), to_numpy(g)
-    smooth = g * (w - u) - eps * (w - u) ** 2
+    linear, square = g * (w - u), eps * (w - u) ** 2
     if isinstance(r, GroupL0):
-        smooth = np.atleast_1d(np.squeeze(r.norms(smooth)))
-        alive = lambda a: np.atleast_1d(np.squeeze(r.norms(a != 0))) > 0  # noqa: E731
-        return smooth - rho * r.omega * (alive(w).astype(float) - alive(u).astype(float))
-    return smooth - rho * (to_numpy(r.pointwise(w)) - to_numpy(r.pointwise(u)))
+        groups = lambda a: np.atleast_1d(np.squeeze(r.norms(a)))  # noqa: E731
+        linear, square, size = groups(linear), groups(square), groups(np.abs(linear))
+        before, after = (rho * r.omega * (groups(a != 0) > 0) for a in (u, w))
+    else:
+        size = np.abs(linear)
+        before, after = (rho * to_numpy(r.pointwise(a)) for a in (u, w))
+    return linear - square - (after - before), size + square + after + before
 
 
 def eps_star(u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible) -> float:
     """ε* of one control (T11). Unpenalised entries count with the residual only, on finite sets like all others."""
     if isinstance(admissible, FiniteSet):
-        return _finite_set(to_numpy(u), to_numpy(g), r, rho, admissible)
+        return max(_rise(to_numpy(u), to_numpy(g), r, rho, v) for v in admissible.values)
     assert isinstance(admissible, Box)
     if rho == 0:
         return 0.0
-    if isinstance(r, Polynomial) and r.a0 > 0 and r.a1 == r.a2 == 0 and admissible.lo <= 0 <= admissible.hi:
-        return _pure_l0(to_numpy(u), to_numpy(g), rho * r.a0, admissible)
+    if isinstance(r, Polynomial):
+        return _polynomial(to_numpy(u), to_numpy(g), r, rho, admissible)
     return by_bisection(u, g, r, rho, admissible)
 
 
-def _pure_l0(u: np.ndarray, g: np.ndarray, rho: float, box: Box) -> float:
-    """max over kept entries of ρ/u_i² and over zero entries of g_i²/(4ρ), with the box's corrections at its ends."""
-    u, g = u.ravel(), g.ravel()
-    inside = (u != 0) & (u > box.lo) & (u < box.hi)
-    at_bound = (u != 0) & ~inside
-    parts = [0.0]
-    if inside.any():
-        parts.append(float(np.max(rho / u[inside] ** 2)))
-    if at_bound.any():
-        gu = (g * u)[at_bound]
-        ratio = np.where(gu < 0, np.inf, np.maximum(0.0, (rho - gu) / u[at_bound] ** 2))
-        parts.append(float(np.max(ratio)))
-    zero = u == 0
-    if zero.any():
-        a = np.abs(g[zero])
-        bound = np.where(g[zero] > 0, box.hi, -box.lo)  # |b|, the bound on the side of g
-        with np.errstate(invalid="ignore", divide="ignore"):
-            reach = np.where(a == 0, 0.0, a * bound)
-            near = np.where(bound > 0, np.maximum(0.0, (reach - rho) / bound**2), 0.0)
-        parts.append(float(np.max(np.where(reach >= 2 * rho, a**2 / (4 * rho), near))))
-    return max(parts)
+def _polynomial(u: np.ndarray, g: np.ndarray, r: Polynomial, rho: float, box: Box) -> float:
+    """ε* for sums of L0, L1 and L2. ΔH(w)/(w − u)² is largest at 0, at a bound, next to u, or inside a side of 0.
+
+    Next to a bound it is infinite if H falls towards it. At u = 0, with β = |g| − ρa₁ > 0, it is β²/(4ρa₀) − ρa₂/2 at
+    |w| = 2ρa₀/β if that is in the box, and infinite without L0. Pure L0 on the line: ρ/u_i² and g_i²/(4ρ).
+    """
+    if _falls_towards_bound(u, g, r, rho, box):
+        return math.inf
+    g = g - stationarity_residual(u, g, r, rho, box)
+    if box.lo > 0 or box.hi < 0:
+        return 0.0  # one side of 0 only: convex
+    beta, room = np.abs(g) - rho * r.a1, np.where(g > 0, box.hi, -box.lo)  # room: |b|, the bound on the side of g
+    gains = (u == 0) & (beta > 0) & (room > 0)
+    if r.a0 == 0:
+        return math.inf if gains.any() else 0.0
+    best = max(_rise(u, g, r, rho, v) for v in (0.0, box.lo, box.hi) if math.isfinite(v))
+    reached = beta[gains & (2 * rho * r.a0 <= np.where(gains, beta, 0.0) * np.where(gains, room, 0.0))]
+    return max(best, float(np.max(reached**2 / (4 * rho * r.a0) - rho * r.a2 / 2, initial=0.0)))
 
 
-def _finite_set(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissible: FiniteSet) -> float:
-    """Maximum over entries and values v ≠ u_i of [g_i(v − u_i) − ρ(r(v) − r(u_i))]/(v − u_i)²."""
-    here = np.asarray(r.pointwise(u)) if rho > 0 else 0.0
-    best = 0.0
-    for v in admissible.values:
-        there = np.asarray(r.pointwise(np.full_like(u, v))) if rho > 0 else 0.0
-        d = v - u
-        rise = g * d - rho * (there - here)
-        ratio = np.where(d == 0, -np.inf, rise / np.where(d == 0, 1.0, d) ** 2)
-        best = max(best, float(np.max(ratio, initial=0.0)))
-    return best
+def _rise(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, v: float) -> float:
+    """max(0, largest of [g_i(v − u_i) − ρ(r(v) − r(u_i))]/(v − u_i)² over the entries u_i ≠ v)."""
+    d = v - u
+    change = np.asarray(r.pointwise(np.full_like(u, v))) - np.asarray(r.pointwise(u)) if rho > 0 else 0.0
+    ratio = np.where(d == 0, -np.inf, (g * d - rho * change) / np.where(d == 0, 1.0, d) ** 2)
+    return float(np.max(ratio, initial=0.0))
+
+
+def _falls_towards_bound(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, box: Box) -> bool:
+    """True if a nonzero entry sits at a bound although H rises from there into the box: then ε* = ∞."""
+    rise = g - rho * _slope(r, u)
+    return bool(np.any((u != 0) & ((u >= box.hi) & (rise < 0) | (u <= box.lo) & (rise > 0))))
 
 
 def by_bisection(
@@ -194,12 +207,13 @@ def by_bisection(
     control with that residual set to 0, as T11 does under pure L0.
     """
     u, g = to_numpy(u).astype(float), to_numpy(g).astype(float)
+    if isinstance(admissible, Box) and _falls_towards_bound(u, g, r, rho, admissible):
+        return math.inf
     g = g - stationarity_residual(u, g, r, rho, admissible)
-    scale = 1.0 + float(np.max(np.abs(g), initial=0.0)) * float(np.max(np.abs(u), initial=0.0)) + rho
 
     def satisfied(eps: float) -> bool:
-        gap = augmented_gaps(u, g, r, rho, admissible, eps)
-        return bool(np.all(gap <= 64 * np.finfo(float).eps * scale))  # 64: roundings of the five terms of a gap
+        gap, terms = _gaps_and_terms(u, g, r, rho, admissible, eps)
+        return bool(np.all(gap <= 64 * np.finfo(float).eps * terms))  # 64: roundings of a few terms of that size
 
     if not satisfied(limit):
         return math.inf
@@ -223,13 +237,14 @@ def stationarity_residual(
     if isinstance(admissible, FiniteSet):
         return np.zeros_like(g)
     assert isinstance(admissible, Box)
-    on = (u != 0) | (rho == 0)
+    smooth = rho == 0 or (isinstance(r, Polynomial) and r.a0 == r.a1 == 0)
+    on = (u != 0) | smooth
     if isinstance(r, GroupL0):
         on = on | np.broadcast_to(np.asarray(r.norms(u != 0)) > 0, u.shape)
     slope = rho * _slope(r, u) if rho > 0 else np.zeros_like(u)
-    inside = np.where(on, g - slope, 0.0)
-    inside = np.where((u >= admissible.hi) & (inside > 0), 0.0, inside)
-    return np.where((u <= admissible.lo) & (inside < 0), 0.0, inside)
+    residual, low, high = np.where(on, g - slope, 0.0), u <= admissible.lo, u >= admissible.hi
+    counts = ~(low | high) if rho > 0 else ~(low & (residual < 0) | high & (residual > 0))
+    return np.where(counts, residual, 0.0)
 
 
 def _slope(r: Regulariser, u: np.ndarray) -> np.ndarray:
@@ -248,7 +263,7 @@ def plain_gap(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissib
         slope = rho * r.a1 if isinstance(r, Polynomial) else 0.0
         if bool(np.any(free & (np.abs(g) > slope))):
             return math.inf
-    tiny = 1e-300  # ε → 0 without 0/0 in the maximisers
+    tiny = 1e-60  # ε → 0 without 0/0 in the maximisers, and without overflow of (ρ/ε)^{3/2}
     gaps: Any = augmented_gaps(u, g, r, rho, admissible, tiny)
     return float(np.sum(gaps))
 

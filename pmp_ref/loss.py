@@ -37,6 +37,7 @@ class Loss(ABC):
 def one_hot(x: Array, y: Array) -> Array:
     """Mask (B, K), true at the label of each sample."""
     xp = namespace(x, y)
+    y = xp.astype(y, xp.int64)  # the classes may be more than the labels' own type can count
     return xp.arange(x.shape[1], dtype=y.dtype, device=device(y))[None, :] == y[:, None]
 
 

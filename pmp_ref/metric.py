@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, namespace, sum64
+from pmp_ref.arrays import Array, Controls, as_floats, namespace, sum64
 from pmp_ref.controls import arrays_of, map_controls, total
 from pmp_ref.errors import InputError
 
@@ -40,6 +40,7 @@ class _Scaled(Metric):
     ceiling: float = 1e3
 
     def __post_init__(self) -> None:
+        as_floats(self, "beta", "floor", "ceiling")
         if not (0 <= self.beta < 1 and 0 < self.floor <= 1 <= self.ceiling):
             raise InputError(f"metric with beta {self.beta}, floor {self.floor}, ceiling {self.ceiling}; expected "
                              "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling")  # fmt: skip
@@ -106,6 +107,7 @@ class Averaging:
     patience: int = 5
 
     def __post_init__(self) -> None:
+        as_floats(self, "beta")
         if not (0 <= self.beta < 1 and self.patience >= 1):
             raise InputError(
                 f"averaging with beta {self.beta}, patience {self.patience}; expected 0 ≤ beta < 1, patience ≥ 1"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from pmp_ref.admissible import WHOLE_LINE, Admissible
-from pmp_ref.arrays import Array, Controls, check_together, namespace
+from pmp_ref.arrays import Array, Controls, as_floats, check_together, namespace
 from pmp_ref.controls import map_controls, total
 from pmp_ref.errors import InputError
 from pmp_ref.loss import CrossEntropy, Loss
@@ -34,21 +35,29 @@ class Problem:
     sweep: Any = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.rho, int | float) and math.isfinite(self.rho) and self.rho >= 0):
+        as_floats(self, "rho")
+        if not (math.isfinite(self.rho) and self.rho >= 0):
             raise InputError(f"rho is {self.rho}; expected a number ≥ 0")
+        if not self.network.layers():
+            raise InputError("the network has no controls; expected at least one stage with a kernel")
         weights = layer_weights(self.network) if self.weights is None else self.weights
         for name, value, kind in (
             ("regulariser", self.regulariser, Regulariser),
             ("admissible", self.admissible, Admissible),
-            ("weights", weights, int | float),
+            ("weights", weights, Real),
         ):
             nested = everywhere(self.network, value) if isinstance(value, kind) else value
+            if not isinstance(nested, tuple | list) or len(nested) != len(self.network.stages):
+                raise InputError(f"{name} is {nested!r}; expected one for all controls, or one tuple for each of the "
+                                 f"{len(self.network.stages)} stages")  # fmt: skip
             for l, (part, shapes) in enumerate(zip(nested, self.network.control_shapes, strict=True)):
                 if len(part) != len(shapes) or not all(isinstance(v, kind) for v in part):
-                    raise InputError(f"{name} of stage {l} is {part}; expected one {kind} for each of its controls")
-            object.__setattr__(self, name, nested)
+                    raise InputError(f"{name} of stage {l} is {part}; expected a tuple with one for each of its "
+                                     f"{len(shapes)} controls")  # fmt: skip
+            object.__setattr__(self, name, tuple(map(tuple, nested)))
         if any(w < 0 or not math.isfinite(w) for stage in self.weights for w in stage):
             raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
+        object.__setattr__(self, "weights", map_controls(float, self.weights))
         if self.sweep is None:
             object.__setattr__(self, "sweep", Sweep(self.network, self.loss))
 
@@ -64,13 +73,17 @@ class Problem:
         """Raise InputError unless controls, images and labels fit this problem, are finite and admissible."""
         self.network.check_images(x)
         check_together(images=x, labels=y)
-        if y.shape[0] != x.shape[0]:
-            raise InputError(f"{y.shape[0]} labels for {x.shape[0]} images; expected one label per image")
+        if y.ndim == 0 or y.shape[0] != x.shape[0]:
+            raise InputError(f"labels of shape {tuple(y.shape)} for {x.shape[0]} images; expected one label per image")
         self.loss.check(self.network.output_shape, y)
         self.network.check_controls(controls, x)
         xp = namespace(x)
-        if not bool(xp.all(xp.isfinite(x))):
-            raise InputError("the images hold NaN or infinite values; remove or replace them")
+        targets = {} if xp.isdtype(y.dtype, "integral") else {"targets": y}
+        for name, a in {"images": x, **targets}.items():
+            if a.dtype != x.dtype:
+                raise InputError(f"images are {x.dtype} but {name} are {a.dtype}; expected one dtype: convert one")
+            if not bool(xp.all(xp.isfinite(a))):
+                raise InputError(f"the {name} hold NaN or infinite values; remove or replace them")
         for l, (names, us, sets) in enumerate(zip(self.network.names(), controls, self.admissible, strict=True)):
             for name, u, admissible in zip(names, us, sets, strict=True):
                 if not bool(xp.all(xp.isfinite(u))):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
-from pmp_ref.arrays import Array, namespace, sum64
+from pmp_ref.arrays import Array, as_floats, namespace, sum64
 from pmp_ref.errors import InputError
 
 
@@ -53,7 +53,7 @@ class Regulariser(ABC):
         best, best_phi, keep = None, None, None
         for v in sorted(admissible.values, key=lambda v: (abs(v), v)):
             w = xp.full_like(u, v)
-            phi = v * (2 * eps * u + g) - eps * (v * v) - rho * self.pointwise(w)
+            phi = g * (w - u) - eps * (w - u) * (w - u) - rho * self.pointwise(w)  # φ(v) − g u: no large ε u² cancels
             if best is None:
                 best, best_phi = w, phi
                 keep = bool(v == 0 and rho > 0 and self.penalises(admissible))  # 0 wins its ties
@@ -74,8 +74,8 @@ class Regulariser(ABC):
 class Polynomial(Regulariser):
     """r(w) = a₀|w|₀ + a₁|w| + (a₂/2) w², any sum of L0, L1 and L2; a₀, a₁, a₂ ≥ 0 (InputError otherwise).
 
-    With c = u + g/(2ε) the candidates are w± = (2εc ∓ ρa₁)/(2ε + ρa₂) clipped to the box's positive and negative part.
-    The gain of w is w(2εc ∓ ρa₁ − (ε + ρa₂/2)w); the better candidate is kept iff its gain exceeds ρa₀. Pure L0 on
+    With b = 2εu + g the candidates are w± = (b ∓ ρa₁)/(2ε + ρa₂) clipped to the box's positive and negative part.
+    The gain of w is w(b ∓ ρa₁ − (ε + ρa₂/2)w); the better candidate is kept iff its gain exceeds ρa₀. Pure L0 on
     the line: keep c iff εc² > ρa₀, the threshold |c| > √(ρa₀/ε).
     """
 
@@ -84,6 +84,7 @@ class Polynomial(Regulariser):
     a2: float = 0.0
 
     def __post_init__(self) -> None:
+        as_floats(self, "a0", "a1", "a2")
         if not all(math.isfinite(a) and a >= 0 for a in (self.a0, self.a1, self.a2)):
             raise InputError(f"regulariser coefficients {self.a0}, {self.a1}, {self.a2}; expected numbers ≥ 0")
 
@@ -105,18 +106,19 @@ class Polynomial(Regulariser):
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
-        c = free_maximiser(u, g, eps)
-        pull = rho * self.a1 / (2 * eps)
-        shrink = 2 * eps / (2 * eps + rho * self.a2)
-        positive = clip(shrink * (c - pull), max(box.lo, 0.0), max(box.hi, 0.0))
-        negative = clip(shrink * (c + pull), min(box.lo, 0.0), min(box.hi, 0.0))
+        b = 2 * eps * u + g
+        if self.a1 == self.a2 == 0:
+            above = below = free_maximiser(u, g, eps)
+        else:
+            above, below = ((b - s * rho * self.a1) / (2 * eps + rho * self.a2) for s in (1, -1))
+        positive = clip(above, max(box.lo, 0.0), max(box.hi, 0.0))
+        negative = clip(below, min(box.lo, 0.0), min(box.hi, 0.0))
         if box.lo > 0:
             return positive
         if box.hi < 0:
             return negative
         w = xp.where(positive > 0, positive, negative)  # at most one of them is not 0
-        slope = 2 * eps * c - rho * self.a1 * xp.sign(w)
-        gain = w * (slope - (eps + rho * self.a2 / 2) * w)
+        gain = w * (b - rho * self.a1 * xp.sign(w) - (eps + rho * self.a2 / 2) * w)
         return xp.where(gain > rho * self.a0, w, xp.zeros_like(w))
 
     def penalises(self, admissible: FiniteSet) -> bool:
@@ -196,7 +198,7 @@ class LTwoThirds(_Power):
 
     def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
         xp = namespace(c)
-        keep = xp.abs(c) > (2 / 3) * (3 * lam**3) ** 0.25
+        keep = xp.abs(c) > (2 / 3) * 3**0.25 * lam**0.75
         ratio = 27 * c * c / (16 * lam**1.5)
         ratio = xp.where(keep, ratio, xp.ones_like(c))
         a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(ratio) / 3))
@@ -215,6 +217,11 @@ class GroupL0(Regulariser):
 
     axis: int = 0
     omega: float = 1.0
+
+    def __post_init__(self) -> None:
+        as_floats(self, "omega")
+        if not (math.isfinite(self.omega) and self.omega >= 0):
+            raise InputError(f"omega is {self.omega}; expected a number ≥ 0")
 
     def norms(self, w: Array) -> Array:
         """Σ of the entries of each group."""

@@ -86,7 +86,8 @@ class Record:
     trial's batch (means over its samples) and with the same ρ.
 
     ``verdict`` is "accepted", "rejected", "non-finite trial", "average dropped", "control unchanged",
-    "precision limit" or "non-finite". ``residual`` is 2ε‖D(w − u)‖, ``rounding`` is ν.
+    "precision limit" or "non-finite"; "converged by residual" where an acceptable trial ended the run and the control
+    stayed. ``residual`` is 2ε‖D(w − u)‖, ``rounding`` is ν.
     """
 
     verdict: str

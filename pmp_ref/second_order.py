@@ -23,11 +23,11 @@ def hessian_vector(problem: Problem, controls: Controls, x: Array, y: Array, v: 
     samples, result = x.shape[0], None
     with quiet():
         for cut in sweep.chunks(x):
-            states = network.forward_sweep(controls, x[cut])
-            p = sweep.terminal_costate(states[-1], y[cut], samples)
+            states = network.forward_sweep(controls, x[cut, ...])
+            p = sweep.terminal_costate(states[-1], y[cut, ...], samples)
             costates, _ = network.backward_sweep(controls, states, p)
             tangents = tangent_sweep(problem, controls, states, v)
-            dp = -loss.tangent_gradient(states[-1], y[cut], tangents[-1]) / samples
+            dp = -loss.tangent_gradient(states[-1], y[cut, ...], tangents[-1]) / samples
             dg = tangent_costate_sweep(problem, controls, states, costates, tangents, v, dp)
             result = dg if result is None else add(result, dg)
     assert result is not None

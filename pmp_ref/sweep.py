@@ -16,6 +16,7 @@ import numpy as np
 
 from pmp_ref.arrays import Array, Controls, namespace, sum64
 from pmp_ref.controls import add
+from pmp_ref.errors import InputError
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 
@@ -50,6 +51,10 @@ class Sweep:
     chunk: int = 64
     memory: int = 256 * 2**20
 
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise InputError(f"chunk is {self.chunk}; expected at least one sample")
+
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
         xp = namespace(x)
@@ -57,8 +62,8 @@ class Sweep:
         losses, largest, states = [], [], []
         with quiet():
             for cut in self.chunks(x):
-                s = self.network.forward_sweep(controls, x[cut])
-                losses.append(self.loss.values(s[-1], y[cut]))
+                s = self.network.forward_sweep(controls, x[cut, ...])
+                losses.append(self.loss.values(s[-1], y[cut, ...]))
                 largest.append(largest_entry(s[-1]))
                 states.append(s if keep else None)
         return Evaluation(x, y, xp.concat(losses), xp.concat(largest), states if keep else None)
@@ -68,8 +73,8 @@ class Sweep:
         total = None
         with quiet():
             for i, cut in enumerate(self.chunks(e.x)):
-                s = e.states[i] if e.states is not None else self.network.forward_sweep(controls, e.x[cut])
-                p = self.terminal_costate(s[-1], e.y[cut], e.x.shape[0])
+                s = e.states[i] if e.states is not None else self.network.forward_sweep(controls, e.x[cut, ...])
+                p = self.terminal_costate(s[-1], e.y[cut, ...], e.x.shape[0])
                 _, g = self.network.backward_sweep(controls, s, p)
                 total = g if total is None else add(total, g)
         again = 0 if e.states is not None else 1

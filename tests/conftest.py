@@ -17,9 +17,7 @@ _UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothes
 hypothesis.settings.register_profile("ci", max_examples=25, derandomize=True, **_UNTIMED)
 hypothesis.settings.register_profile("dev", max_examples=25, derandomize=False, **_UNTIMED)
 hypothesis.settings.register_profile("thorough", max_examples=300, derandomize=False, **_UNTIMED)
-hypothesis.settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
-)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

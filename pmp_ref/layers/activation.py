@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from pmp_ref.arrays import Array, namespace, zeros
+from pmp_ref.arrays import Array, as_floats, namespace, zeros
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers.layer import Control, ControlFreeStage, Shape
 
@@ -121,6 +121,9 @@ class LeakyReLU(Activation):
 
     leak: float = 0.01
     analytic = False
+
+    def __post_init__(self) -> None:
+        as_floats(self, "leak")
 
     def sigma(self, z: Array) -> Array:
         return namespace(z).where(z > 0, z, self.leak * z)

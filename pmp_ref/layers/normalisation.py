@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pmp_ref.arrays import Array, namespace
+from pmp_ref.arrays import Array, as_floats, namespace
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Control, ControlFreeStage, Shape
 
@@ -21,8 +21,13 @@ class Standardise(ControlFreeStage):
     groups: int = 1
     delta: float = 1e-5  # added to the variance, so that a constant group stays differentiable
 
+    def __post_init__(self) -> None:
+        as_floats(self, "delta")
+        if not (isinstance(self.groups, int) and self.groups >= 1 and self.delta > 0):
+            raise InputError(f"{self}; expected at least one group and delta > 0")
+
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) < 1 or not isinstance(shape[0], int) or self.groups < 1 or shape[0] % self.groups:
+        if len(shape) < 1 or not isinstance(shape[0], int) or shape[0] % self.groups:
             raise InputError(
                 f"Standardise over {self.groups} groups got states of shape {shape}; expected a number of "
                 "channels (first axis) divisible by the groups"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pmp_ref.arrays import as_floats
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Control, LinearStage, Shape, Stage
 
@@ -33,6 +34,9 @@ class Merge(LinearStage):
     """(h, s) ↦ s + step·h; adjoint p ↦ (step·p, p)."""
 
     step: float = 1.0
+
+    def __post_init__(self) -> None:
+        as_floats(self, "step")
 
     def output_shape(self, shape: Any) -> Shape:
         if len(shape) != 2 or shape[0] != shape[1]:

@@ -1,0 +1,219 @@
+"""From options to what ``solve`` takes: data split and moved, network, problem, method, stop. Nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.acceptance import ACCEPTANCES
+from pmp_ref.admissible import WHOLE_LINE, Box
+from pmp_ref.app import parse
+from pmp_ref.app.options import Options
+from pmp_ref.architectures import ARCHITECTURES
+from pmp_ref.arrays import Array, Controls
+from pmp_ref.augmentation import RULES
+from pmp_ref.bsqh import Method, Ramp, Stop, take_batch
+from pmp_ref.data import Dataset, load, standardise, statistics
+from pmp_ref.errors import InputError
+from pmp_ref.initialise import initial_controls
+from pmp_ref.loss import CrossEntropy, Loss
+from pmp_ref.metric import METRICS, Averaging
+from pmp_ref.network import Network
+from pmp_ref.problem import Problem, everywhere, layer_weights
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run ready to start. ``x``, ``y`` is the part of the training images that is trained on."""
+
+    options: Options
+    dataset: Dataset
+    fingerprint: str  # SHA-256 of the training images and labels
+    network: Network
+    problem: Problem
+    method: Method
+    stop: Stop
+    x: Array
+    y: Array
+    held_out: tuple[Array, Array] | None
+    controls: Controls
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def batch_size(self) -> int | None:
+        """As ``solve`` takes it."""
+        return None if self.options.full_batch else int(self.options.batch_size)
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch."""
+        return 1 if self.batch_size is None else -(-self.x.shape[0] // self.batch_size)
+
+    def batch(self, epoch: int, position: int) -> tuple[Array, Array]:
+        """The images and labels of a step."""
+        if self.batch_size is None:
+            return self.x, self.y
+        return take_batch(self.x, self.y, self.batches, position, self.options.seed, epoch)
+
+    def images(self, raw: np.ndarray) -> Array:
+        """uint8 images standardised with the training images' mean and deviation, on the run's device."""
+        return mover(self.options.backend)(standardise(raw, self.mean, self.std, self.options.dtype))
+
+    def labels(self, raw: np.ndarray) -> Array:
+        """Labels on the run's device."""
+        return mover(self.options.backend)(raw)
+
+
+def build(options: Options, threads: int | None = None) -> Setup:
+    """Read the data and build all objects of a run. Raises InputError for anything that does not fit."""
+    move = mover(options.backend)
+    dataset = load(options.data)
+    train, held = split(dataset, options.held_out)
+    mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
+    x, y = (move(a) for a in (standardise(dataset.train_images[train], mean, std, options.dtype),
+                              dataset.train_labels[train]))  # fmt: skip
+    aside = None
+    if held is not None:
+        aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
+    network = build_network(options, dataset)
+    problem = build_problem(options, network, threads)
+    n = x.shape[0]
+    if not options.full_batch and int(options.batch_size) > n:
+        raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
+    controls = problem.project(initial_controls(network, options.seed, x))
+    problem.check(controls, x, y)
+    return Setup(
+        options=options, dataset=dataset, fingerprint=fingerprint(dataset), network=network, problem=problem,
+        method=build_method(options), stop=Stop(options.steps, options.epochs, options.increment, options.residual),
+        x=x, y=y, held_out=aside, controls=controls, mean=mean, std=std,
+    )  # fmt: skip
+
+
+def split(dataset: Dataset, part: float) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Indices to train on, and the images and labels held out.
+
+    Held out are the validation images where the data set has them, else the images of each class, in the order of
+    the file, at which the count ⌊part·k⌋ rises: every tenth for 0.1. A class keeps at least one image to train on.
+    """
+    labels = dataset.train_labels
+    everything = np.arange(labels.size)
+    if dataset.val_images is not None and dataset.val_labels is not None:
+        return everything, (dataset.val_images, dataset.val_labels)
+    if part == 0:
+        return everything, None
+    out = np.zeros(labels.size, bool)
+    for k in range(dataset.classes):
+        members = np.flatnonzero(labels == k)
+        counts = np.floor(np.arange(members.size + 1) * part + 1e-9)  # 1e-9: 0.29·100 is 28.999…, meant is 29
+        out[members[np.diff(counts) > 0]] = True
+    if not out.any():
+        return everything, None
+    return np.flatnonzero(~out), (dataset.train_images[out], labels[out])
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of shape, training images and labels, so that a run is never resumed on other data."""
+    digest = hashlib.sha256(repr((dataset.train_images.shape, dataset.classes)).encode())
+    digest.update(np.ascontiguousarray(dataset.train_images).data)
+    digest.update(dataset.train_labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def mover(backend: str) -> Callable[[np.ndarray], Array]:
+    """Function that takes a host array to the backend's device. InputError if the backend cannot be used."""
+    if backend == "numpy":
+        return np.asarray
+    try:
+        import cupy
+    except ImportError as error:
+        raise InputError(f"--backend cupy: CuPy cannot be imported ({' '.join(str(error).split())[:200]}); "
+                         "install pmp_ref[cuda12] or pmp_ref[cuda13], or use --backend numpy") from None  # fmt: skip
+    try:
+        usable = bool(cupy.cuda.is_available())
+    except Exception as error:  # a broken driver answers with types of CuPy's own
+        raise InputError(f"--backend cupy: CUDA does not answer ({' '.join(str(error).split())[:200]}); use "
+                         "--backend numpy") from None  # fmt: skip
+    if not usable:
+        raise InputError("--backend cupy: CuPy is installed, but there is no CUDA device; use --backend numpy")
+    return cupy.asarray  # type: ignore[no-any-return]
+
+
+def build_network(options: Options, dataset: Dataset) -> Network:
+    """The named network, its input shape and classes those of the data."""
+    shape = tuple(int(n) for n in dataset.train_images.shape[1:])
+    pool = {} if options.pooling is None else {"pool": options.pooling}
+    make: Any = ARCHITECTURES[options.network]
+    return make(shape, dataset.classes, options.activation, **pool)  # type: ignore[no-any-return]
+
+
+def build_problem(options: Options, network: Network, threads: int | None = None) -> Problem:
+    """J with its regulariser, weights and admissible sets."""
+    loss = CrossEntropy()
+    by_stage = None if options.layer_weights is None else parse.factors(options.layer_weights)
+    kernels, others = parse.admissible(options.admissible), WHOLE_LINE
+    if options.box is not None:
+        others = Box(-options.box, options.box)
+        kernels = others if kernels == WHOLE_LINE else kernels
+    sets: Any = tuple(tuple(kernels if name == "kernel" else others for name in stage) for stage in network.names())
+    return Problem(
+        network, loss, everywhere(network, parse.regulariser(options.regulariser)), options.rho, sets,
+        layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
+        build_sweep(options.sweep, network, loss, threads),
+    )  # fmt: skip
+
+
+def fast_sweep() -> Any:
+    """``pmp_ref.kernels.make_sweep``, or None where it is not there."""
+    try:
+        from pmp_ref.kernels import make_sweep
+    except ImportError:
+        return None
+    return make_sweep
+
+
+def build_sweep(name: str, network: Network, loss: Loss, threads: int | None) -> Any:
+    """The sweep behind ``Problem``: the one place where fast kernels are chosen. None: the clear path."""
+    if name == "clear":
+        return None
+    make = fast_sweep()
+    if make is None:
+        raise InputError("--sweep fast: pmp_ref.kernels has no fast sweep here; use --sweep clear")
+    return make(network, loss, threads=threads)
+
+
+def build_method(options: Options) -> Method:
+    """What varies in bSQH."""
+    rule: Any = RULES[options.rule]
+    own = {f.name for f in fields(rule)} & {"sigma", "zeta", "theta", "growth"}
+    test: Any = ACCEPTANCES[options.acceptance]
+    return Method(
+        rule=rule(eps0=options.eps0, **{name: getattr(options, name) for name in own}),
+        acceptance=test() if options.acceptance == "none" else test(options.eta),
+        metric=METRICS[options.metric](),
+        averaging=None if options.averaging is None else Averaging(options.averaging),
+        ramp=None if options.ramp is None else Ramp(*parse.pair(options.ramp)),
+        max_rejections=options.max_rejections,
+    )
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS held to one thread, so that results do not depend on the number of cores; restored afterwards."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield

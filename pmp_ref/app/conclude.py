@@ -1,0 +1,82 @@
+"""The end of a run: certificate, the one look at the test images, model, figures, report, and last the summary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.app import inspect
+from pmp_ref.app.build import Setup
+from pmp_ref.app.checkpoint import State, to_arrays
+from pmp_ref.app.evaluate import Accuracy, accuracy
+from pmp_ref.app.files import MODEL, SUMMARY, pack, write_atomically, write_json
+from pmp_ref.app.summary import certificate_json, summarise
+from pmp_ref.certificate import Certificate, certify
+from pmp_ref.sweep import quiet
+
+REPORT, CERTIFICATE = "report.html", "certificate.json"
+
+
+def conclude(setup: Setup, directory: Path, state: State, figures: bool) -> None:
+    """Write the results of a run. It may be repeated: a run is finished once ``summary.json`` is there."""
+    finished = state.status is not None
+    controls = state.iterate.controls
+    write_atomically(directory / MODEL, model(setup, controls))
+    held: Accuracy | str = "no image is held out"
+    if setup.held_out is not None:
+        held = accuracy(setup.network, controls, *setup.held_out)
+    certificate, table = None, None
+    test: Accuracy | str = "the run was interrupted; test images are looked at once, at its end"
+    if finished:
+        certificate = final_certificate(setup, state)
+        table = certificate_json(certificate, setup)
+        write_json(directory / CERTIFICATE, table)
+        test = test_accuracy(setup, controls)
+    summary = summarise(setup, state, certificate, test, held)
+    if finished:
+        drawn = {}
+        if figures:
+            from pmp_ref.app.figures import draw  # not above: loads matplotlib
+
+            drawn = draw(directory, setup, controls, summary)
+        from pmp_ref.app.report import report
+
+        write_atomically(directory / REPORT, report(directory, setup.options, summary, table, drawn).encode())
+    write_json(directory / SUMMARY, summary)
+    print(inspect.headline(summary), flush=True)
+    if finished:
+        print(f"report: {directory / REPORT}")
+
+
+def model(setup: Setup, controls: Any) -> bytes:
+    """``model.npz``: controls by stage and name, standardisation of the images, classes, network; plain arrays."""
+    options = setup.options
+    arrays = to_arrays(setup.network, controls)
+    arrays |= {
+        "mean": np.asarray(setup.mean),
+        "std": np.asarray(setup.std),
+        "classes": np.asarray(setup.dataset.classes),
+    }
+    network = {"name": options.network, "activation": options.activation, "pooling": options.pooling,
+               "input_shape": list(setup.network.input_shape), "classes": setup.dataset.classes}  # fmt: skip
+    return pack(arrays, {"network": network})
+
+
+def final_certificate(setup: Setup, state: State) -> Certificate:
+    """In float64 on all images trained on, at the ρ the run has come to and its last ε."""
+    rho, ramp = setup.problem.rho, setup.method.ramp
+    if ramp is not None:
+        rho = ramp(rho, setup.stop.progress(state.iterate, setup.batches))
+    with quiet():
+        return certify(replace(setup.problem, rho=rho), state.iterate.controls, setup.x, setup.y, state.iterate.eps)
+
+
+def test_accuracy(setup: Setup, controls: Any) -> Accuracy | str:
+    """Accuracy on the test images; the only place where they are used."""
+    if setup.dataset.test_images is None or setup.dataset.test_labels is None:
+        return "the data set has no test images"
+    x = setup.images(setup.dataset.test_images)
+    return accuracy(setup.network, controls, x, setup.labels(setup.dataset.test_labels))

@@ -1,0 +1,52 @@
+"""Accuracy of controls on a set of images with its confidence interval; kernel entries kept."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from pmp_ref.arrays import Array, Controls, namespace
+from pmp_ref.network import Network
+from pmp_ref.sweep import quiet
+
+CHUNK = 128  # images at a time: bounds the memory for states
+
+
+class Accuracy(NamedTuple):
+    """Correctly classified images, of how many."""
+
+    correct: int
+    images: int
+
+    @property
+    def part(self) -> float:
+        """correct / images."""
+        return self.correct / self.images
+
+    def interval(self, z: float = 1.959963984540054) -> tuple[float, float]:
+        """Wilson's score interval; the default z gives 95 %."""
+        n, p = self.images, self.part
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accuracy:
+    """Images whose largest final state is at their label. A state with NaN counts as wrong."""
+    correct = 0
+    with quiet():
+        for start in range(0, x.shape[0], CHUNK):
+            cut = slice(start, start + CHUNK)
+            xp, states = namespace(x), x[cut]
+            for stage, u in zip(network.stages, controls, strict=True):  # no state is kept
+                states = stage.forward(states, u)
+            right = (xp.argmax(states, axis=1) == y[cut]) & xp.all(xp.isfinite(states), axis=1)
+            correct += int(xp.count_nonzero(right))
+    return Accuracy(correct, int(x.shape[0]))
+
+
+def kernel_entries(network: Network, controls: Controls) -> tuple[int, int]:
+    """(nonzero, all) kernel entries, penalised or not; biases are not among them."""
+    kernels = [a for names, arrays in zip(network.names(), controls, strict=True)
+               for name, a in zip(names, arrays, strict=True) if name == "kernel"]  # fmt: skip
+    return sum(int(namespace(k).count_nonzero(k)) for k in kernels), sum(math.prod(k.shape) for k in kernels)

@@ -1,0 +1,109 @@
+"""``pmp-ref inspect RUN``: result, settings that matter, layer table and certificate of a run, on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pmp_ref.app.files import CONFIG, SUMMARY, read_json
+from pmp_ref.errors import InputError
+
+DECADES = 10  # columns of the gap table
+
+
+def show(directory: Path) -> str:
+    """The text that ``inspect`` prints. Raises InputError where there is no run or it has not ended."""
+    if not (directory / CONFIG).is_file():
+        raise InputError(f"{str(directory)!r} holds no run (no {CONFIG}); give a run's directory, e.g. runs/001")
+    if not (directory / SUMMARY).is_file():
+        raise InputError(f"the run in {str(directory)!r} has not ended; go on with it first: "
+                         f"pmp-ref train --resume {directory}")  # fmt: skip
+    summary = read_json(directory / SUMMARY)
+    try:
+        lines = [f"run {directory}", headline(summary), ""]
+        if summary["status"] == "interrupted":
+            return "\n".join([*lines, f"no certificate yet; go on with: pmp-ref train --resume {directory}"])
+        return "\n".join(lines + table(read_json(directory / "certificate.json")))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"the results in {str(directory)!r} are damaged ({type(error).__name__}: {error}); restore "
+                         "them from a copy") from None  # fmt: skip
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The result in a few lines."""
+    lines = [f"status: {summary['status']}: {summary['message']}"]
+    if "notice" in summary:
+        lines.insert(0, summary["notice"])
+    low_high = summary["test_accuracy_interval"]
+    accuracy = percent(summary["test_accuracy"])
+    if low_high:
+        low, high = (100 * bound for bound in low_high)
+        accuracy += f" (95 %: {low:.2f} to {high:.2f}) on {summary['test_images']} test images"
+    else:
+        accuracy += f" ({summary['reasons']['test_accuracy']})"
+    lines += [
+        f"test accuracy: {accuracy}; held out: {percent(summary['held_out_accuracy'])}",
+        f"kept weights: {summary['kept_weights']:,} of {summary['total_weights']:,} "
+        f"({percent(summary['kept_fraction'])})",
+        f"steps: {summary['accepted_steps']} accepted, {summary['rejections']} rejected trials, "
+        f"{summary['skipped_batches']} batches skipped; {summary['forward_sweeps']} forward and "
+        f"{summary['backward_sweeps']} backward sweeps, {summary['seconds']:.1f} s",
+    ]
+    if summary["descent_violations"] is None:
+        lines.append(f"descent: {summary['reasons']['descent_violations']}")
+    else:
+        lines.append(f"descent: {summary['descent_violations']} violations in {summary['descent_checked']} steps "
+                     f"checked in float64 (allowance at most {summary['descent_slack']:.1e})")  # fmt: skip
+    if summary["emptied_layers"]:
+        lines.append(f"warning: the kernels of stages {summary['emptied_layers']} are all zero: the network is "
+                     "disconnected there; use a smaller --rho")  # fmt: skip
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """0.9812 as 98.12 %."""
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def value(x: float | None, reason: str | None = None) -> str:
+    """Four digits; for null what the reason says."""
+    return f"{x:.4g}" if x is not None else "∞" if reason == "infinite" else reason or "–"
+
+
+def table(certificate: dict[str, Any]) -> list[str]:
+    """Certificate and layers as lines of text."""
+    c, reasons = certificate, certificate["reasons"]
+
+    def shown(name: str, row: int | None = None) -> str:
+        place = name if row is None else f"controls[{row}].{name}"
+        return value((c if row is None else c["controls"][row])[name], reasons.get(place))
+
+    lines = [
+        f"certificate (float64, {c['images']} training images, ρ = {shown('rho')}, gaps at ε = {shown('eps')})",
+        f"  J {shown('J')}, loss {shown('loss')}",
+        f"  smallest augmentation ε* = {shown('eps_star')}: the control satisfies the maximum principle from there on",
+        f"  residual on the support {shown('residual_support')}, "
+        f"on unpenalised controls {shown('residual_unpenalised')}",
+        f"  gap of the augmented principle {shown('augmented_gap')}, of the plain one {shown('plain_gap')}",
+        "",
+    ]
+    head = ["stage", "kind", "control", "shape", "kept", "of", "%", "dead", "ε*", "residual", "largest gap"]
+    rows = [head] + [
+        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
+         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
+         f"{100 * r['nonzeros'] / r['size']:.2f}",
+         f"{r['dead']} of {r['rows']}" if r["rows"] else "", shown("eps_star", i), shown("residual", i),
+         shown("largest_gap", i)]
+        for i, r in enumerate(c["controls"])
+    ]  # fmt: skip
+    gaps = [["stage", "control", *(f"1e-{k}" for k in range(1, DECADES + 1))]] + [
+        [str(r["stage"]), r["name"], *(f"{100 * f:.1f}" for f in r["gap_fractions"])] for r in c["controls"]
+    ]
+    return [*lines, *aligned(rows, 4), "", "entries (%) whose augmented gap is at most", *aligned(gaps, 2)]
+
+
+def aligned(rows: list[list[str]], left: int) -> list[str]:
+    """Columns of equal width; the first ``left`` to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths,
+            strict=True))).rstrip() for row in rows]  # fmt: skip

@@ -1,0 +1,186 @@
+"""The command ``pmp-ref``: train, inspect, fetch. Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pmp_ref.errors import InputError, nearest
+
+EXIT_CODES = """exit codes:
+  0    converged, precision limit, iteration limit, control unchanged
+  1    unexpected error        2    bad input
+  3    augmentation limit, non-finite        130  interrupted (go on with --resume)"""
+
+TRAIN_EXAMPLES = """examples:
+  pmp-ref train                                        the default run: sparse LeNet-5 on bundled MNIST images
+  pmp-ref train --batch-size full --steps 100          full batch: J never rises
+  pmp-ref train --data mnist --network lenet5-caffe    after: pmp-ref fetch mnist
+  pmp-ref train --resume runs/001                      go on with an interrupted run
+
+The run's directory gets report.html (open it first), summary.json, history.csv, trials.csv, accuracy.csv, model.npz,
+certificate.json, figures and checkpoint.npz.
+
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line, raised as InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = "unrecognized arguments: "
+        if message.startswith(unknown):
+            given = message.removeprefix(unknown).split()[0]
+            flags = [s for action in self._actions for s in action.option_strings]
+            flags += [s for a in self._actions if isinstance(a, argparse._SubParsersAction)
+                      for p in a.choices.values() for action in p._actions for s in action.option_strings]  # fmt: skip
+            kind = "option" if given.startswith("-") else "argument"
+            advice = nearest(given, flags).partition("known:")[0] if kind == "option" else ""
+            message = f"unknown {kind} {given!r}; {advice}see --help"
+        raise InputError(message)
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    result = Parser(
+        prog="pmp-ref", description="Sparse convolutional networks, trained by the Pontryagin maximum principle.",
+        epilog="start with:  pmp-ref train        then:  pmp-ref inspect runs/001\n\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    result.add_argument("--version", action="store_true", help="print the version")
+    result.add_argument("command", nargs="?", help="train, inspect or fetch; --help after it tells more")
+    result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return result
+
+
+def train_parser() -> Parser:
+    """The parser of ``train``; its options come from the table in ``options.py``."""
+    from pmp_ref.app.options import Options, default_text, flag
+
+    result = Parser(
+        prog="pmp-ref train", description="Train a network; each run gets a directory with all results.",
+        epilog=TRAIN_EXAMPLES + EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    result.add_argument("--out", metavar="DIR", help="the run's directory (default: runs/001, runs/002, …)")
+    result.add_argument("--resume", metavar="DIR", help="go on with the run in this directory, with its own settings")
+    for f in fields(Options):
+        result.add_argument(flag(f.name), metavar=f.metadata["metavar"],
+                            help=(f.metadata["help"] + default_text(f)).replace("%", "%%"))  # fmt: skip
+    result.add_argument("--threads", metavar="N", help="threads of the fast kernels; the numbers do not depend on it")
+    result.add_argument("--no-figures", action="store_true", help="draw no figures")
+    _common(result)
+    result.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return result
+
+
+def _common(p: Parser) -> None:
+    p.add_argument("--debug", action="store_true", help="on an unexpected error, print the traceback")
+
+
+def train(arguments: Sequence[str]) -> int:
+    """``pmp-ref train``."""
+    from pmp_ref.app import parse
+    from pmp_ref.app.options import Options, flag, resolve
+
+    p = train_parser()
+    if options := [a for a in arguments if a in ("-h", "--help")]:
+        p.parse_args(options)
+    a = p.parse_args(arguments)
+    from pmp_ref.app.run import Manner, resume
+    from pmp_ref.app.run import train as run
+
+    try:
+        threads = None if a.threads is None else parse.whole(1)(a.threads)
+    except InputError as error:
+        raise InputError(f"--threads {error}") from None
+    manner = Manner(a.quiet, not a.no_figures, threads)
+    given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}
+    if a.resume is None:
+        return run(resolve(given), a.out, manner)
+    if given or a.out is not None:
+        extra = "--out" if a.out is not None else flag(next(iter(given)))
+        raise InputError(f"--resume takes its settings from the run; leave {extra} out, or start a new run")
+    return resume(Path(a.resume), manner)
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """``pmp-ref inspect``."""
+    p = Parser(prog="pmp-ref inspect", description="Print result, layer table and certificate of a run.",
+               epilog="example:\n  pmp-ref inspect runs/001", allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p.add_argument("run", metavar="RUN", help="a run's directory")
+    _common(p)
+    a = p.parse_args(arguments)
+    from pmp_ref.app.inspect import show
+
+    print(show(Path(a.run)))
+    return 0
+
+
+def fetch(arguments: Sequence[str]) -> int:
+    """``pmp-ref fetch``."""
+    p = Parser(prog="pmp-ref fetch", description="Download a full data set, check it, keep it in the cache (the "
+               "directory PMP_REF_DATA if set).", epilog="example:\n  pmp-ref fetch mnist", allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p.add_argument("name", metavar="NAME", help="mnist or cifar10")
+    _common(p)
+    a = p.parse_args(arguments)
+    from pmp_ref.data.fetch import fetch as download
+
+    print(download(a.name, progress=lambda sentence: print(sentence, file=sys.stderr, flush=True)))
+    return 0
+
+
+COMMANDS = {"train": train, "inspect": inspect, "fetch": fetch}
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code."""
+    split = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
+    a: Any = parser().parse_args(arguments[: split + 1])
+    if a.version:
+        import pmp_ref
+
+        print(f"pmp_ref {pmp_ref.__version__}")
+        return 0
+    if a.command is None:
+        parser().print_help()
+        return 0
+    if a.command not in COMMANDS:
+        raise InputError(f"unknown command {a.command!r}: {nearest(a.command, COMMANDS)}")
+    return COMMANDS[a.command](arguments[split + 1 :])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: run a command, turn errors into one line and an exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return dispatch(given)
+    except SystemExit as end:  # argparse after --help
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        print("pmp-ref: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # else Python complains at exit about the pipe
+        return 1
+    except InputError as error:
+        print(f"pmp-ref: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        expected = type(error).__name__ == "OutputError"
+        name, hint = ("", "") if expected else (f"{type(error).__name__}: ", " (--debug shows where)")
+        print(f"pmp-ref: {'' if expected else 'unexpected '}error: {name}{one_line(error)}{hint}", file=sys.stderr)
+        return 1
+
+
+def one_line(error: BaseException) -> str:
+    """The message on one line."""
+    return " ".join(str(error).split()) or "no message"

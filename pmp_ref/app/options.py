@@ -1,0 +1,214 @@
+"""The options of a training run: one table of names, defaults, readers and help; ``config.json`` holds them resolved.
+
+Defaults that differ between mini-batches and full batch stand side by side. An option that has no meaning for the
+chosen rule is None; giving it is an error, so that no setting is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, cast
+
+from pmp_ref.acceptance import ACCEPTANCES
+from pmp_ref.app import parse
+from pmp_ref.architectures import ARCHITECTURES
+from pmp_ref.augmentation import RULES
+from pmp_ref.data import DEFAULT, NAMES
+from pmp_ref.errors import InputError, nearest
+from pmp_ref.layers import ACTIVATIONS
+from pmp_ref.metric import METRICS
+from pmp_ref.regulariser import REGULARISERS
+
+UNSET = "by the other options"  # a default that resolve() finds
+NO_TEST = "no acceptance test: descent not guaranteed"
+RULE_OPTIONS = ("sigma", "zeta", "theta", "growth")
+_SHARED = object()
+
+
+def option(default: Any, read: parse.Parse, help: str, full: Any = _SHARED, metavar: str = "X") -> Any:
+    """A field: its default with mini-batches, its default with full batch if another, its reader, its help."""
+    same = full is _SHARED
+    return field(metadata={"default": default, "full": default if same else full, "read": read, "help": help,
+                           "metavar": metavar, "same": same})  # fmt: skip
+
+
+def names(table: Any) -> dict[str, Any]:
+    """Reader and metavar of a name from a table."""
+    return {"read": parse.choice(table), "metavar": "|".join(table)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All that decides the numbers of a run."""
+
+    data: str = option(DEFAULT, parse.text, f"images: {', '.join(NAMES)}; a directory with IDX or CIFAR-10 files; "
+                       "a .npz file with MedMNIST naming", metavar="NAME|DIR|FILE")  # fmt: skip
+    held_out: float = option(0.1, parse.within(0, 0.9), "part of the training images, of every class alike, kept out "
+                             "of training for the accuracy on the progress line", metavar="PART")  # fmt: skip
+    network: str = option("lenet5", **names(ARCHITECTURES), help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; "
+                          "residual: a small net for colour images")  # fmt: skip
+    activation: str = option(UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)")
+    pooling: str | None = option(UNSET, **names(("average", "max")), help="pooling (default: the network's own)")
+    regulariser: str = option("l0", parse.kept_as_text(parse.regulariser), "r: a name or a sum such as l0+0.1*l2",
+                              metavar="|".join(REGULARISERS))  # fmt: skip
+    rho: float = option(4e-4, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
+    ramp: str | None = option("0.1:0.5", parse.or_none(parse.kept_as_text(parse.pair)), "ρ rises linearly from 0 "
+                              "between these parts of the run; none: constant ρ", None, "START:STOP|none")  # fmt: skip
+    penalise: str = option(
+        "kernels", **names(("kernels", "all")), help="controls that r counts: kernels, or biases too"
+    )
+    layer_weights: str | None = option(None, parse.or_none(parse.kept_as_text(parse.factors)), "factors on ρ by "
+                                       "stage, e.g. 0=0.5,10=2 (stage numbers: inspect)",
+                                       metavar="L=X,…|none")  # fmt: skip
+    admissible: str = option("line", parse.kept_as_text(parse.admissible), "values a kernel entry may take: line, "
+                             "R for [−R, R], lo:hi, or a list v,v,… (write --admissible=-1,0,1)",
+                             metavar="line|R|LO:HI|V,V,…")  # fmt: skip
+    box: float | None = option(None, parse.or_none(parse.positive), "bound on every control, biases too: |u| ≤ R",
+                               metavar="R|none")  # fmt: skip
+    batch_size: int | str = option(64, parse.either("full", parse.whole(1), "full"), "images in a batch; full: all of "
+                                   "them in every step", "full", "N|full")  # fmt: skip
+    epochs: int | None = option(15, parse.or_none(parse.whole(0)), "passes over the data (no limit of its own when "
+                                "--steps is given)", None, "N|none")  # fmt: skip
+    steps: int | None = option(None, parse.or_none(parse.whole(0)), "accepted steps", 200, "N|none")
+    increment: float = option(0.0, parse.number, "κ: stop once τ = ‖w − u‖² < κ; 0: off")
+    residual: float = option(0.0, parse.number, "stop once 2ε‖w − u‖ is at most this; 0: off")
+    rule: str = option("curvature", **names(RULES), help="how ε follows rejections and acceptances")
+    eps0: float = option(1.0, parse.number, "first ε > 0")
+    sigma: float | None = option(UNSET, parse.or_none(parse.number), "σ > 1: growth of ε (curvature: where the "
+                                 "estimate is lost in rounding)")  # fmt: skip
+    zeta: float | None = option(UNSET, parse.or_none(parse.number), "ζ in (0, 1]: least factor on ε after acceptance")
+    theta: float | None = option(UNSET, parse.or_none(parse.number), "curvature: factor on the estimate")
+    growth: float | None = option(20.0, parse.or_none(parse.number), "curvature: θ grows by this factor over the "
+                                  "second half of the run", 1.0)  # fmt: skip
+    max_rejections: int = option(200, parse.whole(1), "rejections of one control before the run gives up", metavar="N")
+    acceptance: str = option("absolute", **names(ACCEPTANCES), help="absolute: J(w) − J(u) ≤ −ητ; relative: J(u) − "
+                             "J(w) ≥ ηΣΔH; none: for comparison only")  # fmt: skip
+    eta: float = option(UNSET, parse.positive, "η of the acceptance test (default: 1e-6 absolute, 0.1 relative)")
+    metric: str = option("gradient", **names(METRICS), help="norm of the augmentation", full="identity")
+    averaging: float | None = option(0.9, parse.or_none(parse.within(0, 1)), "memory of the averaged switching "
+                                     "functions of mini-batches; none: the batch's own", None, "X|none")  # fmt: skip
+    dtype: str = option("float32", **names(("float32", "float64")), help="floating point type")
+    backend: str = option("numpy", **names(("numpy", "cupy")), help="array library; cupy needs a CUDA device")
+    sweep: str = option(UNSET, **names(("fast", "clear")), help="fast kernels, or the clear path")
+    check_descent: int | str = option(UNSET, parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
+                                      "evaluate J anew in float64 for all accepted steps, every N-th, or none "
+                                      "(default: all on the bundled images with mini-batches, else every 20th)",
+                                      metavar="all|N|none")  # fmt: skip
+    seed: int = option(0, parse.whole(0), "seed of initial controls and batches", metavar="N")
+
+    @property
+    def full_batch(self) -> bool:
+        """True if every step uses all training images."""
+        return self.batch_size == "full"
+
+    @property
+    def notice(self) -> str | None:
+        """The mark of a run without acceptance test, for every output."""
+        return NO_TEST if self.acceptance == "none" else None
+
+
+def flag(name: str) -> str:
+    """``batch_size`` as it is typed: ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def default_text(f: dataclasses.Field[Any]) -> str:
+    """The sentence on the default in ``--help``."""
+    if f.metadata["default"] == UNSET:
+        return ""
+    shown = [str(f.metadata[key]).replace("None", "none") for key in ("default", "full")]
+    if f.metadata["same"] or shown[0] == shown[1]:
+        return f" (default: {shown[0]})"
+    return f" (default: {shown[0]}; with full batch {shown[1]})"
+
+
+def read(name: str, given: str) -> Any:
+    """The value of one option; InputError names the option."""
+    try:
+        return next(f for f in fields(Options) if f.name == name).metadata["read"](given)
+    except InputError as error:
+        raise InputError(f"{flag(name)} {error}") from None
+
+
+def resolve(given: dict[str, str]) -> Options:
+    """Options from the texts of a command line; what is not given takes its default."""
+    values = {name: read(name, value) for name, value in given.items()}
+    full = values.get("batch_size") == "full"
+    for f in fields(Options):
+        values.setdefault(f.name, f.metadata["full" if full else "default"])
+    limit = "epochs" if "epochs" in given else "steps" if "steps" in given else None
+    if limit and not {"epochs", "steps"} <= set(given) and values[limit] is not None:
+        values["steps" if limit == "epochs" else "epochs"] = None
+    if os.path.sep in values["data"] or values["data"] not in NAMES:
+        values["data"] = _absolute(values["data"])
+    _follow_network(values)
+    _follow_rule(values, given)
+    if values["eta"] == UNSET:
+        values["eta"] = 0.1 if values["acceptance"] == "relative" else 1e-6
+    if values["check_descent"] == UNSET:
+        values["check_descent"] = "all" if values["data"] == DEFAULT and not full else 20
+    if values["sweep"] == UNSET:
+        from pmp_ref.app.build import fast_sweep  # not above: it loads the kernels
+
+        values["sweep"] = "fast" if values["backend"] == "numpy" and fast_sweep() else "clear"
+    return Options(**values)
+
+
+def _absolute(data: str) -> str:
+    """A path that is there, made absolute, so that the run can be resumed from another directory."""
+    return os.path.abspath(data) if os.path.exists(data) else data
+
+
+def _follow_network(values: dict[str, Any]) -> None:
+    """Activation and pooling of the network unless given."""
+    build: Any = ARCHITECTURES[values["network"]]
+    parameters = inspect.signature(build).parameters
+    if values["activation"] == UNSET:
+        values["activation"] = parameters["activation_name"].default
+    pool = parameters["pool"].default if "pool" in parameters else None
+    if values["pooling"] == UNSET:
+        values["pooling"] = pool
+    elif pool is None and values["pooling"] is not None:
+        raise InputError(f"--pooling {values['pooling']} with --network {values['network']}, which has one pooling of "
+                         "its own; leave --pooling out")  # fmt: skip
+
+
+def _follow_rule(values: dict[str, Any], given: dict[str, str]) -> None:
+    """The rule's own defaults; None, and an error if given, for what it does not have."""
+    own = {f.name: f.default for f in fields(cast("Any", RULES[values["rule"]]))}
+    for name in RULE_OPTIONS:
+        if name not in own:
+            if name in given:
+                raise InputError(f"{flag(name)} {given[name]} with --rule {values['rule']}, which does not use it; "
+                                 f"leave {flag(name)} out")  # fmt: skip
+            values[name] = None
+        elif values[name] in (UNSET, None):
+            assert own[name] is not MISSING
+            values[name] = own[name]
+
+
+def to_json(options: Options) -> dict[str, Any]:
+    """The options as they stand in ``config.json``."""
+    return dataclasses.asdict(options)
+
+
+def from_json(stored: Any) -> Options:
+    """Options from ``config.json``, each value checked by its reader; InputError if one does not fit."""
+    expected = {f.name: f for f in fields(Options)}
+    if not isinstance(stored, dict):
+        raise InputError("its options are no JSON object")
+    for name in stored:
+        if name not in expected:
+            raise InputError(f"unknown option {str(name)!r}: {nearest(name, expected)}")
+    if missing := [name for name in expected if name not in stored]:
+        raise InputError(f"the option {missing[0]!r} is missing")
+    for name, value in stored.items():
+        optional = "None" in str(expected[name].type)
+        if value is None and optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
+            raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")
+    return Options(**stored)

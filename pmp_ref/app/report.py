@@ -1,0 +1,166 @@
+"""``report.html``: one file without links to others, readable on a phone, in light and dark."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pmp_ref.app.inspect import percent
+from pmp_ref.app.options import Options, flag, to_json
+
+if TYPE_CHECKING:
+    from pmp_ref.app.figures import Drawn
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --card: #f4f6f9; --text: #1c2430; --faint: #d5dae2; --soft: #56606f;
+  --good: #157a5c; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --paper: #151a21; --card: #1e252f; --text: #e4e8ee; --faint: #3a424f;
+  --soft: #a3adba; --good: #5fd1a8; --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 64rem; padding: 1.2rem; background: var(--paper); color: var(--text);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+p { margin: .4rem 0; } .soft { color: var(--soft); }
+.status { border-left: 5px solid var(--good); background: var(--card); padding: .6rem .9rem; border-radius: 4px; }
+.status.bad { border-color: var(--bad); }
+.notice { color: var(--bad); font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem; margin: 1rem 0; }
+.tile { background: var(--card); border-radius: 8px; padding: .7rem .9rem; }
+.tile b { display: block; font-size: 1.45rem; line-height: 1.25; } .tile span { color: var(--soft); font-size: .85rem; }
+@media (min-width: 46rem) { .tiles { grid-template-columns: repeat(3, 1fr); } }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .28rem .55rem; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; } .left { text-align: left; }
+.pairs td, .pairs th { white-space: normal; text-align: left; }
+figure { margin: 1.2rem 0; }
+figure img { width: 100%; height: auto; border: 1px solid var(--faint); border-radius: 8px; }
+figcaption { font-weight: 600; margin-bottom: .3rem; }
+""".strip()
+
+
+def report(
+    directory: Path, options: Options, summary: dict[str, Any], certificate: dict[str, Any] | None,
+    figures: dict[str, Drawn],
+) -> str:  # fmt: skip
+    """The page as text."""
+    title = f"{options.network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
+    ended_well = summary["status"] not in ("augmentation limit", "non-finite")
+    parts = [
+        "<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", "</head>", "<body>",
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">Run {escape(directory.name)} of pmp_ref {escape(summary["versions"]["pmp_ref"])}, '
+        "trained by the batch sequential quadratic Hamiltonian method</p>",
+        f'<p class="notice">{escape(options.notice)}</p>' if options.notice else "",
+        f'<p class="status{"" if ended_well else " bad"}"><b>{escape(summary["status"])}</b>: '
+        f"{escape(summary['message'])}</p>",
+        tiles(summary), *(figure(name, drawn) for name, drawn in figures.items()),
+        certificate_part(certificate) if certificate else "",
+        "<h2>Summary</h2>", pairs(summary, summary["reasons"]),
+        "<h2>Settings</h2>",
+        pairs({flag(name): value for name, value in to_json(options).items()}, {}),
+        "</body>", "</html>",
+    ]  # fmt: skip
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def tiles(summary: dict[str, Any]) -> str:
+    """The numbers one looks for first."""
+    interval = summary["test_accuracy_interval"]
+    violations = summary["descent_violations"]
+    shown = [
+        (percent(summary["test_accuracy"]), "test accuracy" + (
+            f", 95 %: {100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else "")),
+        (percent(summary["kept_fraction"]),
+         f"weights kept: {summary['kept_weights']:,} of {summary['total_weights']:,}"),
+        (number(summary["train_loss"]), "training loss"),
+        (number(summary["epsilon_star"]), "ε*, smallest augmentation at which the maximum principle holds"),
+        ("–" if violations is None else f"{violations} of {summary['descent_checked']}",
+         "accepted steps found violating descent in float64"),
+        (f"{summary['seconds']:.0f} s", f"{summary['accepted_steps']} steps, {summary['rejections']} rejections"),
+    ]  # fmt: skip
+    return '<div class="tiles">' + "".join(
+        f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown
+    ) + "</div>"  # fmt: skip
+
+
+def figure(name: str, drawn: Drawn) -> str:
+    """A figure with its title and alternative text, embedded in light and dark."""
+    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (drawn.light, drawn.dark))
+    return (f'<figure id="{escape(name)}"><figcaption>{escape(drawn.title)}</figcaption><picture>'
+            f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{escape(drawn.alt)}" loading="lazy"></picture></figure>')  # fmt: skip
+
+
+def certificate_part(c: dict[str, Any]) -> str:
+    """The certificate by control, and the table of gaps."""
+    reasons = c["reasons"]
+
+    def cell(row: int, name: str) -> str:
+        return number(c["controls"][row][name], reasons.get(f"controls[{row}].{name}"))
+
+    head = ["stage", "kind", "control", "shape", "kept", "of", "%", "dead rows", "ε*", "residual", "largest gap"]
+    rows = [
+        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
+         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
+         f"{100 * r['nonzeros'] / r['size']:.2f}",
+         f"{r['dead']} of {r['rows']}" if r["rows"] else "–", cell(i, "eps_star"), cell(i, "residual"),
+         cell(i, "largest_gap")]
+        for i, r in enumerate(c["controls"])
+    ]  # fmt: skip
+    gaps = [
+        [str(r["stage"]), r["kind"], r["name"], *(f"{100 * f:.1f}" for f in r["gap_fractions"])] for r in c["controls"]
+    ]
+    powers = [f"10⁻{str(k).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}" for k in range(1, 11)]
+    return "\n".join([
+        "<h2>Certificate</h2>",
+        f"<p>In float64 on the {c['images']} training images at ρ = {number(c['rho'])}. The controls satisfy the "
+        f"maximum principle with augmentation ε* = {number(c['eps_star'], reasons.get('eps_star'))} and every larger "
+        f"one, up to the residuals {number(c['residual_support'])} on the support and "
+        f"{number(c['residual_unpenalised'])} on unpenalised controls. Gap of the augmented principle at "
+        f"ε = {number(c['eps'])}: {number(c['augmented_gap'], reasons.get('augmented_gap'))}.</p>",
+        '<p class="soft">Gap of the principle without augmentation: '
+        f"{number(c['plain_gap'], reasons.get('plain_gap'))}. "
+        "Under L0 it does not vanish at minimisers either: an entry with nonzero switching function has an unbounded "
+        "Hamiltonian unless its values are bounded.</p>",
+        table(head, rows, 4), '<p class="soft">free: not penalised; dead rows: filters or neurons without a weight</p>',
+        "<h2>Entries (%) whose augmented gap is at most</h2>",
+        table(["stage", "kind", "control", *powers], gaps, 3),
+    ])  # fmt: skip
+
+
+def table(head: list[str], rows: list[list[str]], left: int) -> str:
+    """A table that scrolls sideways on its own; the first ``left`` columns are text."""
+    mark = lambda i: ' class="left"' if i < left else ""  # noqa: E731
+    lines = "".join(
+        "<tr>" + "".join(f"<td{mark(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in rows
+    )
+    titles = "".join(f"<th{mark(i)}>{escape(h)}</th>" for i, h in enumerate(head))
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def pairs(values: dict[str, Any], reasons: dict[str, str]) -> str:
+    """Names and values in two columns; the reason where a value is undefined."""
+    lines = []
+    for name, value in values.items():
+        if name in ("reasons", "message"):
+            continue
+        if isinstance(value, list):
+            text = ", ".join(number(v) if isinstance(v, float) else str(v) for v in value) or "none"
+        elif isinstance(value, dict):
+            text = ", ".join(f"{k} {v}" for k, v in value.items())
+        else:
+            text = number(value) if isinstance(value, float) else "none" if value is None else str(value)
+        if name in reasons:
+            text = f"undefined: {reasons[name]}"
+        lines.append(f'<tr><th class="left">{escape(name)}</th><td>{escape(text)}</td></tr>')
+    return f'<table class="pairs"><tbody>{"".join(lines)}</tbody></table>'
+
+
+def number(value: float | None, reason: str | None = None) -> str:
+    """Four digits; for null what the reason says."""
+    return f"{value:.4g}" if value is not None else "∞" if reason == "infinite" else reason or "–"

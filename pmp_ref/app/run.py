@@ -1,0 +1,240 @@
+"""A training run: start or restart, the loop with its callback, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pmp_ref.app import checkpoint
+from pmp_ref.app.build import Setup, build, cores, one_blas_thread
+from pmp_ref.app.checkpoint import State
+from pmp_ref.app.conclude import conclude
+from pmp_ref.app.descent import Checker, Tally
+from pmp_ref.app.evaluate import Accuracy, accuracy, kernel_entries
+from pmp_ref.app.files import (
+    CHECKPOINT,
+    CONFIG,
+    SUMMARY,
+    OutputError,
+    check_free,
+    locked,
+    new_directory,
+    read_json,
+    write_json,
+)
+from pmp_ref.app.history import History
+from pmp_ref.app.options import Options, from_json, to_json
+from pmp_ref.app.progress import Progress
+from pmp_ref.arrays import to_floats
+from pmp_ref.bsqh import prepare, solve
+from pmp_ref.errors import InputError
+from pmp_ref.result import Iterate, Record, Status
+from pmp_ref.sweep import mean_loss
+
+CHECKPOINT_EVERY = 4.0  # seconds; the promise is five, and a step may end a little late
+EPOCH_EVERY = 2.0  # full batch, where every step is an epoch: not more often than that
+ACCURACY_EVERY = 10  # steps between held-out accuracies in full batch; with mini-batches every epoch
+RUNS = Path("runs")
+
+EXIT = {Status.AUGMENTATION_LIMIT: 3, Status.NON_FINITE: 3, Status.INTERRUPTED: 130}  # all others: 0
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What does not change the numbers of a run."""
+
+    quiet: bool = False
+    figures: bool = True
+    threads: int | None = None
+
+
+def train(options: Options, out: str | None, manner: Manner) -> int:
+    """A new run; the exit code. Nothing is written unless options and data fit."""
+    with one_blas_thread():
+        setup = build(options, manner.threads)
+        directory = new_directory(out, RUNS)
+        with locked(directory):
+            check_free(directory)
+            config = {"format": 1, "options": to_json(options), "data_sha256": setup.fingerprint}
+            if options.notice:
+                config["notice"] = options.notice
+            try:
+                write_json(directory / CONFIG, config)
+            except OutputError as error:
+                raise InputError(str(error)) from None
+            print(f"run directory: {directory}", flush=True)
+            return carry_on(setup, directory, None, manner)
+
+
+def resume(directory: Path, manner: Manner) -> int:
+    """Go on with a run in its directory; the exit code."""
+    if not (directory / CONFIG).is_file():
+        raise InputError(
+            f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
+        )
+    with one_blas_thread(), locked(directory):
+        options, data_sha256 = read_config(directory)
+        if (directory / SUMMARY).is_file():
+            status = str(dict(read_json(directory / SUMMARY)).get("status"))
+            if status != str(Status.INTERRUPTED):
+                print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
+                return 0
+        setup = build(options, manner.threads)
+        if setup.fingerprint != data_sha256:
+            raise InputError(f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
+                             "began with; restore the data, or start a new run")  # fmt: skip
+        state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
+        print(f"run directory: {directory}", flush=True)
+        return carry_on(setup, directory, state, manner)
+
+
+def read_config(directory: Path) -> tuple[Options, str]:
+    """Options and data fingerprint from ``config.json``; InputError if it is damaged."""
+    path = directory / CONFIG
+    stored = read_json(path)
+    try:
+        if stored["format"] != 1:
+            raise InputError(f"format {stored['format']!r}, expected 1")
+        return from_json(stored["options"]), str(stored["data_sha256"])
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{str(path)!r} does not fit this version of pmp_ref ({error}): restore it from a copy, or "
+                         "use the version that wrote it") from None  # fmt: skip
+
+
+def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:
+    """Train from the state (None: from step 0) to the end, write the results, return the exit code."""
+    if setup.options.notice:
+        print(setup.options.notice, flush=True)
+    if state is None or state.status is None:
+        with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder):
+            solution = solve(
+                setup.problem, setup.controls, setup.x, setup.y, stop=setup.stop, method=setup.method,
+                batch_size=setup.batch_size, seed=setup.options.seed, callback=recorder, resume=recorder.iterate,
+            )  # fmt: skip
+            if solution.status is Status.INTERRUPTED and not recorder.stopping:
+                print(f"stopped at once; the last checkpoint stands\nrun directory: {directory}")
+                return EXIT[Status.INTERRUPTED]
+            interrupted = solution.status is Status.INTERRUPTED
+            state = recorder.save(solution.iterate, None if interrupted else solution.status)
+    conclude(setup, directory, state, manner.figures and state.status is not None)
+    if state.status is None:
+        print(f"go on with: pmp-ref train --resume {directory}")
+    print(f"run directory: {directory}")
+    return EXIT.get(state.status or Status.INTERRUPTED, 0)
+
+
+class Recorder:
+    """The callback of ``solve``: history, second opinion, held-out accuracy, checkpoints, progress."""
+
+    def __init__(self, setup: Setup, directory: Path, state: State | None, manner: Manner) -> None:
+        self.setup, self.directory, self.stopping = setup, directory, False
+        self.began = self.saved = time.perf_counter()
+        self.held: Accuracy | None = None
+        self.history = History(directory, None if state is None else state.lengths)
+        if state is None:
+            try:
+                self.iterate = self.first()
+            except BaseException:
+                self.history.close()
+                raise
+            self.state = State(self.iterate, {}, Tally(), 0.0)
+        else:
+            self.iterate = state.iterate
+            self.state = replace(state, restarts=state.restarts + 1)
+        self.kernels = kernel_entries(setup.network, self.iterate.controls)[1]
+        self.epoch = self.iterate.epoch
+        self.checker = Checker(setup, self.state.tally, cores())
+        stop, batches = setup.stop, setup.batches
+        limits = [n for n in (stop.steps, None if stop.epochs is None else stop.epochs * batches) if n is not None]
+        self.progress = Progress(min(limits, default=None), self.iterate.step, manner.quiet, setup.options.notice)
+
+    def first(self) -> Iterate:
+        """The initial controls, prepared on the first batch, and row 0 of the history."""
+        setup = self.setup
+        it = Iterate(setup.controls, setup.method.rule.eps0)
+        it = prepare(setup.problem, setup.method, it, *setup.batch(0, 0))
+        rho = setup.problem.rho if setup.method.ramp is None else setup.method.ramp(setup.problem.rho, 0.0)
+        assert it.evaluation is not None
+        loss, penalty = to_floats(mean_loss(it.evaluation), setup.problem.penalty(it.controls))
+        self.history.start({
+            "step": 0, "epoch": 0, "position": 0, "J": loss + rho * penalty, "loss": loss, "rho": rho,
+            "nonzeros": kernel_entries(setup.network, it.controls)[0], "eps": it.eps, "rejections": 0, "seconds": 0.0,
+            "forward_sweeps": it.forward_sweeps, "backward_sweeps": it.backward_sweeps,
+        })  # fmt: skip
+        return it
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.progress.close()
+        self.checker.close()
+        self.history.close()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, restarts not counted twice."""
+        return self.state.seconds + time.perf_counter() - self.began
+
+    def __call__(self, it: Iterate, record: Record) -> bool:
+        moved = record.accepted and it.step == record.step  # at "converged by residual" the trial is not taken
+        if moved:
+            self.checker.submit(it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position,
+                                record.rho)  # fmt: skip
+        if record.accepted and not moved:
+            record = replace(record, verdict=str(Status.CONVERGED_RESIDUAL), step=it.step)
+        self.history.record(record, moved, self.seconds)
+        end_of_epoch = it.epoch > self.epoch
+        self.iterate, self.epoch = it, it.epoch
+        full = self.setup.batch_size is None
+        if self.setup.held_out is not None and end_of_epoch and not (full and it.step % ACCURACY_EVERY):
+            self.held = accuracy(self.setup.network, it.controls, *self.setup.held_out)
+            self.history.accuracy(it.step, it.epoch, record.nonzeros, *self.held, self.held.part)
+        waited = time.perf_counter() - self.saved
+        if waited >= CHECKPOINT_EVERY or (end_of_epoch and (not full or waited >= EPOCH_EVERY)):
+            self.save(it, None)
+        done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.position
+        self.progress.show(
+            done, end_of_epoch, epoch=str(it.epoch), J=f"{record.J:.4f}", loss=f"{record.loss:.4f}",
+            kept=f"{100 * record.nonzeros / self.kernels:.2f}%", eps=f"{it.eps:.3g}",
+            held_out="–" if self.held is None else f"{100 * self.held.part:.2f}%",
+        )  # fmt: skip
+        return self.stopping
+
+    def save(self, it: Iterate, status: Status | None) -> State:
+        """Write a checkpoint in which the tables and the second opinion are complete."""
+        state = replace(self.state, iterate=it, lengths=self.history.sync(), tally=self.checker.drain(),
+                        seconds=self.seconds, status=status)  # fmt: skip
+        checkpoint.write(self.directory, self.setup, state)
+        self.saved = time.perf_counter()
+        return state
+
+
+@contextlib.contextmanager
+def stopping_on_signals(recorder: Recorder) -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends the run after the trial in hand, with a checkpoint; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if recorder.stopping and number == signal.SIGINT:
+            recorder.stopping = False
+            raise KeyboardInterrupt
+        recorder.stopping = True
+        os.write(2, b"\nstopping after this trial; Ctrl-C again stops at once\n")  # print may not be entered twice
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,92 @@
+"""The coarse global constant C̄ ≥ ½ sup ‖D²L_B‖ on a bounded set of controls (T7).
+
+On {‖kernel_l‖ ≤ R_l, ‖bias_l‖ ≤ R_b} propagate, per sample, X ≥ ‖x_l‖, Z ≥ ‖dx_l‖/‖v‖ and Y ≥ ‖d²x_l‖/‖v‖². A proof
+that a finite constant exists; as a number it exceeds ½λ_max by factors of 10³ to 10⁵.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.arrays import Array, Controls, to_numpy
+from pmp_ref.bounds.constants import (
+    activation_constants,
+    bias_norm,
+    bilinear_norm,
+    largest_value,
+    linear_norm,
+    value_at_zero,
+)
+from pmp_ref.controls import map_controls
+from pmp_ref.errors import InputError
+from pmp_ref.layers import Activation, AffineStage, Stage
+from pmp_ref.layers.residual import Merge, OnBranch, Split
+from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.problem import Problem
+from pmp_ref.sweep import entries
+
+ROUNDING = 1 + 1e-10  # covers the rounding of a bound that is a product of at most some thousand positive terms
+
+
+def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
+    """C̄ = ½ mean_s (‖Φ″‖Z² + ‖Φ′‖Y) over the samples, for all controls with ‖u_l‖ ≤ ``radii``.
+
+    ``radii`` is nested like the controls (Frobenius norms), see :func:`radii_of_box` and :func:`radii_around`.
+    Raises InputError for standardisation and for stages that are not smooth: they are left out.
+    """
+    flat = to_numpy(x).astype(np.float64).reshape(x.shape[0], -1)
+    state: Any = (np.linalg.norm(flat, axis=1), np.zeros(x.shape[0]), np.zeros(x.shape[0]))
+    network = problem.network
+    for stage, shape, radius in zip(network.stages, network.shapes[:-1], radii, strict=True):
+        state = propagate(stage, shape, radius, state)
+    X, Z, Y = state
+    if isinstance(problem.loss, CrossEntropy):
+        bound = 0.5 * Z**2 + math.sqrt(2) * Y
+    elif isinstance(problem.loss, Squared):  # Φ″ = 1, ‖Φ′‖ ≤ ‖x_L‖ + ‖y‖
+        bound = Z**2 + (X + np.linalg.norm(to_numpy(y).reshape(y.shape[0], -1), axis=1)) * Y
+    else:
+        raise InputError(f"no bound for the loss {problem.loss}; expected cross-entropy or squared")
+    return 0.5 * float(np.mean(bound)) * ROUNDING
+
+
+def propagate(stage: Stage, shape: Any, radius: tuple[float, ...], state: Any) -> Any:
+    """(X, Z, Y) behind a stage; a pair of such triples inside a residual block."""
+    if isinstance(stage, Split):
+        return (state, state)
+    if isinstance(stage, OnBranch):
+        new = propagate(stage.stage, shape[stage.branch], radius, state[stage.branch])
+        return (new, state[1]) if stage.branch == 0 else (state[0], new)
+    if isinstance(stage, Merge):
+        return tuple(s + abs(stage.step) * h for h, s in zip(*state, strict=True))
+    X, Z, Y = state
+    if isinstance(stage, AffineStage):
+        k, beta, R = bilinear_norm(stage, shape), bias_norm(stage, shape), radius[0]
+        bias = beta * radius[1] if stage.bias else 0.0
+        return k * R * X + bias, k * (R * Z + X) + beta, k * (R * Y + 2 * Z)
+    if isinstance(stage, Activation):
+        s1, s2, _ = activation_constants(stage)
+        root = math.sqrt(entries(shape))
+        X = np.minimum(s1 * X + value_at_zero(stage) * root, largest_value(stage) * root)
+        return X, s1 * Z, s1 * Y + s2 * Z**2
+    norm = linear_norm(stage, shape)
+    return norm * X, norm * Z, norm * Y
+
+
+def radii_of_box(problem: Problem) -> Any:
+    """max(|lo|, |hi|)√n for each control on a box; raises InputError where a box is unbounded or a set finite."""
+
+    def radius(admissible: Any, shape: tuple[int, ...]) -> float:
+        largest = max(abs(admissible.lo), abs(admissible.hi)) if hasattr(admissible, "lo") else math.inf
+        if not math.isfinite(largest):
+            raise InputError(f"controls on {admissible}; expected a bounded box")
+        return largest * math.sqrt(math.prod(shape)) * ROUNDING
+
+    return map_controls(radius, problem.admissible, problem.network.control_shapes)
+
+
+def radii_around(u: Controls, r: float) -> Any:
+    """‖u_l‖ + r: all controls of the ball of radius r around u."""
+    return map_controls(lambda a: (float(np.linalg.norm(to_numpy(a).astype(np.float64))) + r) * ROUNDING, u)

@@ -1,0 +1,210 @@
+"""Hypothesis strategies: numbers, arrays in every memory layout, stages with fitting shapes, networks.
+
+Hypothesis draws shapes and choices; the entries of an array come from a drawn seed, which keeps draws fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from pmp_ref.layers import (
+    AveragePool,
+    Convolution,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    LeakyReLU,
+    MaxPool,
+    Merge,
+    OnBranch,
+    ReLU,
+    ScaleShift,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Split,
+    Stage,
+    Standardise,
+    Tanh,
+    residual,
+)
+from pmp_ref.network import Network
+
+LAYOUTS = ("contiguous", "permuted", "strided", "reversed")
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def dyadics(low: int, high: int) -> st.SearchStrategy[Fraction]:
+    """Multiples of 1/8 from low to high: sums and products of a few of them are exact in float64."""
+    return st.integers(8 * low, 8 * high).map(lambda k: Fraction(k, 8))
+
+
+def lay_out(a: np.ndarray, layout: str) -> np.ndarray:
+    """The same values at other places in memory; all but "contiguous" are non-contiguous (from two entries on)."""
+    if layout == "permuted":
+        return np.ascontiguousarray(a.T).T
+    if layout == "strided":
+        wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), a.dtype.type(99), dtype=a.dtype)
+        wide[..., ::2] = a
+        return wide[..., ::2]
+    if layout == "reversed":
+        return np.ascontiguousarray(a[..., ::-1])[..., ::-1]
+    return np.ascontiguousarray(a)
+
+
+def filled(shape: Any, generator: np.random.Generator, layout: str = "contiguous") -> Any:
+    """Normal entries: an array of that shape, or a pair of them where ``shape`` is a pair of shapes."""
+    if shape and not isinstance(shape[0], int):
+        return tuple(filled(part, generator, layout) for part in shape)
+    return lay_out(generator.standard_normal(shape), layout)
+
+
+def with_batch(shape: Any, batch: int) -> Any:
+    """The shape of a batch of states of per-sample shape ``shape``."""
+    if shape and not isinstance(shape[0], int):
+        return tuple(with_batch(part, batch) for part in shape)
+    return (batch, *shape)
+
+
+@dataclass(frozen=True)
+class StageCase:
+    """A stage, the per-sample shape entering it, a batch size, a seed for the entries and a memory layout."""
+
+    stage: Stage
+    shape: Any
+    batch: int
+    seed: int
+    layout: str
+
+    def arrays(self) -> dict[str, Any]:
+        """States x, controls u, costates p and the directions dx, v, dp, all drawn independently."""
+        generator = np.random.default_rng(self.seed)
+        enter, leave = (with_batch(s, self.batch) for s in (self.shape, self.stage.output_shape(self.shape)))
+        controls = self.stage.control_shapes(self.shape)
+        fill = lambda shape: filled(shape, generator, self.layout)  # noqa: E731
+        return {
+            "x": fill(enter), "u": tuple(fill(s) for s in controls), "p": fill(leave),
+            "dx": fill(enter), "v": tuple(fill(s) for s in controls), "dp": fill(leave),
+        }  # fmt: skip
+
+
+def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
+    """Two integers, not necessarily equal."""
+    return st.tuples(st.integers(low, high), st.integers(low, high))
+
+
+@st.composite
+def _convolutions(draw: st.DrawFn) -> tuple[Stage, Any]:
+    groups = draw(st.integers(1, 2))
+    size, stride, padding, dilation = draw(pairs(1, 3)), draw(pairs(1, 3)), draw(pairs(0, 2)), draw(pairs(1, 2))
+    least = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(size, padding, dilation, strict=True)]
+    image = tuple(n + draw(st.integers(0, 3)) for n in least)
+    stage = Convolution(groups * draw(st.integers(1, 2)), size, stride, padding, dilation, groups, draw(st.booleans()))
+    return stage, (groups * draw(st.integers(1, 2)), *image)
+
+
+@st.composite
+def _pools(draw: st.DrawFn, kind: type) -> tuple[Stage, Any]:
+    size = draw(pairs(1, 3))
+    stride = draw(st.one_of(st.none(), pairs(1, 3)))
+    return kind(size, stride), (draw(st.integers(1, 3)), *(n + draw(st.integers(0, 3)) for n in size))
+
+
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
+vectors = st.tuples(st.integers(1, 5))
+images = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+
+
+@st.composite
+def _standardisations(draw: st.DrawFn) -> tuple[Stage, Any]:
+    groups, tail = draw(st.integers(1, 3)), draw(st.lists(st.integers(1, 3), max_size=2))
+    return Standardise(groups, draw(st.sampled_from([1e-5, 0.1]))), (groups * draw(st.integers(1, 3)), *tail)
+
+
+@st.composite
+def _dense(draw: st.DrawFn) -> tuple[Stage, Any]:
+    return Dense(draw(st.integers(1, 5)), draw(st.booleans())), draw(vectors)
+
+
+@st.composite
+def _scale_shifts(draw: st.DrawFn) -> tuple[Stage, Any]:
+    return ScaleShift(draw(st.booleans())), draw(shapes)
+
+
+def _fixed(stage: Stage, shape: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Stage, Any]]:
+    return shape.map(lambda s: (stage, s))
+
+
+PLAIN: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
+    "Convolution": _convolutions(),
+    "Dense": _dense(),
+    "ScaleShift": _scale_shifts(),
+    "Tanh": _fixed(Tanh(), shapes),
+    "Sigmoid": _fixed(Sigmoid(), shapes),
+    "Softplus": _fixed(Softplus(), shapes),
+    "SiLU": _fixed(SiLU(), shapes),
+    "ReLU": _fixed(ReLU(), shapes),
+    "LeakyReLU": st.tuples(st.sampled_from([LeakyReLU(), LeakyReLU(0.25)]), shapes),
+    "AveragePool": _pools(AveragePool),
+    "MaxPool": _pools(MaxPool),
+    "GlobalAveragePool": _fixed(GlobalAveragePool(), images),
+    "Flatten": _fixed(Flatten(), shapes),
+    "Standardise": _standardisations(),
+}
+
+
+@st.composite
+def _on_branches(draw: st.DrawFn) -> tuple[Stage, Any]:
+    stage, shape = draw(st.one_of(*PLAIN.values()))
+    branch, other = draw(st.integers(0, 1)), draw(st.one_of(shapes, st.tuples(shapes, shapes)))
+    return OnBranch(stage, branch), (shape, other) if branch == 0 else (other, shape)
+
+
+PAIRED: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
+    "Split": _fixed(Split(), shapes),
+    "Merge": st.tuples(st.sampled_from([Merge(), Merge(0.25)]), shapes.map(lambda s: (s, s))),
+    "OnBranch": _on_branches(),
+}
+
+KINDS = (*PLAIN, *PAIRED)
+SMOOTH = tuple(kind for kind in KINDS if kind not in ("ReLU", "LeakyReLU", "MaxPool"))
+
+
+@st.composite
+def stage_cases(draw: st.DrawFn, kind: str, smooth: bool = False) -> StageCase:
+    """Cases of one kind of stage (a name in ``KINDS``); ``smooth``: only stages that are analytic."""
+    source = {**PLAIN, **PAIRED}[kind]
+    stage, shape = draw(source.filter(lambda c: c[0].analytic) if smooth else source)
+    return StageCase(stage, shape, draw(st.integers(1, 3)), draw(seeds), draw(st.sampled_from(LAYOUTS)))
+
+
+@st.composite
+def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None) -> Network:
+    """Small networks: convolution, activation, pooling, (nested) residual block, standardisation, dense layers."""
+    act = st.sampled_from([Tanh(), Sigmoid(), Softplus(), SiLU()] if smooth else [ReLU(), LeakyReLU(0.1), Tanh()])
+    input_shape = (draw(st.integers(1, 2)), draw(st.integers(4, 6)), draw(st.integers(4, 6)))
+    channels = draw(st.integers(1, 3))
+    stages: list[Stage] = [Convolution(channels, draw(pairs(2, 3)), padding=draw(pairs(0, 1))), draw(act)]
+    if draw(st.booleans()):
+        pool = AveragePool if smooth else draw(st.sampled_from([AveragePool, MaxPool]))
+        stages.append(pool(2, draw(st.sampled_from([None, 1]))))
+    block = draw(st.sampled_from(["none", "identity", "projection", "nested"]))
+    if block != "none":
+        inner: list[Stage] = [Convolution(channels, 3, padding=1), Standardise(1), ScaleShift(), draw(act)]
+        if block == "nested":
+            inner = [*inner, *residual(Convolution(channels, 1), draw(act), step=0.5)]
+        out = channels + 1 if block == "projection" else channels
+        inner.append(Convolution(out, 1, bias=False))
+        projection = Convolution(out, 1) if block == "projection" else None
+        stages += residual(*inner, step=draw(st.sampled_from([1.0, 0.5])), projection=projection)
+    stages.append(draw(st.sampled_from([Flatten(), GlobalAveragePool()])))
+    if draw(st.booleans()):
+        stages += [Dense(draw(st.integers(2, 4))), draw(act)]
+    stages.append(Dense(draw(st.integers(2, 4)) if classes is None else classes))
+    return Network(tuple(stages), input_shape)

@@ -1,0 +1,165 @@
+"""Negative controls: planted faults. Each is a wrong formula in the real code path that at least one claim must catch.
+
+A fault is a list of edits. An :class:`Edit` takes the source text of one function of ``pmp_ref`` or ``verification``,
+replaces one piece of it, compiles the result in the function's own module and puts it in the function's place for the
+time of a with-block; no file changes. The new text calls ``planted(value)``, which returns the value and counts: a
+fault that was never executed proves nothing, and counts as not caught and as an error. The piece must occur exactly
+once in the source, so that a fault cannot silently miss when the code is rewritten.
+"""
+
+from __future__ import annotations
+
+import __future__
+import builtins
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+PACKAGES = ("pmp_ref", "verification")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One replaced piece of source: ``target`` "module:function" or "module:Class.method", ``old`` text, ``new`` text."""
+
+    target: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A named fault. ``section6``: it is on the list of section 6 of the theory notes."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    section6: bool = False
+    why: str = ""
+
+
+@dataclass
+class Executed:
+    """How often planted code ran."""
+
+    count: int = 0
+
+    def planted(self, value: Any) -> Any:
+        """The value; counts."""
+        self.count += 1
+        return value
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, edits: list[Edit], *, section6: bool = False, why: str = "") -> Fault:
+    """Register a fault. Raises ValueError for a name given twice or an edit that could not prove its execution."""
+    if name in FAULTS and FAULTS[name].edits != tuple(edits):
+        raise ValueError(f"fault {name!r} is registered twice")
+    if not edits or not any("planted(" in edit.new for edit in edits):
+        raise ValueError(f"fault {name!r}: the new text calls planted(…) nowhere, so its execution could not be seen")
+    FAULTS[name] = Fault(name, tuple(edits), section6, why)
+    return FAULTS[name]
+
+
+class NotPlantable(Exception):
+    """A fault does not fit the code: its target or its text is not there. Always an error of the run."""
+
+
+@contextmanager
+def plant(one: Fault) -> Iterator[Executed]:
+    """The fault is switched on inside the with-block. Raises NotPlantable if it does not fit the code."""
+    executed = Executed()
+    undo: list[tuple[Any, str, bool, Any]] = []
+    builtins.planted = executed.planted  # type: ignore[attr-defined]  # the only names planted code sees everywhere
+    try:
+        for target, pieces in _by_target(one).items():
+            owner, name = locate(target)
+            original = inspect.getattr_static(owner, name)
+            new = _compile(one, original, pieces)
+            places = [(owner, name)] if isinstance(owner, type) else _importers(original)
+            for place, attribute in places:
+                own = attribute in vars(place)
+                undo.append((place, attribute, own, vars(place).get(attribute)))
+                setattr(place, attribute, new)
+        yield executed
+    finally:
+        for place, attribute, own, before in reversed(undo):
+            if own:
+                setattr(place, attribute, before)
+            else:
+                delattr(place, attribute)
+        del builtins.planted  # type: ignore[attr-defined]
+
+
+def locate(target: str) -> tuple[Any, str]:
+    """(owner, attribute) of a target; raises NotPlantable if it is not there."""
+    path, _, qualified = target.partition(":")
+    try:
+        module = importlib.import_module(path)
+        owner: Any = module
+        *parents, name = qualified.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        inspect.getattr_static(owner, name)
+    except (ImportError, AttributeError) as error:
+        raise NotPlantable(f"{target} is not there: {error}") from None
+    return owner, name
+
+
+def code_of(function: Any) -> Any:
+    """The code object of a function, method or property."""
+    if isinstance(function, property):
+        function = function.fget
+    if isinstance(function, staticmethod | classmethod):
+        function = function.__func__
+    return inspect.unwrap(function).__code__
+
+
+def targets(one: Fault) -> set[Any]:
+    """Code objects of the functions that the fault replaces."""
+    found = set()
+    for edit in one.edits:
+        owner, name = locate(edit.target)
+        found.add(code_of(inspect.getattr_static(owner, name)))
+    return found
+
+
+def _by_target(one: Fault) -> dict[str, list[Edit]]:
+    pieces: dict[str, list[Edit]] = {}
+    for edit in one.edits:
+        pieces.setdefault(edit.target, []).append(edit)
+    return pieces
+
+
+def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
+    """The function compiled anew with its pieces replaced, with the globals of its own module."""
+    function = original.fget if isinstance(original, property) else inspect.unwrap(original)
+    home = sys.modules[function.__module__]  # an inherited method lives in the module of its class
+    source = textwrap.dedent(inspect.getsource(function))
+    for edit in pieces:
+        if source.count(edit.old) != 1:
+            raise NotPlantable(
+                f"fault {one.name!r}: {edit.old!r} occurs {source.count(edit.old)} times in {edit.target}, not once"
+            )
+        source = source.replace(edit.old, edit.new)
+    local: dict[str, Any] = {}
+    code = compile(source, f"<planted: {one.name}>", "exec", flags=__future__.annotations.compiler_flag)
+    # In the globals of the module itself, not a copy: planted code must see what other edits put there.
+    exec(code, vars(home), local)
+    return local[function.__name__]
+
+
+def _importers(original: Any) -> list[tuple[ModuleType, str]]:
+    """Every (module, name) of the packages under which the function is looked up."""
+    found = []
+    for path, module in list(sys.modules.items()):
+        if module is not None and path.split(".")[0] in PACKAGES:
+            found += [(module, name) for name, value in list(vars(module).items()) if value is original]
+    return found
