@@ -72,6 +72,13 @@ def check_together(**named: Array) -> None:
             )
 
 
+def check_float64(a: Array) -> None:
+    """Raise InputError if the library of ``a`` has no float64, in which J is summed: JAX, unless it is switched on."""
+    if "float64" not in namespace(a).__array_namespace_info__().dtypes(kind="real floating"):
+        raise InputError(f"images are a {library(a)} of a library without float64, in which losses are summed; "
+                         "switch it on first: jax.config.update('jax_enable_x64', True)")  # fmt: skip
+
+
 def as_floats(record: Any, *names: str) -> None:
     """Store the named fields of a frozen dataclass as Python floats; raises InputError for what is not a number.
 
@@ -98,6 +105,14 @@ def zeros(shape: tuple[int, ...], a: Array) -> Array:
 def sum64(a: Array) -> Array:
     """Σ of all entries, accumulated in float64; a 0-d array on the device of ``a``."""
     return namespace(a).sum(a, dtype=namespace(a).float64)
+
+
+def sign(a: Array) -> Array:
+    """±1 with the sign bit of ``a``, ±1 at ±0 too: multiply it by what is 0 there.
+
+    Not ``xp.sign``: for CuPy array_api_compat mends its NaN by a Boolean mask, and that waits for the GPU.
+    """
+    return namespace(a).copysign(namespace(a).ones_like(a), a)
 
 
 def unit_roundoff(a: Array) -> float:

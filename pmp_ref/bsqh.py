@@ -20,7 +20,7 @@ from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, sum64,
 from pmp_ref.augmentation import Curvature, Rule
 from pmp_ref.controls import inner, map_controls, subtract, total
 from pmp_ref.errors import InputError
-from pmp_ref.hamiltonian import squared_increments
+from pmp_ref.hamiltonian import increments, squared_increments
 from pmp_ref.maximise import maximise
 from pmp_ref.metric import Averaging, Identity, Metric
 from pmp_ref.problem import Problem
@@ -71,8 +71,8 @@ class Method:
 class Stop:
     """When to stop: accepted steps, epochs (full batch: an accepted step is an epoch), increment κ, residual.
 
-    τ < κ ("converged by increment") and 2ε‖D(w − u)‖ ≤ residual ("converged by residual") are tested in every
-    full-batch step; with mini-batches on all data at the end of an epoch. 0 switches a test off.
+    τ < κ ("converged by increment") and 2ε‖D(w − u)‖ ≤ residual ("converged by residual", see :meth:`stationary`) are
+    tested in every full-batch step; with mini-batches on all data at the end of an epoch. 0 switches a test off.
     """
 
     steps: int | None = None
@@ -87,6 +87,11 @@ class Stop:
             raise InputError(f"{self}; expected numbers ≥ 0")
         if self.steps is None and self.epochs is None and self.increment == 0 and self.residual == 0:
             raise InputError("no stop was given; expected at least one of steps, epochs, increment, residual")
+
+    def stationary(self, residual: float, sum_dh: float, eps: float, tau: float) -> bool:
+        """Whether 2ε‖D(w − u)‖ max(1, ΣΔH/(2ετ)) ≤ residual. Inside the box on a fixed support ΣΔH = 2ετ. A jump to a
+        bound or off the support makes 2ε‖w − u‖ small at a small ε wherever u is; it counts with its ΣΔH."""
+        return self.residual > 0 and residual * max(1.0, sum_dh / (2 * eps * tau)) <= self.residual
 
     def done(self, it: Iterate) -> bool:
         """True when the steps or epochs asked for are done."""
@@ -298,8 +303,8 @@ def judge(
     verdict = record.verdict
     if verdict == "non-finite":
         return Status.NON_FINITE, it
-    small = stop.residual > 0 and before.rejections == 0 and record.residual <= stop.residual
-    if full and small and verdict != "control unchanged":  # w = u may come from rounding: no proof of a small residual
+    first = before.rejections == 0 and verdict != "control unchanged"  # w = u may come from rounding and prove nothing
+    if full and first and stop.stationary(record.residual, record.sum_dh, record.eps, record.tau):
         return Status.CONVERGED_RESIDUAL, replace(
             before, forward_sweeps=it.forward_sweeps, backward_sweeps=it.backward_sweeps
         )
@@ -348,10 +353,13 @@ def end_of_epoch(
     w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
     delta = subtract(w, it.controls)
     scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
-    tau, fixed_point = to_floats(total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled))
+    tau, fixed_point, sum_dh = to_floats(
+        total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled),
+        total(increments(problem, e.switching, it.controls, w, rho)),
+    )  # fmt: skip
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it
-    if stop.residual > 0 and 2 * it.eps * math.sqrt(fixed_point) <= stop.residual:
+    if stop.stationary(2 * it.eps * math.sqrt(fixed_point), sum_dh, it.eps, tau):
         return Status.CONVERGED_RESIDUAL, it
     return (Status.CONVERGED_INCREMENT if tau < stop.increment else None), it
 

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from pmp_ref.admissible import WHOLE_LINE, Admissible
-from pmp_ref.arrays import Array, Controls, as_floats, check_together, namespace
+from pmp_ref.arrays import Array, Controls, as_floats, check_float64, check_together, namespace
 from pmp_ref.controls import map_controls, total
 from pmp_ref.errors import InputError
 from pmp_ref.loss import CrossEntropy, Loss
@@ -73,6 +73,7 @@ class Problem:
         """Raise InputError unless controls, images and labels fit this problem, are finite and admissible."""
         self.network.check_images(x)
         check_together(images=x, labels=y)
+        check_float64(x)
         if y.ndim == 0 or y.shape[0] != x.shape[0]:
             raise InputError(f"labels of shape {tuple(y.shape)} for {x.shape[0]} images; expected one label per image")
         self.loss.check(self.network.output_shape, y)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
-from pmp_ref.arrays import Array, as_floats, namespace, sum64
+from pmp_ref.arrays import Array, as_floats, namespace, sign, sum64
 from pmp_ref.errors import InputError
 
 
@@ -118,7 +118,7 @@ class Polynomial(Regulariser):
         if box.hi < 0:
             return negative
         w = xp.where(positive > 0, positive, negative)  # at most one of them is not 0
-        gain = w * (b - rho * self.a1 * xp.sign(w) - (eps + rho * self.a2 / 2) * w)
+        gain = w * (b - rho * self.a1 * sign(w) - (eps + rho * self.a2 / 2) * w)
         return xp.where(gain > rho * self.a0, w, xp.zeros_like(w))
 
     def penalises(self, admissible: FiniteSet) -> bool:
@@ -204,7 +204,7 @@ class LTwoThirds(_Power):
         a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(ratio) / 3))
         inner = 2 * xp.abs(c) / a - a * a
         root = xp.sqrt(xp.where(inner > 0, inner, xp.zeros_like(c)))
-        return keep, xp.sign(c) * ((a + root) / 2) ** 3
+        return keep, sign(c) * ((a + root) / 2) ** 3
 
 
 @dataclass(frozen=True)

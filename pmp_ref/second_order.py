@@ -81,5 +81,7 @@ def largest_eigenvalue(
     if n <= 2:  # eigsh needs more unknowns than that
         return float(np.linalg.eigvalsh(hessian(problem, controls, x, y))[-1])
     start = np.random.default_rng(seed).standard_normal(n)
+    if not product(start).any():
+        return 0.0  # the Hessian is 0, which ARPACK does not take
     operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
     return float(eigsh(operator, k=1, which="LA", tol=tolerance, v0=start, return_eigenvectors=False)[0])

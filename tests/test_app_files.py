@@ -150,7 +150,7 @@ def test_a_directory_with_anything_in_it_is_not_free(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not empty"):
         check_free(tmp_path)
     (tmp_path / "config.json").touch()
-    with pytest.raises(InputError, match="already holds a run.*--resume"):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
         check_free(tmp_path)
 
 
@@ -165,7 +165,9 @@ def test_the_lock_refuses_another_process_and_dies_with_it(tmp_path: Path) -> No
         "import sys, time, pathlib\nfrom pmp_ref.app.files import locked\n"
         f"with locked(pathlib.Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match="another process is working"), locked(tmp_path):
             pass

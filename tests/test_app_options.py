@@ -17,8 +17,8 @@ from pmp_ref.metric import GradientScaled, Identity
 from pmp_ref.regulariser import GroupL0, Polynomial
 
 REQUIRED = (
-    "data", "network", "activation", "regulariser", "rho", "ramp", "batch-size", "epochs", "steps", "rule", "acceptance",
-    "metric", "dtype", "backend", "seed", "out", "resume",
+    "data", "network", "activation", "regulariser", "rho", "ramp", "batch-size", "epochs", "steps", "rule",
+    "acceptance", "metric", "dtype", "backend", "seed", "out", "resume",
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_options_survive_the_configuration_file(given: dict[str, str]) -> None:
     ({"ramp": [0, 1]}, "'ramp'"), ({"data": {"a": 1}}, "'data'"),
 ])  # fmt: skip
 def test_a_configuration_is_checked_like_a_command_line(change: dict[str, Any], part: str) -> None:
-    with pytest.raises(InputError, match=".*") as caught:
+    with pytest.raises(InputError) as caught:
         from_json(to_json(resolve({})) | change)
     assert part in str(caught.value)
 

@@ -5,5 +5,13 @@
 
 # Modules of claims, in the order of the report. To add a claim: copy one of these files, change it, list it here.
 # A module of this list that is missing or cannot be imported is an error, never skipped.
-MODULES: tuple[str, ...] = ("forward_maps", "costates", "maximiser")
-
+MODULES: tuple[str, ...] = (
+    "forward_maps",
+    "costates",
+    "maximiser",
+    "minibatch",
+    "method",
+    "maximum_principle",
+    "certificates",
+    "backends",
+)

@@ -2,7 +2,8 @@
 
 The parts are found by looking at the package, never listed by hand: every public function of a core module, every
 public method and property of every concrete class (an inherited map counts for each stage on its own), every status
-and every verdict. What a claim executes is seen by ``sys.setprofile``.
+and every verdict. What a claim executes is seen by ``sys.setprofile`` in its micro profile, the one that faults are
+planted in: a part that only longer runs reach could hold a fault that no cell of the kill matrix sees.
 """
 
 from __future__ import annotations

@@ -175,8 +175,15 @@ def ternary(case: Case, kind: str) -> list[Minimiser]:
     rng, tanh = case.rng, "tanh" in kind
     stages = (Dense(2, bias=False), Tanh(), Dense(1, bias=False)) if tanh else (Dense(2, bias=False), Dense(1, False))
     a0, rho = (1.0, float(rng.choice([0.01, 0.05, 0.2]))) if "L0" in kind else (0.0, 0.0)
-    s = problems.dress(case, lambda _: (stages, (2,)), loss=Squared(), samples=6, regulariser=Polynomial(a0=a0), rho=rho,
-                       admissible=FiniteSet((-1.0, 0.0, 1.0)))  # fmt: skip
+    s = problems.dress(
+        case,
+        lambda _: (stages, (2,)),
+        loss=Squared(),
+        samples=6,
+        regulariser=Polynomial(a0=a0),
+        rho=rho,
+        admissible=FiniteSet((-1.0, 0.0, 1.0)),
+    )
     x, y = to_numpy(s.x).astype(float), to_numpy(s.y).astype(float)[:, 0]
     kernels, last = _ternary_controls()
     weights = [w[0] if w else 0.0 for w in s.problem.weights]

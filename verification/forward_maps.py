@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
-from pmp_ref.arrays import to_floats, to_numpy, unit_roundoff
-from pmp_ref.bsqh import take_batch
+from pmp_ref.arrays import check_together, to_floats, to_numpy, unit_roundoff
+from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
 from pmp_ref.controls import (
     add,
     arrays_of,
@@ -23,6 +26,7 @@ from pmp_ref.controls import (
     to_vector,
     total,
 )
+from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import (
     AveragePool,
@@ -44,14 +48,18 @@ from pmp_ref.layers import (
     Standardise,
     Tanh,
     activation,
+    residual,
 )
 from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.metric import Averaging, PerLayer
 from pmp_ref.network import Network
-from pmp_ref.problem import layer_weights
-from pmp_ref.regulariser import REGULARISERS, GroupL0
+from pmp_ref.problem import Problem, layer_weights
+from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
+from pmp_ref.result import Iterate
 from pmp_ref.sweep import Sweep, mean_loss
 from verification import oracles, problems
 from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.libraries import load
 
 # One of each stage and geometry, with the shape of the states that enter: rows ≠ columns, in ≠ out, overlapping windows.
 STAGES: tuple[tuple[Stage, Any], ...] = (
@@ -390,3 +398,91 @@ def _gains(network: Network) -> dict[int, float]:
             gain = 2.0 if isinstance(stage, LeakyReLU | SiLU | Softplus) else 1.0
         gains[l] = gain
     return gains
+
+
+@claim(tag="T0e", title="What the theory excludes is refused", statement="inadmissible data, shapes, coefficients ⇒ InputError in one line")
+def refusals(context: Context) -> Outcome:
+    """Statement: data, shapes and numbers outside the hypotheses are refused by an InputError of one line, and admissible
+    ones next to them are not.
+
+    Hypotheses: none.
+
+    Measured: refusals that do not happen, happen without the words that say what was wrong, or take more than one
+    line, and admissible input that is refused (number of them, bound 0).
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        for words, bad, good in excluded(case):
+            good()
+            try:
+                bad()
+                verdict = "not refused"
+            except InputError as error:
+                text = str(error)
+                verdict = "" if words in text and len(text.splitlines()) == 1 else f"says {text!r}"
+            yield Check(float(bool(verdict)), 0.0, f"{words}: {verdict or 'refused'}")
+
+    return survey(context, one, micro=1, quick=1, full=1)
+
+
+def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any]]]:
+    """(words of the refusal, a call that must be refused, its admissible neighbour)."""
+    s = problems.dense(case, loss=CrossEntropy(), regulariser=L0(), admissible=Box(-1.0, 1.0), rho=0.5)
+    problem, u, x, y = s.problem, s.controls, s.x, s.y
+    fits = lambda: problem.check(u, x, y)  # noqa: E731
+    far = map_controls(lambda a: a + 3, u)
+    lost = map_controls(lambda a: a + math.nan, u)
+    labels = case.asarray(np.full(int(x.shape[0]), 7))
+    yield "leaves", lambda: problem.check(far, x, y), fits
+    yield "NaN", lambda: problem.check(lost, x, y), fits
+    yield "images hold NaN", lambda: problem.check(u, x + math.nan, y), fits
+    yield "labels range", lambda: problem.check(u, x, labels), fits
+    yield "one label per image", lambda: problem.check(u, x, y[:1]), fits
+    yield "images have shape", lambda: problem.check(u, x[:, :1], y), fits
+    yield "controls hold", lambda: problem.check(u[:1], x, y), fits
+    yield "has shape", lambda: problem.check(map_controls(lambda a: a[:1, ...], u), x, y), fits
+    yield "array", lambda: problem.check(u, [[1.0]], y), fits
+    if case.context.library.name == "numpy":
+        strict = load("array_api_strict")
+        yield "one array library", lambda: check_together(a=x, b=strict.asarray(host(x))), lambda: check_together(a=x, b=x)
+    yield "empty or a point", lambda: Box(1.0, 1.0), lambda: Box(1.0, 2.0)
+    yield "two different", lambda: FiniteSet((1.0, 1.0)), lambda: FiniteSet((1.0, 0.0))
+    yield "≥ 0", lambda: Polynomial(-1.0), lambda: Polynomial(0.0)
+    yield "rho", lambda: Problem(s.network, rho=-1.0), lambda: Problem(s.network, rho=0.0)
+    yield "weights", lambda: layer_weights(s.network, by_stage={1: 2.0}), lambda: layer_weights(s.network, by_stage={0: 2.0})
+    yield "eta", lambda: Absolute(0.0), lambda: Absolute(1e-9)
+    yield "eta1", lambda: Relative(1.0), lambda: Relative(0.5)
+    yield "sigma", lambda: Classic(sigma=1.0), lambda: Classic(sigma=1.01)
+    yield "zeta", lambda: Classic(zeta=0.0), lambda: Classic(zeta=1.0)
+    yield "memory", lambda: Curvature(memory=1.0), lambda: Curvature(memory=0.0)
+    yield "eps0", lambda: Fixed(0.0), lambda: Fixed(1e-9)
+    yield "metric", lambda: PerLayer(beta=1.0), lambda: PerLayer(beta=0.0)
+    yield "averaging", lambda: Averaging(patience=0), lambda: Averaging(patience=1)
+    yield "ramp", lambda: Ramp(0.5, 0.5), lambda: Ramp(0.5, 0.6)
+    yield "max_rejections", lambda: Method(max_rejections=0), lambda: Method(max_rejections=1)
+    yield "no stop", lambda: Stop(), lambda: Stop(steps=0)
+    yield "≥ 0", lambda: Stop(steps=-1), lambda: Stop(steps=0)
+    yield "prepare", lambda: step(problem, Method(), Iterate(u, 1.0), 0.5), fits
+    done = Stop(steps=0)
+    yield "batch size", lambda: solve(problem, u, x, y, stop=done, batch_size=0), lambda: solve(problem, u, x, y, stop=done)
+    mean = Method(averaging=Averaging())
+    yield ("need mini-batches", lambda: solve(problem, u, x, y, stop=done, method=mean),
+           lambda: solve(problem, u, x, y, stop=done, method=mean, batch_size=1))  # fmt: skip
+    yield "does not fit", lambda: Network((Convolution(1, 5),), (1, 4, 6)), lambda: Network((Convolution(1, 4),), (1, 4, 6))
+    yield "groups", lambda: Convolution(3, 2, groups=2), lambda: Convolution(4, 2, groups=2)
+    yield "stride", lambda: AveragePool(2, stride=0), lambda: AveragePool(2, stride=1)
+    yield "neurons", lambda: Dense(0), lambda: Dense(1)
+    yield "Flatten", lambda: Network((Dense(1),), (2, 2)), lambda: Network((Flatten(), Dense(1)), (2, 2))
+    yield "Standardise", lambda: Network((Standardise(2),), (3, 2)), lambda: Network((Standardise(3),), (3, 2))
+    yield ("projection", lambda: Network(residual(Dense(2)), (3,)), lambda: Network(residual(Dense(3)), (3,)))
+    yield "OnBranch", lambda: OnBranch(Tanh(), 2), lambda: OnBranch(Tanh(), 1)
+    yield "Split", lambda: Network((OnBranch(Tanh()),), (3,)), lambda: Network((Split(), OnBranch(Tanh())), (3,))
+    yield "did you mean 'tanh'", lambda: activation("tahn"), lambda: activation("tanh")
+    yield "pooling", lambda: pooling("min", 2), lambda: pooling("max", 2)
+    yield "residual_net", lambda: residual_net(width=3), lambda: residual_net(width=4)
+    kernel = case.asarray(np.ones((2, 3)))
+    group = GroupL0()
+    free = lambda: group.argmax(kernel, kernel, 1.0, 1.0, WHOLE_LINE)  # noqa: E731
+    yield "whole line", lambda: group.argmax(kernel, kernel, 1.0, 1.0, Box(-1.0, 1.0)), free
+    yield "separate", lambda: group.argmax(kernel, kernel, 1.0, 1.0, FiniteSet((0.0, 1.0))), free
+    yield "containing 0", lambda: LHalf().argmax(kernel, kernel, 1.0, 1.0, Box(0.5, 1.0)), free

@@ -28,6 +28,8 @@ SETS: tuple[Admissible, ...] = (
     Box(0.0, 1.0),
     Box(0.25, 2.0),
     Box(-2.0, -0.5),
+    Box(0.0, math.inf),
+    Box(-math.inf, 0.5),
     FiniteSet((-1.0, 0.0, 1.0)),
     FiniteSet((-1.0, -0.5, 0.5, 1.0)),
     FiniteSet((0.0, 0.25, 2.0)),
@@ -54,6 +56,8 @@ def exact_maximiser(context: Context) -> Outcome:
         u, g = rng.integers(-12, 13, 24) / 8, rng.integers(-24, 25, 24) / 8
         g[:8] = _on_thresholds(u[:8], rng, eps, rho, r)
         u = host(admissible.project(u))
+        if isinstance(admissible, FiniteSet) and 0.0 in admissible.values:
+            g[8:16] = _tied_with_zero(u[8:16], rng, eps, rho, r, admissible)
         found = host(r.argmax(case.asarray(u), case.asarray(g), eps, rho, admissible))
         yield worst_entry(found, u, g, np.full(24, eps), rho, r, admissible, context)
         d = 2.0 ** rng.integers(-1, 2, 24)  # a metric, T17
@@ -70,6 +74,14 @@ def _on_thresholds(u: np.ndarray, rng: np.random.Generator, eps: float, rho: flo
     return rng.choice([-1.0, 1.0], len(u)) * (rho * r.a1 + root) - 2 * eps * u
 
 
+def _tied_with_zero(
+    u: np.ndarray, rng: np.random.Generator, eps: float, rho: float, r: Polynomial, finite: FiniteSet
+) -> np.ndarray:
+    """Switching functions at which 0 and another value of the set tie: g = ε(v − 2u) + ρ r(v)/v."""
+    v = rng.choice([v for v in finite.values if v != 0], len(u))
+    return eps * (v - 2 * u) + rho * (r.a0 + r.a1 * np.abs(v) + r.a2 / 2 * v * v) / v
+
+
 def worst_entry(
     found: np.ndarray, u: np.ndarray, g: np.ndarray, eps: np.ndarray, rho: float, r: Polynomial, admissible: Admissible,
     context: Context,
@@ -77,7 +89,7 @@ def worst_entry(
     """The check of the entry that differs most from the exact maximiser."""
     worst, at = 0.0, ""
     for w, a, b, e in zip(found, u, g, eps, strict=True):
-        exact = oracles.exact_argmax(*(Fraction(float(v)) for v in (a, b, e, rho)), r, admissible)
+        exact = oracles.exact_argmax(a, b, e, rho, r, admissible)
         error = abs(Fraction(float(w)) - exact) / (1 + abs(exact))
         power_of_two = math.frexp(2 * e + rho * r.a2)[0] == 0.5
         if not power_of_two and (w == 0) != (exact == 0) and _tied(float(exact or w), a, b, e, rho, r):

@@ -16,23 +16,14 @@ from scipy.optimize import minimize, minimize_scalar
 
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.arrays import like, to_numpy
-from pmp_ref.certificate import (
-    DECADES,
-    augmented_gaps,
-    by_bisection,
-    certify,
-    eps_star,
-    plain_gap,
-    stationarity_residual,
-)
-from pmp_ref.controls import map_controls, to_vector
+from pmp_ref.certificate import augmented_gaps, by_bisection, certify, eps_star, plain_gap, stationarity_residual
 from pmp_ref.hamiltonian import increments
-from pmp_ref.layers import Dense, Merge, ReLU, Tanh, residual
+from pmp_ref.layers import Dense, ReLU, Tanh, residual
 from pmp_ref.loss import Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
-from verification import problems
+from verification.certificates import close, off, whole_network
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
 from verification.controls import Edit, fault
 from verification.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
@@ -93,13 +84,16 @@ class At:
         raw = [to_numpy(a) for stage in e.switching for a in stage]
         flat = lambda nested: [a for stage in nested for a in stage]  # noqa: E731
         self.free, self.slope = flat(m.free), flat(m.slope)
-        self.residual = max(float(np.max(np.abs(np.where(f, g - s, 0.0)), initial=0.0))
-                            for f, g, s in zip(self.free, raw, self.slope, strict=True))  # fmt: skip
+        self.residual = max(
+            float(np.max(np.abs(np.where(f, g - s, 0.0)), initial=0.0))
+            for f, g, s in zip(self.free, raw, self.slope, strict=True)
+        )
         self.g = [np.where(f, s, g) for f, g, s in zip(self.free, raw, self.slope, strict=True)]
         self.r, self.admissible = flat(m.problem.regulariser), flat(m.problem.admissible)
         self.rho = [m.problem.rho * w for w in flat(m.problem.weights)]
         self.layer = [l for l, stage in enumerate(m.controls) for _ in stage]
-        self.scale = 1.0 + sum(float(np.sum(np.abs(g * u))) + rho for g, u, rho in zip(raw, self.u, self.rho, strict=True))
+        size = [float(np.sum(np.abs(g * u))) for g, u in zip(raw, self.u, strict=True)]
+        self.scale = 1.0 + sum(size) + sum(self.rho)
 
     def gaps(self, eps: list[Any]) -> float:
         """Largest augmented gap of an entry at those ε, one for each control."""
@@ -137,19 +131,37 @@ def _challengers(u: np.ndarray, g: np.ndarray, eps: float, rho: float, admissibl
     if isinstance(admissible, FiniteSet):
         yield from (np.full_like(u, v) for v in admissible.values)
         return
+    assert isinstance(admissible, Box)
     c = u + g / (2 * eps)
     threshold = math.sqrt(rho / eps)
-    for w in (np.zeros_like(u), c, -u, 2 * u, u + 1e-3, u - 1e-3, u + threshold, u - threshold, c + 0.1, c - 0.1,
-              np.full_like(u, threshold), np.full_like(u, -threshold), np.full_like(u, 10.0), np.full_like(u, -10.0)):  # fmt: skip
+    for w in (
+        np.zeros_like(u),
+        c,
+        -u,
+        2 * u,
+        u + 1e-3,
+        u - 1e-3,
+        u + threshold,
+        u - threshold,
+        c + 0.1,
+        c - 0.1,
+        np.full_like(u, threshold),
+        np.full_like(u, -threshold),
+        np.full_like(u, 10.0),
+        np.full_like(u, -10.0),
+    ):
         yield np.clip(w, admissible.lo, admissible.hi)
 
 
 def minimiser(case: Case, kind: str) -> Minimiser:
-    """A global minimiser of that kind; of symmetric ternary ones any. Every second L0 one has a support that is about to change, and an orthogonal
-    design: then ε* comes close to ½λ_max, and a constant that is too small shows."""
+    """A global minimiser of that kind; of symmetric ternary ones any.
+
+    Every second L0 one has a support that is about to change, and an orthogonal design: then ε* comes close to ½λ_max,
+    and a constant that is too small shows.
+    """
     if kind in TERNARY:
         return case.choose(*ternary(case, kind))
-    if kind == "L0, line" and case.rng.random() < 0.5 or case.index == 0:
+    if (kind == "L0, line" and case.rng.random() < 0.5) or case.index == 0:
         return least_squares(case, kind, orthogonal=True, marginal=float(case.choose(0.98, 1.02)))
     return least_squares(case, kind)
 
@@ -157,8 +169,12 @@ def minimiser(case: Case, kind: str) -> Minimiser:
 # --- T10 --------------------------------------------------------------------------------------------------------------
 
 
-@claim(tag="T10a", title="Plain maximum principle, convex case", dtypes=("float64",),
-       statement="r_l, U_l convex, u* a local minimiser, L_B differentiable there: H_l(u*_l) = max_w H_l(w)")  # fmt: skip
+@claim(
+    tag="T10a",
+    title="Plain maximum principle, convex case",
+    dtypes=("float64",),
+    statement="r_l, U_l convex, u* a local minimiser, L_B differentiable there: H_l(u*_l) = max_w H_l(w)",
+)
 def plain_convex(context: Context) -> Outcome:
     """Statement: where regulariser and admissible set are convex, a local minimiser at which the loss is differentiable
     maximises its own Hamiltonian. At a ReLU kink it can fail.
@@ -185,13 +201,15 @@ def plain_convex(context: Context) -> Outcome:
             yield Check(at.plain_by_definition(), ROUNDING * at.scale, f"{kind}: plain gap by candidates")
 
     return survey(context, one, micro=6, quick=56, full=560).with_(
-        notes=["at the ReLU kink u = 0 of ½(1 + |u|)² the plain maximum principle fails: g = 1, gap 1 on [−1, 1], "
-               "infinite on the line"])  # fmt: skip
+        notes=[
+            "at the ReLU kink u = 0 of ½(1 + |u|)² the plain maximum principle fails: g = 1, gap 1 on [−1, 1], "
+            "infinite on the line"
+        ]
+    )
 
 
 def _kink_gap(case: Case) -> float:
     network = Network((Dense(1, bias=False), *residual(ReLU(), step=-2.0)), (1,))
-    assert isinstance(network.stages[-1], Merge)
     problem = Problem(network, Squared(), NoPenalty(), 0.0, Box(-1.0, 1.0))
     x, u = case.asarray(np.ones((1, 1))), ((case.asarray(np.zeros((1, 1))),), (), (), ())
     return certify(problem, u, x, x, 1.0).plain_gap
@@ -220,23 +238,34 @@ def _trained_network(case: Case) -> Iterator[Check]:
 
     start = 0.5 * rng.standard_normal(20)
     start = np.concatenate([np.maximum(start, 0), np.maximum(-start, 0)])
-    found = minimize(split, start, jac=True, method="L-BFGS-B", bounds=[(0.0, box.hi)] * 40,
-                     options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000})  # fmt: skip
+    found = minimize(
+        split,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0, box.hi)] * 40,
+        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000},
+    )
     u = found.x[:20] - found.x[20:]
     network = Network((Dense(4, bias=False), Tanh(), Dense(2, bias=False)), (3,))
     problem = Problem(network, Squared(), r, rho, box)
     controls = ((case.asarray(u[:12].reshape(4, 3)),), (), (case.asarray(u[12:].reshape(2, 4)),))
     certificate = certify(problem, controls, case.asarray(x), case.asarray(y), 1.0)
     slope = loss(u)[1] + rho * r.a2 * u
-    inside = np.where(u == 0, np.sign(slope) * np.maximum(np.abs(slope) - rho * r.a1, 0.0), slope + rho * r.a1 * np.sign(u))
+    at_zero = np.sign(slope) * np.maximum(np.abs(slope) - rho * r.a1, 0.0)
+    inside = np.where(u == 0, at_zero, slope + rho * r.a1 * np.sign(u))
     allowed = np.where(inside > 0, u > box.lo, u < box.hi)  # the objective may fall along −inside
     bound = float(np.sum(np.abs(inside) * allowed)) * (box.hi - box.lo) + 1e-13  # 1e-13: roundings of 20 gaps
     yield Check(certificate.plain_gap, bound, f"tanh network, {r}: plain gap against Σ|projected gradient|·diameter")
     yield Check(bound, 1e-3, f"tanh network, {r}: that bound itself, so that the check means something")
 
 
-@claim(tag="T10b", title="Plain maximum principle fails under L0 and on finite sets", dtypes=("float64",),
-       statement="L0, u*_i ≠ 0 inside: dropping it gains exactly ρ(a₀ − a₂u_i²/2); pure L0: plain PMP fails by ≥ ρa₀ per entry")  # fmt: skip
+@claim(
+    tag="T10b",
+    title="Plain maximum principle fails under L0 and on finite sets",
+    dtypes=("float64",),
+    statement="L0, u*_i ≠ 0 inside: dropping it gains ρ(a₀ − a₂u_i²/2), so plain PMP fails by ≥ ρa₀ under pure L0",
+)
 def plain_nonconvex(context: Context) -> Outcome:
     """Statement: at a coordinatewise minimiser under L0 every nonzero entry inside its interval has g_i = ρa₂u_i, so
     dropping it raises the Hamiltonian by ρ(a₀ − a₂u_i²/2); under pure L0 the plain maximum principle fails by at least
@@ -275,11 +304,16 @@ def plain_nonconvex(context: Context) -> Outcome:
 
     outcome = survey(context, one, micro=8, quick=64, full=640)
     certain = sum(gain > 0 for gain in missed)
-    return outcome.with_(notes=[f"pure L0: plain PMP fails at {certain} of {len(missed)} minimisers because of a kept entry alone"])
+    note = f"pure L0: plain PMP fails at {certain} of {len(missed)} minimisers because of a kept entry alone"
+    return outcome.with_(notes=[note])
 
 
-@claim(tag="T10c", title="Augmented maximum principle", dtypes=("float64",),
-       statement="u* a layerwise minimiser: u*_l ∈ argmax_w K_ε(x*, p*, w; u*_l) for all ε ≥ C_l = ½ sup λ_max(∂²_{u_l}L_B)₊")  # fmt: skip
+@claim(
+    tag="T10c",
+    title="Augmented maximum principle",
+    dtypes=("float64",),
+    statement="u* a layerwise minimiser: u*_l ∈ argmax_w K_ε(w; u*_l) for all ε ≥ C_l = ½ sup λ_max(∂²_{u_l}L_B)₊",
+)
 def augmented(context: Context) -> Outcome:
     """Statement: without any convexity a layerwise minimiser maximises, layer by layer, its augmented Hamiltonian for
     every ε ≥ C_l; and entry by entry for every ε ≥ ½ sup ∂²_ii L_B.
@@ -312,11 +346,14 @@ def augmented(context: Context) -> Outcome:
         rows[kind].append((m.zero, at.plain(), at.scale, gap <= tolerance, not by_entry > tolerance, star / max(eps)))
 
     outcome = survey(context, one, micro=5, quick=260, full=2600)
-    return outcome.with_(tables=[pmp_table(rows)], notes=[
-        "an infinite plain gap is no rounding: on the line H = g w − ρ|w|₀ has no maximum once an entry has g_i ≠ 0, and "
-        "a zero entry has as a rule, for it is the penalty that keeps it at 0; on a box the gap is finite and at least ρ "
-        "for each kept entry strictly inside",
-    ])  # fmt: skip
+    return outcome.with_(
+        tables=[pmp_table(rows)],
+        notes=[
+            "an infinite plain gap is no rounding: on the line H = g w − ρ|w|₀ has no maximum once an entry has "
+            "g_i ≠ 0, and a zero entry has as a rule, even at u* = 0, for it is the penalty that keeps it at 0; on a "
+            "box the gap is finite, and at least ρ for each kept entry strictly inside",
+        ],
+    )
 
 
 def pmp_table(rows: dict[str, list[tuple[bool, float, float, bool, bool, float]]]) -> Table:
@@ -326,14 +363,34 @@ def pmp_table(rows: dict[str, list[tuple[bool, float, float, bool, bool, float]]
         zero, plain, scale, layer, entry, ratio = zip(*found, strict=True)
         holds = [gap <= ROUNDING * s for gap, s in zip(plain, scale, strict=True)]
         finite = [gap for gap, ok in zip(plain, holds, strict=True) if not ok and math.isfinite(gap)]
-        lines.append((kind, len(found), sum(zero), sum(holds), sum(math.isinf(gap) for gap in plain),
-                      f"{min(finite):.3g}" if finite else "–", sum(layer), sum(entry), f"{max(ratio):.3f}"))  # fmt: skip
+        lines.append(
+            (
+                kind,
+                len(found),
+                sum(zero),
+                sum(holds),
+                sum(math.isinf(gap) for gap in plain),
+                f"{min(finite):.3g}" if finite else "–",
+                sum(layer),
+                sum(entry),
+                f"{max(ratio):.3f}",
+            )
+        )
     return Table(
         "Maximum principle at global minimisers",
-        ("problem", "minimisers", "u* = 0", "plain holds", "plain gap infinite", "least finite gap", "augmented at C_l",
-         "augmented at ½∂²_ii", "largest ε*/C"),
+        (
+            "problem",
+            "minimisers",
+            "u* = 0",
+            "plain holds",
+            "plain gap infinite",
+            "least finite gap",
+            "augmented at C_l",
+            "augmented at ½∂²_ii",
+            "largest ε*/C",
+        ),
         tuple(lines),
-    )  # fmt: skip
+    )
 
 
 # --- T11 --------------------------------------------------------------------------------------------------------------
@@ -342,8 +399,8 @@ def pmp_table(rows: dict[str, list[tuple[bool, float, float, bool, bool, float]]
 def supremum(u: float, g: float, r: Regulariser, rho: float, box: Box) -> float:
     """sup over w ∈ [lo, hi], w ≠ u of ΔH(w)/(w − u)² for one entry, by a search in w; ∞ if it grows like 1/|w − u|.
 
-    2 × 601 points at distances 10⁻⁴ … 10⁵, the points 0, lo, hi, and a refinement around the best of them. Closer points
-    would show the rounding of ΔH: at distance d it is 10⁻¹⁶/d², here at most 10⁻⁸.
+    2 × 601 points at distances 10⁻⁴ … 10⁵, the points 0, lo, hi, and a refinement around the best of them. Closer
+    points would show the rounding of ΔH: at distance d it is 10⁻¹⁶/d², here at most 10⁻⁸.
     """
     steps = np.logspace(-4, 5, 601)
 
@@ -362,8 +419,12 @@ def supremum(u: float, g: float, r: Regulariser, rho: float, box: Box) -> float:
             return math.inf
         if values[k] > 0:
             ends = np.log10(steps[max(k - 1, 0)]), np.log10(steps[min(k + 1, 600)])
-            found = minimize_scalar(lambda t, s=side: -float(ratio(min(max(u + s * 10.0**t, box.lo), box.hi))),
-                                    bounds=ends, method="bounded", options={"xatol": 1e-10})  # fmt: skip
+            found = minimize_scalar(
+                lambda t, s=side: -float(ratio(min(max(u + s * 10.0**t, box.lo), box.hi))),
+                bounds=ends,
+                method="bounded",
+                options={"xatol": 1e-10},
+            )
             best = max(best, float(values[k]), -float(found.fun))
     return best
 
@@ -371,8 +432,12 @@ def supremum(u: float, g: float, r: Regulariser, rho: float, box: Box) -> float:
 KINDS = ("L0, line", "L0, box", "finite set", "group", "L0 + L2", "L1/2", "L2/3", "L1", "unpenalised", "whole network")
 
 
-@claim(tag="T11", title="One-number certificate", dtypes=("float64",),
-       statement="ε*(u) = max(0, sup ΔH(w)/‖w − u‖²); pure L0: max(max_on ρω/u², max_off g²/(4ρω)); u ∈ argmax K_ε iff ε ≥ ε*")  # fmt: skip
+@claim(
+    tag="T11",
+    title="One-number certificate",
+    dtypes=("float64",),
+    statement="ε*(u) = max(0, sup ΔH(w)/‖w − u‖²); pure L0: max(max_on ρω/u², max_off g²/(4ρω))",
+)
 def certificate(context: Context) -> Outcome:
     """Statement: ε* is the smallest augmentation at which u satisfies the maximum principle. Pure L0 has a closed form
     on the line and on a box, finite sets a maximum of ratios; convex r and U give 0 or ∞; unpenalised entries and the
@@ -389,11 +454,12 @@ def certificate(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         kind = case.cycle(*KINDS)
         if kind == "whole network":
-            yield from _whole_network(case)
+            yield from whole_network(case)
             return
         if kind == "L0, line":
-            m = least_squares(case, "L0, line", orthogonal=bool(case.rng.integers(2)),
-                              marginal=float(case.choose(0.98, 1.02)))  # fmt: skip
+            m = least_squares(
+                case, "L0, line", orthogonal=bool(case.rng.integers(2)), marginal=float(case.choose(0.98, 1.02))
+            )
             at = At(m)
             largest = max(float(np.max(d)) for stage in m.diagonal for d in stage)
             yield Check(at.star(), constant(largest) * (1 + ROUNDING), "L0 minimiser: ε* against max ½∂²_ii")
@@ -405,8 +471,13 @@ def certificate(context: Context) -> Outcome:
 def _draw(case: Case, kind: str) -> tuple[Regulariser, float, Admissible, np.ndarray, np.ndarray]:
     """(r, ρ, U, u, g) with kept entries, zeros and entries at bounds; 2 × 3 entries."""
     rng = case.rng
-    rs: dict[str, Regulariser] = {"group": GroupL0(omega=1.5), "L0 + L2": Polynomial(a0=0.7, a2=0.4), "L1/2": LHalf(),
-                                  "L2/3": LTwoThirds(), "L1": L1()}  # fmt: skip
+    rs: dict[str, Regulariser] = {
+        "group": GroupL0(omega=1.5),
+        "L0 + L2": Polynomial(a0=0.7, a2=0.4),
+        "L1/2": LHalf(),
+        "L2/3": LTwoThirds(),
+        "L1": L1(),
+    }
     r, rho = rs.get(kind, L0()), 0.0 if kind == "unpenalised" else float(rng.uniform(0.05, 0.5))
     admissible: Admissible = WHOLE_LINE
     u = np.where(rng.random((2, 3)) < 0.4, 0.0, rng.uniform(0.3, 1.5, (2, 3)) * rng.choice([-1.0, 1.0], (2, 3)))
@@ -432,38 +503,38 @@ def _entries(case: Case, kind: str) -> Iterator[Check]:
     r, rho, admissible, u, g = _draw(case, kind)
     name = f"{kind}, ρ = {rho:.3g}, {admissible}"
     residual = _residual(u, g, r, rho, admissible)
-    yield Check(float(np.max(np.abs(stationarity_residual(u, g, r, rho, admissible) - residual))), 1e-11,
-                f"{name}: residual")  # fmt: skip  # 1e-11: rounding of the difference quotients
+    yield Check(
+        float(np.max(np.abs(stationarity_residual(u, g, r, rho, admissible) - residual))), 1e-11, f"{name}: residual"
+    )  # 1e-11: rounding of the difference quotients
     clean = g - residual
-    if kind == "group":
-        expected = max(rho * r.omega / float(np.sum(u[1] ** 2)) if u[1].any() else _off(g[1], rho * r.omega),
-                       _off(g[0], rho * r.omega))  # fmt: skip
+    if isinstance(r, GroupL0):
+        expected = off(g[0], rho * r.omega)
+        expected = max(expected, rho * r.omega / float(np.sum(u[1] ** 2)) if u[1].any() else off(g[1], rho * r.omega))
     elif isinstance(admissible, FiniteSet):
-        expected = max([0.0, *((h * (v - a) - rho * (float(v != 0) - float(a != 0))) / (v - a) ** 2
-                               for a, h in zip(u.ravel(), g.ravel(), strict=True) for v in admissible.values if v != a)])  # fmt: skip
-    elif rho == 0:
-        expected = 0.0
+        quotients = [
+            (h * (v - a) - rho * (float(v != 0) - float(a != 0))) / (v - a) ** 2
+            for a, h in zip(u.ravel(), g.ravel(), strict=True)
+            for v in admissible.values
+            if v != a
+        ]
+        expected = max(0.0, *quotients)
     else:
-        expected = max(supremum(float(a), float(h), r, rho, admissible) for a, h in zip(u.flat, clean.flat, strict=True))
+        assert isinstance(admissible, Box)
+        entries = zip(u.flat, clean.flat, strict=True)
+        single = [supremum(float(a), float(h), r, rho, admissible) for a, h in entries] if rho > 0 else [0.0]
+        expected = max(single)
     star = eps_star(u, g, r, rho, admissible)
-    yield _close(star, expected, f"{name}: ε* against its definition")
+    yield close(star, expected, f"{name}: ε* against its definition")
+    if isinstance(r, Polynomial) and isinstance(admissible, Box) and rho > 0:  # the maximum would hide the others
+        for a, h, one in zip(u.flat, g.flat, single, strict=True):
+            alone = eps_star(np.array([a]), np.array([h]), r, rho, admissible)
+            yield close(alone, one, f"{name}: ε* of the entry {a:.3g}, g {h:.3g}")
     if math.isfinite(expected) and rho > 0:
-        yield _close(by_bisection(u, g, r, rho, admissible), expected, f"{name}: bisection against the definition")
+        yield close(by_bisection(u, g, r, rho, admissible), expected, f"{name}: bisection against the definition")
     if 0 < star < math.inf:
         gap = lambda eps: float(np.max(augmented_gaps(u, clean, r, rho, admissible, eps)))  # noqa: E731
         yield Check(gap(star * 1.001), 1e-14, f"{name}: augmented gap just above ε*")
         yield Check(gap(star * 0.999), 1e-9, f"{name}: augmented gap just below ε*", sense=">=")
-
-
-def _off(g: np.ndarray, rho: float) -> float:
-    """ε* of a group of zeros: ‖g‖²/(4ρω)."""
-    return float(np.sum(g * g)) / (4 * rho)
-
-
-def _close(value: float, expected: float, problem: str) -> Check:
-    if value == expected:
-        return Check(0.0, 1e-6, problem)
-    return Check(abs(value - expected) / max(abs(expected), 0.1), 1e-6, problem)
 
 
 def _residual(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissible: Admissible) -> np.ndarray:
@@ -476,7 +547,7 @@ def _residual(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissib
         kept = bool(u[i[0]].any()) if isinstance(r, GroupL0) else bool(u[i] != 0)
         if not (kept or rho == 0):
             continue
-        slope = 0.0
+        slope: Any = 0.0
         if rho > 0 and not isinstance(r, GroupL0):
             h = 1e-4 * abs(u[i])  # fourth-order difference: truncation 1e-17, rounding 1e-12 relative to ρr′
             f = [float(r.pointwise(np.array([u[i] + k * h]))[0]) for k in (-2, -1, 1, 2)]
@@ -488,65 +559,28 @@ def _residual(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissib
     return out
 
 
-def _whole_network(case: Case) -> Iterator[Check]:
-    """``certify`` on a smooth network with a layer weight 2, unpenalised biases and an emptied kernel now and then."""
-    s = problems.smooth(case, regulariser=L0(), admissible=WHOLE_LINE)
-    first = s.network.layers()[0]
-    if case.rng.random() < 0.7:
-        emptied = tuple(0.0 * a if name == "kernel" else a
-                        for a, name in zip(s.controls[first], s.network.names()[first], strict=True))  # fmt: skip
-        s = problems.replace(s, controls=(*s.controls[:first], emptied, *s.controls[first + 1 :]))
-    eps = float(case.rng.uniform(0.1, 2.0))
-    found = certify(s.problem, s.controls, s.x, s.y, eps)
-    h = problems.host(s)
-    loss, g = complex_step(h)
-    parts = [(l, name, u, gl, h.problem.rho * w) for l, names in enumerate(h.network.names())
-             for name, u, gl, w in zip(names, h.controls[l], g[l], h.problem.weights[l], strict=True)]  # fmt: skip
-    penalty = sum(rho * np.count_nonzero(u) for _, _, u, _, rho in parts)
-    tolerance = 1e-9 * (1 + float(np.max(np.abs(to_vector(g)))) ** 2)  # g to 1e-12 by complex steps, squared and /ρ
-    yield Check(abs(found.J - loss - penalty) + abs(found.loss - loss), 1e-12 * (1 + abs(found.J)), "certify: J, loss")
-    stars, squares, augmented_total, plain_total = [0.0], {True: 0.0, False: 0.0}, 0.0, 0.0
-    for row, (l, name, u, gl, rho) in zip(found.controls, parts, strict=True):
-        on = (u != 0) | (rho == 0)
-        threshold = rho if rho > 0 else 0.0
-        gain = np.where((u + gl / (2 * eps)) ** 2 * eps > threshold, gl * gl / (4 * eps) + eps * u * u * 0, 0.0)
-        w = np.where(eps * (u + gl / (2 * eps)) ** 2 > threshold, u + gl / (2 * eps), 0.0)
-        gain = gl * (w - u) - eps * (w - u) ** 2 - rho * ((w != 0).astype(float) - (u != 0))
-        star = max([0.0, *(rho / a**2 if a else b**2 / (4 * rho) for a, b in zip(u.flat, gl.flat, strict=True))]) if rho else 0.0
-        plain = 0.0 if not gl.any() else math.inf
-        live = int(sum(bool(k.any()) for k in u)) if name == "kernel" else 0
-        rows = len(u) if name == "kernel" else 0
-        exact = (row.stage == l and row.name == name and row.penalised == (rho > 0) and row.size == u.size
-                 and row.nonzeros == np.count_nonzero(u) and row.rows == rows and row.dead == rows - live
-                 and row.emptied == (name == "kernel" and not u.any()) and row.plain_gap == plain)  # fmt: skip
-        yield Check(float(not exact), 0.0, f"certify: counts of stage {l} {name}")
-        yield Check(abs(row.eps_star - star) + abs(row.augmented_gap - gain.sum()) + abs(row.largest_gap - gain.max()),
-                    tolerance * (1 + star), f"certify: ε*, gaps of stage {l} {name}")  # fmt: skip
-        share = [float(np.mean(gain <= 10.0**-k)) for k in DECADES]
-        near = [bool(np.any(np.abs(gain - 10.0**-k) <= 10 * tolerance)) for k in DECADES]
-        wrong = sum(a != b for a, b, skip in zip(share, row.gap_fractions, near, strict=True) if not skip)
-        yield Check(float(wrong), 0.0, f"certify: gap table of stage {l} {name}")
-        squares[rho > 0] += float(np.sum(np.where(on, gl, 0.0) ** 2))
-        stars.append(star)
-        augmented_total, plain_total = augmented_total + float(gain.sum()), plain_total + plain
-    yield Check(abs(found.residual_support - math.sqrt(squares[True]))
-                + abs(found.residual_unpenalised - math.sqrt(squares[False])), tolerance, "certify: residuals")  # fmt: skip
-    yield Check(abs(found.eps_star - max(stars)) + abs(found.augmented_gap - augmented_total),
-                tolerance * (1 + max(stars)), "certify: ε* and augmented gap")  # fmt: skip
-    empty = tuple(l for l, name, u, _, _ in parts if name == "kernel" and not u.any())
-    whole = found.emptied_layers == empty and found.plain_gap == plain_total and (found.eps, found.rho) == (eps, h.problem.rho)
-    yield Check(float(not whole), 0.0, "certify: emptied layers, plain gap, ε, ρ")
+# --- planted faults ---------------------------------------------------------------------------------------------------
 
+_CERTIFICATE = "pmp_ref.certificate"
 
-def complex_step(h: problems.Setting) -> tuple[float, Any]:
-    """(L_B, g = −∇L_B) of an analytic network on the host, one complex step for each entry (T1)."""
-    controls = map_controls(lambda a: a.astype(complex), h.controls)
-    mean = lambda u: complex(np.mean(h.problem.loss.values(h.network.forward_sweep(u, h.x.astype(complex))[-1], h.y)))  # noqa: E731
-    g = map_controls(lambda a: np.zeros(a.shape), h.controls)
-    for l, stage in enumerate(controls):
-        for k, a in enumerate(stage):
-            for i in np.ndindex(*a.shape):
-                a[i] += 1e-30j
-                g[l][k][i] = -mean(controls).imag / 1e-30
-                a[i] = a[i].real
-    return mean(controls).real, g
+fault(
+    "T10c: ¼ for ½ in C_l",
+    section6=True,
+    edits=[Edit("verification.maximum_principle:constant", "0.5 *", "planted(0.25) *")],
+)
+fault(
+    "T10: plain gap finite where H is unbounded",
+    edits=[Edit(f"{_CERTIFICATE}:plain_gap", "return math.inf", "return planted(0.0)")],
+)
+fault(
+    "T10: L2 not seen as coercive in the plain gap",
+    edits=[Edit(f"{_CERTIFICATE}:_coercive", "rho * r.a2 > 0", "planted(False)")],
+)
+fault(
+    "T10b: dropping an entry without its L2 part",
+    edits=[Edit("verification.maximum_principle:drop_gain", "r.a2 * u * u / 2", "planted(0 * u)")],
+)
+fault(
+    "T10: suprema of H without the bounds",
+    edits=[Edit("verification.maximum_principle:largest_hamiltonian", "for b in (lo, hi)", "for b in planted(())")],
+)

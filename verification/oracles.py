@@ -252,38 +252,39 @@ def central_difference(f: Callable[[float], float], h: float) -> float:
 
 
 def exact_argmax(
-    u: Fraction, g: Fraction, eps: Fraction, rho: Fraction, r: Polynomial, admissible: Admissible
-) -> Fraction:
-    """argmax of φ(w) = g w − ρ r(w) − ε(w − u)² over U for a polynomial regulariser, in exact arithmetic.
+    u: Any, g: Any, eps: Any, rho: Any, r: Polynomial, admissible: Admissible, number: type = Fraction
+) -> Any:
+    """argmax of φ(w) = g w − ρ r(w) − ε(w − u)² over U for a polynomial regulariser; exact for ``number`` Fraction.
 
     φ is concave on each side of 0, so its maximum lies at the stationary point of a side where that lies in U, at an
     end of U, or at 0. Ties as T4 says: on a box to 0, on a finite set to 0 if 0 is penalised less, then to the value
     closest to u, then to the smallest |v|, then to the smaller v.
     """
-    a0, a1, a2 = Fraction(r.a0), Fraction(r.a1), Fraction(r.a2)
+    a0, a1, a2, two = (number(a) for a in (r.a0, r.a1, r.a2, 2))
+    u, g, eps, rho, zero = number(u), number(g), number(eps), number(rho), number(0)
 
-    def phi(w: Fraction) -> Fraction:
-        return g * w - rho * (a0 * (w != 0) + a1 * abs(w) + a2 / 2 * w * w) - eps * (w - u) ** 2
+    def phi(w: Any) -> Any:  # φ(w) − φ(0)
+        return w * (g + two * eps * u - eps * w) - rho * (a0 * (w != 0) + a1 * abs(w) + a2 / two * w * w)
 
     if isinstance(admissible, FiniteSet):
-        values = [Fraction(v) for v in admissible.values]
+        values = [number(v) for v in admissible.values]
         best = max(phi(v) for v in values)
         tied = [v for v in values if phi(v) == best]
         less = rho > 0 and r.a0 + r.a1 + r.a2 > 0
         return min(tied, key=lambda v: (not (less and v == 0), abs(v - u), abs(v), v))
     assert isinstance(admissible, Box)
-    lo = None if math.isinf(admissible.lo) else Fraction(admissible.lo)
-    hi = None if math.isinf(admissible.hi) else Fraction(admissible.hi)
+    lo = None if math.isinf(admissible.lo) else number(admissible.lo)
+    hi = None if math.isinf(admissible.hi) else number(admissible.hi)
     inside = lambda w: (lo is None or lo <= w) and (hi is None or w <= hi)  # noqa: E731
     points = [end for end in (lo, hi) if end is not None]
-    points += [Fraction(0)] if inside(Fraction(0)) else []
+    points += [zero] if inside(zero) else []
     for side in (1, -1):
-        w = (2 * eps * u + g - side * rho * a1) / (2 * eps + rho * a2)
+        w = (two * eps * u + g - side * rho * a1) / (two * eps + rho * a2)
         if w * side > 0 and inside(w):
             points.append(w)
     best = max(phi(w) for w in points)
     tied = [w for w in points if phi(w) == best]
-    return Fraction(0) if 0 in tied else tied[0]
+    return zero if zero in tied else tied[0]
 
 
 def power_maximum(c: float, lam: float, q: float, lo: float, hi: float) -> tuple[float, float]:

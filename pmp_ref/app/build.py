@@ -23,6 +23,7 @@ from pmp_ref.data import Dataset, load, standardise, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.loss import CrossEntropy, Loss
+from pmp_ref.maximise import maximise
 from pmp_ref.metric import METRICS, Averaging
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere, layer_weights
@@ -89,6 +90,10 @@ def build(options: Options, threads: int | None = None) -> Setup:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
     controls = problem.project(initial_controls(network, options.seed, x))
     problem.check(controls, x, y)
+    maximise(problem, controls, controls, 1.0, problem.rho)  # regulariser and admissible sets go together, or raise
+    if options.full_batch and options.averaging is not None:
+        raise InputError(f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
+                         "mini-batches: leave --averaging out")  # fmt: skip
     return Setup(
         options=options, dataset=dataset, fingerprint=fingerprint(dataset), network=network, problem=problem,
         method=build_method(options), stop=Stop(options.steps, options.epochs, options.increment, options.residual),

@@ -28,7 +28,7 @@ class Accuracy(NamedTuple):
         n, p = self.images, self.part
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return (0.0 if self.correct == 0 else centre - half), (1.0 if self.correct == n else centre + half)
 
 
 def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accuracy:
@@ -37,7 +37,7 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
     with quiet():
         for start in range(0, x.shape[0], CHUNK):
             cut = slice(start, start + CHUNK)
-            xp, states = namespace(x), x[cut]
+            xp, states = namespace(x), x[cut, ...]
             for stage, u in zip(network.stages, controls, strict=True):  # no state is kept
                 states = stage.forward(states, u)
             right = (xp.argmax(states, axis=1) == y[cut]) & xp.all(xp.isfinite(states), axis=1)

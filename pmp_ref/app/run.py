@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from pmp_ref.app.files import (
 from pmp_ref.app.history import History
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
+from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
 from pmp_ref.bsqh import prepare, solve
 from pmp_ref.errors import InputError
@@ -63,7 +65,8 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
         directory = new_directory(out, RUNS)
         with locked(directory):
             check_free(directory)
-            config = {"format": 1, "options": to_json(options), "data_sha256": setup.fingerprint}
+            config = {"format": 1, "options": to_json(options), "data_sha256": setup.fingerprint,
+                      "versions": versions(options.backend)}  # fmt: skip
             if options.notice:
                 config["notice"] = options.notice
             try:
@@ -81,7 +84,7 @@ def resume(directory: Path, manner: Manner) -> int:
             f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
         )
     with one_blas_thread(), locked(directory):
-        options, data_sha256 = read_config(directory)
+        options, data_sha256, began_with = read_config(directory)
         if (directory / SUMMARY).is_file():
             status = str(dict(read_json(directory / SUMMARY)).get("status"))
             if status != str(Status.INTERRUPTED):
@@ -91,22 +94,31 @@ def resume(directory: Path, manner: Manner) -> int:
         if setup.fingerprint != data_sha256:
             raise InputError(f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
                              "began with; restore the data, or start a new run")  # fmt: skip
+        note_versions(began_with, versions(options.backend))
         state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
         print(f"run directory: {directory}", flush=True)
         return carry_on(setup, directory, state, manner)
 
 
-def read_config(directory: Path) -> tuple[Options, str]:
-    """Options and data fingerprint from ``config.json``; InputError if it is damaged."""
+def read_config(directory: Path) -> tuple[Options, str, dict[str, str]]:
+    """Options, data fingerprint and versions from ``config.json``; InputError if it is damaged."""
     path = directory / CONFIG
     stored = read_json(path)
     try:
         if stored["format"] != 1:
             raise InputError(f"format {stored['format']!r}, expected 1")
-        return from_json(stored["options"]), str(stored["data_sha256"])
-    except (KeyError, TypeError, InputError) as error:
+        return from_json(stored["options"]), str(stored["data_sha256"]), dict(stored["versions"])
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(path)!r} does not fit this version of pmp_ref ({error}): restore it from a copy, or "
                          "use the version that wrote it") from None  # fmt: skip
+
+
+def note_versions(before: dict[str, str], now: dict[str, str]) -> None:
+    """Say on stderr what is another version than the run began with: then it may not repeat bit for bit."""
+    changed = [f"{name} {before.get(name)} → {version}" for name, version in now.items() if before.get(name) != version]
+    if changed:
+        print(f"note: the run began with other versions ({', '.join(changed)}): the same numbers are not promised",
+              file=sys.stderr)  # fmt: skip
 
 
 def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:

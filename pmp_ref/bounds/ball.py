@@ -16,13 +16,15 @@ import numpy as np
 from pmp_ref.arrays import Array, Controls, to_numpy
 from pmp_ref.bounds.coarse import ROUNDING
 from pmp_ref.bounds.constants import activation_constants, bilinear_norm
+from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.controls import from_vector, map_controls, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Activation, AffineStage, AveragePool, Flatten, GlobalAveragePool, SiLU
-from pmp_ref.loss import CrossEntropy
+from pmp_ref.loss import CrossEntropy, softmax
 from pmp_ref.maximise import maximise
 from pmp_ref.problem import Problem
-from pmp_ref.second_order import hessian
+
+LARGEST_GRAM = 32  # entries of a state up to which eigenvalues of Gram matrices are worth their time
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class BallBound:
-    """All that C̄(r) needs of the control u. ``a[l]`` = ‖∂x_l/∂u‖₂, ``rows[l]`` its row norms, ``gamma[l][j]`` =
-    ‖∂x_l/∂x_j‖₂, each (B, …); ``curvature`` = λ_max(D²L_B(u))₊ from the full Hessian."""
+    """All that C̄(r) needs of the control u. ``a[l]`` = ‖∂x_l/∂u‖₂, ``rows[l]`` its row norms, ``gram[l]``
+    the Gram matrix of its rows, ``gamma[l][j]`` = ‖∂x_l/∂x_j‖₂, each (B, …); ``hessian`` D²L_B(u) as a matrix, ``curvature`` = λ_max(D²L_B(u))₊ from it."""
 
     layers: tuple[Layer, ...]
     a: tuple[np.ndarray, ...]
     rows: tuple[np.ndarray, ...]
+    gram: tuple[np.ndarray, ...]
     gamma: tuple[tuple[np.ndarray, ...], ...]
+    hessian: np.ndarray
     curvature: float
 
     def __call__(self, r: float) -> float:
@@ -72,14 +76,28 @@ class BallBound:
             elif isinstance(layer.stage, Activation):
                 _, s2, s3 = activation_constants(layer.stage)
                 here, q = np.abs(layer.stage.curvature(layer.z)), np.abs(layer.q)
-                there = np.minimum(s2, here + s3 * E[l])
-                top = top + np.max((q + f[l + 1][:, None]) * there, axis=1) * A**2
-                moved = f[l + 1][:, None] * there + q * np.minimum(s3 * E[l], 2 * s2)
-                change = change + np.max(moved, axis=1) * A**2 + np.max(q * here, axis=1) * (2 * a * d + d**2)
+                turn = np.minimum(s3, third(layer.stage, layer.z, E[l])) * E[l]
+                there = np.minimum(s2, here + turn)
+                top = top + self.weighted(l, (q + f[l + 1][:, None]) * there, d)
+                moved = f[l + 1][:, None] * there + q * np.minimum(turn, 2 * s2)
+                change = change + self.weighted(l, moved, d) + np.max(q * here, axis=1) * (2 * a * d + d**2)
         a, d = self.a[-1], delta[-1]
         top = top + 0.5 * (a + d) ** 2
         change = change + 0.5 * (2 * a * d + d**2) + np.minimum(0.5, e[-1] / math.sqrt(2)) * a**2
         return top, change
+
+    def weighted(self, l: int, weight: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """sup Σ_i weight_i ⟨row i of J, v⟩² over ‖v‖ ≤ 1 and ‖J − ∂x_l/∂u‖ ≤ d; weights ≥ 0."""
+        return (self.scaled(l, np.sqrt(weight)) + np.sqrt(np.max(weight, axis=1)) * d) ** 2
+
+    def scaled(self, l: int, factor: np.ndarray) -> np.ndarray:
+        """‖diag(factor) ∂x_l/∂u‖₂ from the Gram matrix; its bound max|factor|·a_l for states of many entries."""
+        most = np.max(factor, axis=1) * self.a[l]
+        if factor.shape[1] > LARGEST_GRAM:
+            return most
+        square = np.linalg.eigvalsh(factor[:, :, None] * self.gram[l] * factor[:, None, :])[:, -1]
+        slack = 1e-12 * most**2  # what the eigenvalue rounds to, and more
+        return np.minimum(most, np.sqrt(np.maximum(square, 0.0) + slack))
 
     def _forward(self, r: float) -> Any:
         """δ_l, e_l, E_l (l = 0 … L), D_l, and sup|σ′ − σ′(z)| of the activations."""
@@ -96,7 +114,7 @@ class BallBound:
             elif isinstance(layer.stage, Activation):
                 gap = slope_change(layer.stage, layer.z, E[l])
                 D.append(np.max(gap, axis=1))
-                source = D[l] * self.a[l]
+                source = self.scaled(l, gap)
             else:
                 D.append(zero)
                 source = zero
@@ -147,27 +165,55 @@ def ball_bound(problem: Problem, u: Controls, x: Array, y: Array) -> BallBound:
     costates, _ = network.backward_sweep(u, states, problem.loss.gradient(states[-1], y))
     layers: list[Layer] = []
     jacobian = np.zeros((samples, math.prod(network.input_shape), 0))
-    jacobians = [jacobian]
+    jacobians, turns = [jacobian], []
     for l, stage in enumerate(network.stages):
         if not isinstance(stage, AffineStage | Activation | AveragePool | GlobalAveragePool | Flatten):
             raise InputError(f"no ball bound for {stage}; expected a chain of smooth stages without standardisation")
         matrix = state_jacobian(stage, states[l], u[l])
         q = costates[l + 1].reshape(samples, -1)
         kappa = chi = np.zeros(samples)
-        k = 0.0
+        turn, k = None, 0.0
         jacobian = matrix @ jacobian
         if isinstance(stage, AffineStage):
             own = control_jacobian(stage, states[l], u[l])
             jacobian = np.concatenate([jacobian, own], axis=2)
             kappa = np.linalg.norm(own, 2, axis=(1, 2))
-            chi = np.linalg.norm(costate_map(stage, states[l], u[l], costates[l + 1]), 2, axis=(1, 2))
+            turn = costate_map(stage, states[l], u[l], costates[l + 1])
+            chi = np.linalg.norm(turn, 2, axis=(1, 2))
             k = bilinear_norm(stage, network.shapes[l])
         layers.append(Layer(stage, matrix, kappa, chi, k, states[l].reshape(samples, -1), q))
         jacobians.append(jacobian)
+        turns.append(turn)
     a = tuple(_norm(j) for j in jacobians)
     rows = tuple(np.linalg.norm(j, axis=2) for j in jacobians)
-    curvature = max(0.0, float(np.linalg.eigvalsh(hessian(problem, u, x, y))[-1]))
-    return BallBound(tuple(layers), a, rows, _propagators(layers, samples), curvature)
+    gram = tuple(j @ np.swapaxes(j, 1, 2) if j.shape[1] <= LARGEST_GRAM else j[:, :0, :0] for j in jacobians)
+    matrix = full_hessian(layers, jacobians, turns, softmax(states[-1]))
+    curvature = max(0.0, float(np.linalg.eigvalsh(matrix)[-1]))
+    return BallBound(tuple(layers), a, rows, gram, _propagators(layers, samples), matrix, curvature)
+
+
+def full_hessian(layers: list[Layer], jacobians: list[np.ndarray], turns: list[Any], pi: np.ndarray) -> np.ndarray:
+    """D²L_B(u) = mean_s [J_LᵀΦ″J_L + Σ_act J_lᵀ diag(q_{l+1}∘σ″)J_l + Σ_aff (J_lᵀT_l + (J_lᵀT_l)ᵀ)].
+
+    J_l = ∂x_l/∂u, T_l the matrix of V ↦ V*q_{l+1} on the kernel's columns, Φ″ = diag(π) − ππᵀ.
+    """
+    samples, n = pi.shape[0], jacobians[-1].shape[2]
+    final = jacobians[-1]
+    mixed = np.einsum("sk,skp->sp", pi, final)
+    total = np.einsum("skp,sk,skq->pq", final, pi, final, optimize=True) - mixed.T @ mixed
+    for layer, jacobian, turn in zip(layers, jacobians, turns, strict=False):
+        if turn is not None:
+            block = np.einsum("sip,sik->pk", jacobian, turn, optimize=True)
+            start = jacobian.shape[2]  # the stage's own control follows those before it, kernel first
+            rows, columns = slice(0, start), slice(start, start + turn.shape[2])
+            total[rows, columns] += block
+            total[columns, rows] += block.T
+        elif isinstance(layer.stage, Activation) and jacobian.shape[2]:
+            weight = layer.q * layer.stage.curvature(layer.z)
+            p = jacobian.shape[2]
+            total[:p, :p] += np.einsum("sip,si,siq->pq", jacobian, weight, jacobian, optimize=True)
+    assert total.shape == (n, n)
+    return total / samples
 
 
 def _propagators(layers: list[Layer], samples: int) -> tuple[tuple[np.ndarray, ...], ...]:
@@ -215,6 +261,12 @@ def slope_change(stage: Activation, z: np.ndarray, E: np.ndarray) -> np.ndarray:
     slope = stage.slope(z)
     spread = s1 + np.abs(slope) if isinstance(stage, SiLU) else np.maximum(slope, s1 - slope)  # else 0 ≤ σ′ ≤ s₁
     return np.minimum(np.minimum(taylor, s2 * E), spread)
+
+
+def third(stage: Activation, z: np.ndarray, E: np.ndarray) -> np.ndarray:
+    """A bound of sup_{|t−z| ≤ E} |σ‴(t)|: |σ‴(z)| + s₄E."""
+    values, errors = coefficients(stage, z, 3)
+    return 6 * (np.abs(values[3]) + errors[3][:, None]) + 24 * suprema(stage)[4] * E
 
 
 def value_change(stage: Activation, z: np.ndarray, E: np.ndarray) -> np.ndarray:

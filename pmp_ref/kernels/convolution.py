@@ -3,7 +3,8 @@
 Z[g, h, t, i, c, :] = x[h − padding, channel i of group g, c·stride + t·dilation − padding, :] holds kw shifted copies. For
 output row r the rows (s, t, i) of the product's right factor are Z[g, r·stride + s·dilation]; without row dilation they lie
 one after the other, so that Z[g, r·stride : r·stride + kh] is the factor and neighbouring rows share it. Products are cut
-into pieces of a few columns, which the BLAS library multiplies without packing.
+into pieces of a few columns, which the BLAS library multiplies without packing, and Z is made for a strip of rows at a
+time, which stays in cache.
 
 The costate map gathers along rows (per phase of the row stride again an overlapping batch of products, the kernel's rows
 in reverse) and folds along columns. Row dilation adds the kernel's rows one by one instead.
@@ -11,6 +12,7 @@ in reverse) and folds along columns. Row dilation adds the kernel's rows one by 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,10 @@ from pmp_ref.kernels.stagemap import StageMap, fast_shape, sum_rows
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import Convolution
 
-# Multiplications of one product, at most, where there is a choice. Measured (docs/performance.md): pieces of this size
-# are multiplied two to three times as fast as whole rows.
-PIECE = 280_000
-# Entries of a result, at most, for which the BLAS library multiplies long factors without packing.
-SMALL = 1200
+# Measured, see docs/performance.md.
+PIECE = 280_000  # multiplications of one product, at most, where there is a choice: then it is not packed
+SMALL = 1200  # entries of a product, at most, for which long factors are multiplied without packing
+STRIP = 600 * 2**10  # bytes of Z at a time
 
 
 class ConvolutionMap(StageMap):
@@ -38,102 +39,92 @@ class ConvolutionMap(StageMap):
         self.groups = stage.groups
         self.channels_in, self.channels_out = shape[0] // stage.groups, stage.channels // stage.groups
         self.rows, self.columns = self.out_shape[1:]
-        # rows of Z: those that some window reads, and at least the image itself with its padding
-        self.z_rows = max(shape[1] + 2 * w.padding[0], (self.rows - 1) * w.stride[0] + w.dilation[0] * (w.size[0] - 1) + 1)
+        self.taps = w.size[1] * self.channels_in  # rows (t, i) of Z in one image row
+        self.dense_rows = w.dilation[0] == 1
         self.bare = w.size[1] == w.stride[1] == self.groups == 1 and w.padding == (0, 0)
 
     def prepare(self, u: tuple[np.ndarray, ...]) -> Any:
-        (kh, kw), sr = self.windows.size, self.windows.stride[0]
+        """Kernels as (g, o, (s, t, i)), and for the costate (g, (t, i), (j, o)) by phase φ, row s = φ + stride·j, j falling."""
+        kh, kw = self.windows.size
         k = u[0].reshape(self.groups, self.channels_out, self.channels_in, kh, kw)
-        forward = np.ascontiguousarray(k.transpose(0, 1, 3, 4, 2))  # g, o, s, t, i
-        if self.windows.dilation[0] == 1:
-            # phase φ: rows s = φ + sr·j of the kernel, j descending, as (g, (t, i), (j, o))
-            adjoint = [
-                np.ascontiguousarray(k[:, :, :, phase::sr][:, :, :, ::-1].transpose(0, 4, 2, 3, 1)).reshape(
-                    self.groups, 1, 1, kw * self.channels_in, -1
-                )
-                for phase in range(min(sr, kh))
-            ]
-        else:
-            adjoint = [
-                np.ascontiguousarray(k[:, :, :, s].transpose(0, 3, 2, 1)).reshape(
-                    self.groups, 1, 1, kw * self.channels_in, self.channels_out
-                )
-                for s in range(kh)
-            ]
-        bias = u[1] if self.stage.bias else None
-        return forward, adjoint, bias
+        forward = np.ascontiguousarray(k.transpose(0, 1, 3, 4, 2)).reshape(self.groups, 1, 1, self.channels_out, -1)
+        step = self.windows.stride[0] if self.dense_rows else kh  # with dilation: each row by itself
+        adjoint = [
+            np.ascontiguousarray(k[:, :, :, phase::step][:, :, :, ::-1].transpose(0, 4, 2, 3, 1)).reshape(
+                self.groups, 1, 1, self.taps, -1
+            )
+            for phase in range(min(step, kh))
+        ]
+        return forward, adjoint, u[1] if self.stage.bias else None
+
+    def strips(self, rows: int, depth: int, batch: int, itemsize: int) -> Iterator[tuple[int, int]]:
+        """Cut ``rows`` rows so that ``depth`` lines of the output's columns in each of them fit a strip."""
+        least = self.windows.size[0]  # fewer rows would unfold most of them more than once
+        n = max(least, STRIP // (depth * self.columns * batch * itemsize * self.groups))
+        for start in range(0, rows, n):
+            yield start, min(start + n, rows)
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:
         kernel, _, bias = u
-        kh, kw = self.windows.size
-        z = self.unfolded(w, x)
         y = w.array((self.key, "y"), fast_shape(self.out_shape))
-        taps = kw * self.channels_in
-        if self.windows.dilation[0] == 1:
-            cut = pieces(self.columns, self.channels_out * kh * taps * w.batch)
-            k = kernel.reshape(self.groups, 1, 1, self.channels_out, kh * taps)
-            np.matmul(k, self.factor(z, 0, kh * taps, cut), out=self.by_group(y, cut))
-        else:
-            cut = pieces(self.columns, self.channels_out * taps * w.batch)
-            out = self.by_group(y, cut)
-            for s in range(kh):
-                k = np.ascontiguousarray(kernel[:, :, s]).reshape(self.groups, 1, 1, self.channels_out, taps)
-                term = np.matmul(k, self.factor(z, s * self.windows.dilation[0], taps, cut))
+        depth = kernel.shape[-1] if self.dense_rows else self.taps
+        cut = pieces(self.columns, self.channels_out * depth * w.batch)
+        line = None if bias is None else np.repeat(bias, self.columns * w.batch)  # long rows add faster than broadcasts
+        for start, stop in self.strips(self.rows, self.taps * self.windows.stride[0], w.batch, x.itemsize):
+            z = self.unfolded(w, x, start, stop)
+            strip = y[start:stop]
+            out = self.by_group(strip, cut)
+            for s in range(kernel.shape[-1] // depth):
+                right = self.factor(z, s * self.windows.dilation[0], stop - start, depth, cut)
+                k = kernel[..., s * depth : (s + 1) * depth]
                 if s == 0:
-                    out[...] = term
+                    np.matmul(k, right, out=out)
                 else:
-                    out += term
-        if bias is not None:
-            lines = y.reshape(self.rows, -1)
-            lines += np.repeat(bias, lines.shape[1] // self.stage.channels)  # long rows add faster than broadcasts
+                    out += np.matmul(k, right)
+            if line is not None:
+                lines = strip.reshape(stop - start, -1)
+                lines += line
         return y
 
-    def unfolded(self, w: Workspace, x: np.ndarray) -> np.ndarray:
-        """Z of the state entering; x itself where no unfolding is needed."""
+    def unfolded(self, w: Workspace, x: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Z for the output rows from ``start`` to ``stop``; rows of x itself where no unfolding is needed."""
         _, rows, columns = self.shape
+        kh, sr, pr, dr = geometry(self.windows, 0)
+        kw, sw, pw, dw = geometry(self.windows, 1)
+        top = start * sr - pr
+        height = (stop - start - 1) * sr + (kh - 1) * dr + 1
         if self.bare:
-            return x.reshape(1, rows, 1, self.channels_in, columns, w.batch)
-        (kw, sw, pw, dw), pr = self.column_geometry(), self.windows.padding[0]
-        z = w.scratch("unfolded", (self.groups, self.z_rows, kw, self.channels_in, self.columns))
-        z[:, :pr] = 0
-        z[:, pr + rows :] = 0
-        source = x.reshape(rows, self.groups, self.channels_in, columns, w.batch).transpose(1, 0, 2, 3, 4)
+            return x[top : top + height].reshape(1, height, 1, self.channels_in, columns, w.batch)
+        z = w.scratch("unfolded", (self.groups, height, kw, self.channels_in, self.columns))
+        low, high = max(0, -top), max(0, min(height, rows - top))
+        z[:, :low] = 0
+        z[:, high:] = 0
+        if low >= high:
+            return z
+        source = x[top + low : top + high].reshape(high - low, self.groups, self.channels_in, columns, w.batch)
+        source = source.transpose(1, 0, 2, 3, 4)
         for t in range(kw):
-            first, last = meeting(self.columns, columns, sw, t * dw - pw)
-            tap = z[:, pr : pr + rows, t]
+            tap = z[:, low:high, t]
+            first, last, cut = meeting(self.columns, columns, sw, t * dw - pw)
             tap[:, :, :, :first] = 0
-            tap[:, :, :, max(last, first) :] = 0
-            if first < last:
-                start = first * sw + t * dw - pw
-                stop = start + (last - first - 1) * sw + 1
-                tap[:, :, :, first:last] = source[:, :, :, start:stop:sw]
+            tap[:, :, :, first:last] = source[:, :, :, cut]
+            tap[:, :, :, last:] = 0
         return z
 
-    def column_geometry(self) -> tuple[int, int, int, int]:
-        """Size, stride, padding, dilation along columns."""
-        w = self.windows
-        return w.size[1], w.stride[1], w.padding[1], w.dilation[1]
-
-    def factor(self, z: np.ndarray, first: int, depth: int, cut: int) -> np.ndarray:
-        """Rows (…, t, i) of Z from image row r·stride + first on, ``depth`` of them: (groups, r, pieces, depth, columns)."""
+    def factor(self, z: np.ndarray, first: int, rows: int, depth: int, cut: int) -> np.ndarray:
+        """Lines (…, t, i) of Z from its row r·stride + first on, ``depth`` of them: (groups, r, pieces, depth, columns)."""
         unit = z.itemsize
         line = self.columns * z.shape[-1] * unit
-        row = z.shape[2] * z.shape[3] * line
+        row = self.taps * line
         n = self.columns // cut * z.shape[-1]
-        return np.ndarray(
-            (self.groups, self.rows, cut, depth, n),
-            z.dtype,
-            z,
-            first * row,
-            (z.shape[1] * row, self.windows.stride[0] * row, n * unit, line, unit),
-        )
+        strides = (z.shape[1] * row, self.windows.stride[0] * row, n * unit, line, unit)
+        return np.ndarray((self.groups, rows, cut, depth, n), z.dtype, z, first * row, strides)
 
     def by_group(self, y: np.ndarray, cut: int) -> np.ndarray:
-        """(Ho, channels, Wo, b) seen as (groups, Ho, pieces, channels/groups, columns)."""
-        return y.reshape(self.rows, self.groups, self.channels_out, cut, -1).transpose(1, 0, 3, 2, 4)
+        """(r, channels, Wo, b) seen as (groups, r, pieces, channels/groups, columns)."""
+        return y.reshape(y.shape[0], self.groups, self.channels_out, cut, -1).transpose(1, 0, 3, 2, 4)
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -144,126 +135,119 @@ class ConvolutionMap(StageMap):
     def switching(self, w: Workspace, x: np.ndarray, p: np.ndarray) -> Any:
         """g[g, o, s, t, i] = Σ_{r, c, b} p[r, o, c, b] Z[r·stride + s·dilation, t, i, c, b]."""
         kh, kw = self.windows.size
-        taps = kw * self.channels_in
-        z = self.unfolded(w, x)
-        whole = self.windows.dilation[0] == 1 and self.channels_out * kh * taps <= SMALL
-        depth = kh * taps if whole else taps
-        cut = pieces(self.columns, self.channels_out * depth * w.batch, 4 * PIECE)
-        left = self.by_group(p, cut)
-        parts = []
-        for s in range(1 if whole else kh):
-            right = self.factor(z, s * self.windows.dilation[0], depth, cut)
-            parts.append(np.matmul(left, right.swapaxes(-1, -2)).sum(axis=(1, 2)))
-        g = np.stack(parts, axis=2).reshape(self.groups, self.channels_out, kh, kw, self.channels_in)
-        g = np.ascontiguousarray(g.transpose(0, 1, 4, 2, 3)).reshape(self.stage.channels, self.channels_in, kh, kw)
-        if not self.stage.bias:
-            return (g,)
-        return g, sum_rows(p.reshape(self.rows, self.stage.channels, -1)).sum(axis=0)
+        whole = self.dense_rows and self.channels_out * kh * self.taps <= SMALL
+        depth = kh * self.taps if whole else self.taps
+        cut = pieces(self.columns, self.channels_out * depth * w.batch, 4)
+        total: Any = 0
+        for start, stop in self.strips(self.rows, self.taps * self.windows.stride[0], w.batch, x.itemsize):
+            z = self.unfolded(w, x, start, stop)
+            left = self.by_group(p[start:stop], cut)
+            parts = []
+            for s in range(1 if whole else kh):
+                right = self.factor(z, s * self.windows.dilation[0], stop - start, depth, cut)
+                parts.append(np.matmul(left, right.swapaxes(-1, -2)).sum(axis=(1, 2)))
+            total = total + np.stack(parts, axis=2)
+        g = total.reshape(self.groups, self.channels_out, kh, kw, self.channels_in).transpose(0, 1, 4, 2, 3)
+        g = np.ascontiguousarray(g).reshape(self.stage.channels, self.channels_in, kh, kw)
+        return (g, sum_rows(p.reshape(self.rows, self.stage.channels, -1)).sum(axis=0)) if self.stage.bias else (g,)
 
     def costate(self, w: Workspace, u: Any, p: np.ndarray) -> np.ndarray:
-        """Σ_{o, s, t} k[o, i, s, t] p[r, o, c, :] over the windows that meet pixel (h, w)."""
-        out = w.array((self.key, "p"), fast_shape(self.shape))
-        folded = out.reshape(self.shape[1], self.groups, self.channels_in, self.shape[2], w.batch)
-        folded = folded.transpose(1, 0, 2, 3, 4)
-        if self.windows.dilation[0] == 1:
-            self.gather(w, u[1], p, folded)
-        else:
-            self.scatter(w, u[1], p, folded)
-        return out
+        """Σ_{o, s, t} k[o, i, s, t] p[r, o, c, :] over the windows that meet each pixel."""
+        result = w.array((self.key, "p"), fast_shape(self.shape))
+        out = result.reshape(self.shape[1], self.groups, self.channels_in, self.shape[2], w.batch).transpose(1, 0, 2, 3, 4)
+        (self.gather if self.dense_rows else self.scatter)(w, u[1], p, out)
+        return result
 
     def gather(self, w: Workspace, kernels: list[np.ndarray], p: np.ndarray, out: np.ndarray) -> None:
         """Row h = φ + stride·q − padding collects rows q − j of p under the kernel's rows φ + stride·j."""
-        kh, sr, pr = self.windows.size[0], self.windows.stride[0], self.windows.padding[0]
-        before = (kh - 1) // sr
-        rows = self.shape[1]
-        last = (rows - 1 + pr) // sr  # largest q
-        if before == 0 and self.groups == 1 and last < self.rows:
-            padded = p.reshape(1, self.rows, self.channels_out, self.columns, w.batch)
-        else:
-            height = before + max(self.rows, last + 1)
-            padded = w.scratch("padded", (self.groups, height, self.channels_out, self.columns))
-            padded[:, :before] = 0
-            padded[:, before + self.rows :] = 0
-            padded[:, before : before + self.rows] = p.reshape(
-                self.rows, self.groups, self.channels_out, self.columns, w.batch
-            ).transpose(1, 0, 2, 3, 4)
-        unit = p.itemsize
-        line = self.columns * w.batch * unit
-        row = self.channels_out * line
+        kh, sr, pr, _ = geometry(self.windows, 0)
         for phase in range(sr):
-            start = (phase - pr) % sr  # first image row of this phase
-            if start >= rows:
-                continue
-            target = out[:, start::sr]
+            target = out[:, (phase - pr) % sr :: sr]
             if phase >= kh:
                 target[...] = 0
                 continue
+            first = ((phase - pr) % sr + pr) // sr  # q of the target's first row
             k = kernels[phase]
-            depth, first = k.shape[-1], (start + pr) // sr
-            cut = pieces(self.columns, k.shape[-2] * depth * w.batch)
-            n = self.columns // cut * w.batch
-            q = target.shape[1]
-            right = np.ndarray(
-                (self.groups, q, cut, depth, n),
-                p.dtype,
-                padded,
-                (first + before - (depth // self.channels_out - 1)) * row,
-                (padded.shape[1] * row, row, n * unit, line, unit),
-            )
-            self.fold(w, k, right, target, cut, add=False)
+            window = k.shape[-1] // self.channels_out
+            cut = pieces(self.columns, self.taps * k.shape[-1] * w.batch)
+            for start, stop in self.strips(target.shape[1], self.taps, w.batch, p.itemsize):
+                rows = self.padded(w, p, first + start - window + 1, first + stop)
+                unit = p.itemsize
+                line = self.columns * w.batch * unit
+                row = self.channels_out * line
+                n = self.columns // cut * w.batch
+                shape = (self.groups, stop - start, cut, k.shape[-1], n)
+                right = np.ndarray(shape, p.dtype, rows, 0, (rows.shape[1] * row, row, n * unit, line, unit))
+                self.fold(w, k, right, target[:, start:stop], cut)
+
+    def padded(self, w: Workspace, p: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Rows of p as (groups, rows, channels/groups, Wo, b), zero outside the image; p itself where that will do."""
+        low, high = max(0, -start), max(0, min(stop, self.rows) - start)
+        if self.groups == 1 and low == 0 and high == stop - start:
+            return p[start:stop].reshape(1, -1, self.channels_out, self.columns, w.batch)
+        rows = w.scratch("padded", (self.groups, stop - start, self.channels_out, self.columns))
+        rows[:, :low] = 0
+        rows[:, high:] = 0
+        if low < high:
+            part = p[start + low : start + high]
+            part = part.reshape(high - low, self.groups, self.channels_out, self.columns, w.batch)
+            rows[:, low:high] = part.transpose(1, 0, 2, 3, 4)
+        return rows
 
     def scatter(self, w: Workspace, kernels: list[np.ndarray], p: np.ndarray, out: np.ndarray) -> None:
         """Row r of p goes to rows r·stride + s·dilation − padding, the kernel's rows s one after the other."""
-        w_, rows = self.windows, self.shape[1]
-        cut = pieces(self.columns, kernels[0].shape[-2] * kernels[0].shape[-1] * w.batch)
+        _, sr, pr, dr = geometry(self.windows, 0)
+        cut = pieces(self.columns, self.taps * self.channels_out * w.batch)
         right = self.by_group(p, cut)
         out[...] = 0
         for s, k in enumerate(kernels):
-            offset = s * w_.dilation[0] - w_.padding[0]
-            first, last = meeting(self.rows, rows, w_.stride[0], offset)
+            first, last, rows = meeting(self.rows, self.shape[1], sr, s * dr - pr)
             if first < last:
-                start = first * w_.stride[0] + offset
-                stop = start + (last - first - 1) * w_.stride[0] + 1
-                self.fold(w, k, right[:, first:last], out[:, start : stop : w_.stride[0]], cut, add=True)
+                self.fold(w, k, right[:, first:last], out[:, rows], cut, add=True)
 
-    def fold(self, w: Workspace, k: np.ndarray, right: np.ndarray, out: np.ndarray, cut: int, add: bool) -> None:
+    def fold(
+        self, w: Workspace, k: np.ndarray, right: np.ndarray, out: np.ndarray, cut: int, add: bool = False
+    ) -> None:
         """The product k·right, then its columns (t, c) put or added to columns c·stride + t·dilation − padding."""
-        kw, sw, pw, dw = self.column_geometry()
-        width = self.shape[2]
+        kw, sw, pw, dw = geometry(self.windows, 1)
         groups, q = right.shape[:2]
         product = w.scratch("product", (groups, q, kw, self.channels_in, self.columns))
-        split = product.reshape(groups, q, kw * self.channels_in, cut, -1).transpose(0, 1, 3, 2, 4)
-        np.matmul(k, right, out=split)
-        fresh = not add
-        if fresh and sw > 1:
-            out[...] = 0
-            fresh = False
-        for t in range(kw):
-            first, last = meeting(self.columns, width, sw, t * dw - pw)
+        np.matmul(k, right, out=product.reshape(groups, q, self.taps, cut, -1).transpose(0, 1, 3, 2, 4))
+        first, last, columns = meeting(self.columns, self.shape[2], sw, -pw)
+        if add or sw > 1 or first >= last:
+            if not add:
+                out[...] = 0
+            begin = 0
+        else:  # the first tap is put, the others are added
+            out[:, :, :, : columns.start] = 0
+            out[:, :, :, columns] = product[:, :, 0, :, first:last]
+            out[:, :, :, columns.stop :] = 0
+            begin = 1
+        for t in range(begin, kw):
+            first, last, columns = meeting(self.columns, self.shape[2], sw, t * dw - pw)
             if first < last:
-                start = first * sw + t * dw - pw
-                stop = start + (last - first - 1) * sw + 1
-                if fresh:  # the first tap is put, the others are added
-                    out[:, :, :, :start] = 0
-                    out[:, :, :, start:stop] = product[:, :, t, :, first:last]
-                    out[:, :, :, stop:] = 0
-                    fresh = False
-                else:
-                    out[:, :, :, start:stop:sw] += product[:, :, t, :, first:last]
+                out[:, :, :, columns] += product[:, :, t, :, first:last]
 
 
-def meeting(count: int, length: int, stride: int, offset: int) -> tuple[int, int]:
-    """First and past-the-last n < count with 0 ≤ n·stride + offset < length."""
-    first = max(0, -(offset // stride))
-    last = min(count, (length - 1 - offset) // stride + 1)
-    return first, last
+def geometry(windows: Any, axis: int) -> tuple[int, int, int, int]:
+    """Size, stride, padding, dilation along rows (0) or columns (1)."""
+    return windows.size[axis], windows.stride[axis], windows.padding[axis], windows.dilation[axis]
 
 
-def pieces(columns: int, work: int, most: int = PIECE) -> int:
-    """Number of equal pieces of the columns: the fewest whose products hold at most ``most`` multiplications.
+def meeting(count: int, length: int, stride: int, offset: int) -> tuple[int, int, slice]:
+    """First and past-the-last n < count with 0 ≤ n·stride + offset < length, and those places as a slice."""
+    first = min(count, max(0, -(offset // stride)))
+    last = max(first, min(count, (length - 1 - offset) // stride + 1))
+    start = first * stride + offset
+    return first, last, slice(start, start + (last - first - 1) * stride + 1, stride) if first < last else slice(0, 0)
 
-    ``work`` is the multiplications of one column. Where one column alone is more, the whole row is one product.
+
+def pieces(columns: int, work: int, scale: int = 1) -> int:
+    """Number of equal pieces of the columns: the fewest whose products hold at most scale·PIECE multiplications.
+
+    ``work`` is the multiplications of one column. Where one column alone is far more, the whole row is one product.
     """
+    most = scale * PIECE
     if work > 4 * most:
         return 1
     return next(n for n in range(1, columns + 1) if columns % n == 0 and (columns // n * work <= most or n == columns))

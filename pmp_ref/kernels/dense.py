@@ -25,7 +25,7 @@ class DenseMap(StageMap):
         return y
 
     def backward(self, w: Workspace, u: Any, x: np.ndarray, y: np.ndarray, p: np.ndarray, costate: bool) -> Any:
-        g = np.matmul(p, x.T, out=w.switching((self.key, "g"), u[0].shape))
+        g = np.matmul(p, x.T, out=w.result((self.key, "g"), u[0].shape))
         out = None
         if costate:
             out = np.matmul(u[0].T, p, out=w.array((self.key, "p"), self.shape))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls
+from pmp_ref.arrays import Array, Controls, namespace
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
@@ -63,9 +63,12 @@ class ChunkSweep:
             if swept is None:
                 w = sweep.store.take(x.shape[0], x.dtype)
                 swept = Swept(sweep.plan.forward(w, self.prepared, x), w)
+            else:
+                w = sweep.store.equip(swept.workspace)
             final = sweep.plan.final_state(swept.states)
             losses, largest, p = terminal(sweep, final, y, self.samples, self.backward)
-            g = sweep.plan.backward(swept.workspace, self.prepared, swept.states, p) if self.backward else None
+            g = sweep.plan.backward(w, self.prepared, swept.states, p) if self.backward else None
+        sweep.store.give_room(w)
         return Found(losses, largest, g, swept)
 
 
@@ -82,7 +85,8 @@ class Kept:
         return chunks or None
 
     def __del__(self) -> None:
-        self._store.give(*(chunk.workspace for chunk in self._chunks))
+        for chunk in self._chunks:
+            self._store.give(chunk.workspace)
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of an evaluation holds no states: they are computed once more
@@ -138,9 +142,13 @@ class FastSweep(Sweep):
 
     def chunks(self, x: Array) -> Iterator[slice]:
         """Slices of the batch, in order."""
-        chunk = self.chunk or chunk_size(x.shape[0], x.dtype.itemsize)
+        chunk = self.chunk or chunk_size(x.shape[0], namespace(x).finfo(x.dtype).bits // 8)
         for start in range(0, x.shape[0], chunk):
             yield slice(start, min(start + chunk, x.shape[0]))
+
+    def __reduce__(self) -> Any:
+        """For other processes: without the map, which belongs to this one."""
+        return type(self), (self.network, self.loss, self.chunk, self.memory, self.threads, self.costates)
 
     def _sweep(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
@@ -159,8 +167,8 @@ class FastSweep(Sweep):
                     total = accumulate(total, found.switching)
                 if keep:
                     states.append(found.swept)
-                elif found.swept is not None:
-                    self.store.give(found.swept.workspace)
+                if found.swept is not None:  # None: another process has kept it
+                    self.store.give(found.swept.workspace, states=not keep)
         return np.concatenate(losses), np.concatenate(largest), total, states
 
 

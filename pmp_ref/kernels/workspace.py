@@ -1,4 +1,4 @@
-"""Buffers of one chunk, and a store from which workers take them."""
+"""Arrays of a chunk, and a store from which workers take them. Fresh memory costs more than most maps."""
 
 from __future__ import annotations
 
@@ -9,33 +9,29 @@ from typing import Any
 
 import numpy as np
 
+Arrays = dict[Any, np.ndarray]
+
 
 @dataclass
 class Workspace:
-    """Arrays of one chunk of ``batch`` samples; the batch is their last axis.
+    """Arrays of one chunk of ``batch`` samples; the batch is their last axis. Three kinds, by how long they live:
 
-    ``array`` gives the array of a stage under its key; it lives as long as the sweep of the chunk. ``scratch`` gives room
-    that all stages share under one name, so that it stays in cache; it lives as long as one map. Both hold what was left
-    in them, except that a new array holds zeros.
+    ``array``: a stage's own, as long as the states of the chunk are kept. ``scratch``: room that all stages of a worker
+    share under one name, so that it stays in cache; as long as one map. ``result``: switching functions, without a batch
+    axis, until they are added to those of the other chunks. All hold what was left in them; a new ``array`` holds zeros.
     """
 
     batch: int
     dtype: Any
-    arrays: dict[Any, np.ndarray] = field(default_factory=dict)
-    room: dict[str, np.ndarray] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    room: Arrays = field(default_factory=dict)
+    results: Arrays = field(default_factory=dict)
 
     def array(self, key: Any, shape: tuple[int, ...]) -> np.ndarray:
         """The array of that key, of shape (*shape, batch)."""
         a = self.arrays.get(key)
         if a is None:
             a = self.arrays[key] = np.zeros((*shape, self.batch), self.dtype)
-        return a
-
-    def switching(self, key: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """The array for a switching function, without a batch axis; the caller of the chunk's sweep reads it."""
-        a = self.arrays.get(key)
-        if a is None:
-            a = self.arrays[key] = np.empty(shape, self.dtype)
         return a
 
     def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,37 +42,61 @@ class Workspace:
             a = self.room[name] = np.empty(n, self.dtype)
         return a[:n].reshape(*shape, self.batch)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(a.nbytes for arrays in (self.arrays, self.room) for a in arrays.values())
+    def result(self, key: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """The array for a switching function."""
+        a = self.results.get(key)
+        if a is None:
+            a = self.results[key] = np.empty(shape, self.dtype)
+        return a
 
 
 class Store:
-    """Workspaces not in use. Taking and giving back may be done by any thread; a copy of a store is an empty store."""
+    """Arrays not in use, last in first out, since the last are still in cache.
+
+    Taking and giving back may be done by any thread; a copy of a store is an empty store.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # entered again if collecting garbage gives workspaces back
-        self._free: list[Workspace] = []
+        self._lock = threading.RLock()  # entered again if collecting garbage gives arrays back
+        self._free: dict[Any, list[Arrays]] = {}
 
     def take(self, batch: int, dtype: Any) -> Workspace:
-        """A free workspace for that chunk size and dtype, or a new one."""
-        with self._lock:
-            for i in range(len(self._free) - 1, -1, -1):
-                if self._free[i].batch == batch and self._free[i].dtype == dtype:
-                    return self._free.pop(i)
-        return Workspace(batch, dtype)
+        """A workspace for a chunk of that size and dtype."""
+        dtype = np.dtype(dtype)
+        return Workspace(batch, dtype, self._pop("arrays", dtype, batch), self._pop("room", dtype),
+                         self._pop("results", dtype))  # fmt: skip
 
-    def give(self, *workspaces: Workspace) -> None:
-        """Put workspaces back."""
-        with self._lock:
-            self._free.extend(workspaces)
+    def equip(self, w: Workspace) -> Workspace:
+        """The workspace with room again."""
+        w.room, w.results = self._pop("room", w.dtype), self._pop("results", w.dtype)
+        return w
+
+    def give_room(self, w: Workspace) -> None:
+        """Take the room back from a workspace whose states or results are still needed."""
+        w.room = self._push(w.room, "room", w.dtype)
+
+    def give(self, w: Workspace, states: bool = True) -> None:
+        """Take back the results, and the states too unless they are to be kept."""
+        w.results = self._push(w.results, "results", w.dtype)
+        if states:
+            w.arrays = self._push(w.arrays, "arrays", w.dtype, w.batch)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the workspaces not in use."""
+        """Bytes of the arrays not in use."""
         with self._lock:
-            return sum(w.nbytes for w in self._free)
+            return sum(a.nbytes for free in self._free.values() for arrays in free for a in arrays.values())
+
+    def _pop(self, *kind: Any) -> Arrays:
+        with self._lock:
+            free = self._free.get(kind)
+            return free.pop() if free else {}
+
+    def _push(self, arrays: Arrays, *kind: Any) -> Arrays:
+        if arrays:
+            with self._lock:
+                self._free.setdefault(kind, []).append(arrays)
+        return {}
 
     def __reduce__(self) -> Any:
         return Store, ()

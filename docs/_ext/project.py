@@ -1,0 +1,167 @@
+"""What the documentation knows about the project: modules, tags of the theory, symbols, claims. Standard library only.
+
+The extension ``annotate`` makes links of it, the tests ``tests/test_docs_*.py`` hold that nothing is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "verification.json"
+
+TAG = re.compile(r"\b(T\d{1,2}[a-d]?|S5[a-e]?)\b(?!\.)")
+PATH = re.compile(r"`((?:pmp_ref|verification)/[\w/]*(?:\.py)?)`")
+
+
+def reading_order() -> list[str]:
+    """Paths of the annotated modules, in the order in which ``docs/annotated/index.md`` names them."""
+    paths = PATH.findall((DOCS / "annotated" / "index.md").read_text(encoding="utf-8"))
+    return list(dict.fromkeys(p for p in paths if p.endswith(".py")))
+
+
+def docname(path: str) -> str:
+    """The page of a module: ``pmp_ref/layers/dense.py`` → ``annotated/pmp_ref.layers.dense``."""
+    return "annotated/" + path.removesuffix(".py").replace("/", ".")
+
+
+def sections() -> dict[str, str]:
+    """Tag → title of its section in ``docs/theory.md``, in the order of the text; S5 is the algorithm."""
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    found = {m[1]: m[2].strip() for m in re.finditer(r"^## (T\d+[ab]?) — (.+)$", text, re.M)}
+    if re.search(r"^## The algorithm$", text, re.M):
+        found["S5"] = "The algorithm"
+    return found
+
+
+def section_of(tag: str, known: dict[str, str]) -> str | None:
+    """The section a tag belongs to: T7a is one of its own, T10a is part of T10; None if there is none."""
+    if tag in known:
+        return tag
+    return tag[:-1] if tag[-1].isalpha() and tag[:-1] in known else None
+
+
+def slug(title: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
+
+
+def anchor(tag: str, known: dict[str, str]) -> str:
+    """The anchor of the section of a tag."""
+    return slug(known[tag]) if tag == "S5" else slug(f"{tag} — {known[tag]}")
+
+
+@dataclass(frozen=True)
+class ClaimSource:
+    """A claim as its module declares it."""
+
+    tag: str
+    title: str
+    path: str
+    function: str
+
+
+CLAIM = re.compile(
+    r"@claim\(\s*tag=\"(?P<tag>[^\"]+)\",\s*title=\"(?P<title>[^\"]+)\".*?^def (?P<function>\w+)\(", re.M | re.S
+)
+
+
+def claims() -> list[ClaimSource]:
+    """The claims in ``verification/``, read from the sources."""
+    result = []
+    for path in sorted((ROOT / "verification").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for m in CLAIM.finditer(text):
+            if path.name != "claim.py":  # its docstring shows an example
+                result.append(ClaimSource(m["tag"], m["title"], f"verification/{path.name}", m["function"]))
+    return result
+
+
+def tags_in(path: Path) -> set[str]:
+    """The tags that a file names."""
+    return set(TAG.findall(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Results:
+    """The stored results of ``python -m verification --json docs/verification.json``."""
+
+    settings: str = ""
+    claims: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def results() -> Results | None:
+    """The stored results, or None where there are none."""
+    if not RESULTS.is_file():
+        return None
+    data = json.loads(RESULTS.read_text(encoding="utf-8"))
+    settings = f"{data['profile']} profile, {data['backend']}, {data['dtype']}, seed {data['seed']}"
+    return Results(settings, {c["tag"]: c for c in data["claims"]})
+
+
+# Symbols of docs/notation.md as docstrings write them. The first use on an annotated page links to the table. Left out:
+# single Latin letters, which are words too, and σ, which is an activation as well.
+UNICODE = {
+    r"\Lambda_l": r"Λ(?:_l)?",
+    "x_l": r"x_(?:l\b|\{l\+1\})",
+    "u_l": r"u_l\b",
+    "p_l": r"p_(?:[lL]\b|\{l\+1\})",
+    "g_l": r"g_l\b",
+    "U_{ad}": r"U_ad\b",
+    "L_B": r"L_B\b",
+    "J_B": r"J_B\b",
+    r"\Phi_s": r"Φ_s\b",
+    r"K_\varepsilon": r"K_ε",
+    r"\varepsilon": r"(?<![\w_])ε(?![*₀_^\w])",
+    r"\varepsilon^{\ast}(u)": r"(?<![\w_])ε\*",
+    r"\varepsilon_0": r"(?<![\w_])ε(?:₀|_0)",
+    r"\rho": r"ρ(?![₀_])",
+    r"\omega_i": r"(?<!\w)ω(?:_[il]\b|(?![\w_]))",
+    r"\tau": r"(?<!\w)τ",
+    r"\Sigma\Delta H": r"ΣΔH(?!_)",
+    r"\Delta H_l": r"(?<!Σ)ΔH(?:_l\b|(?!\w))",
+    r"\hat C": r"Ĉ",
+    r"\tilde C": r"C̃",
+    r"\eta": r"(?<!\w)η(?![₁_])",
+    r"\eta_1": r"η(?:₁|_1)",
+    r"\kappa": r"(?<!\w)κ(?![\w_])",
+    r"\nu": r"(?<!\w)ν(?![\w_])",
+    r"\zeta": r"ζ",
+    r"\theta": r"(?<!\w)θ(?![\w_])",
+    "u^k": r"u\^k",
+    "c_i": r"c_i\b",
+}
+
+
+def symbols() -> dict[str, str]:
+    """Symbol (LaTeX, without its definition) → anchor of its row in ``docs/notation.md``."""
+    result: dict[str, str] = {}
+    for row in symbol_rows():
+        target = "symbol-" + re.sub(r"\W+", "-", row[0]).strip("-")
+        for key in row:
+            result.setdefault(key, target)
+    return result
+
+
+def symbol_rows() -> list[list[str]]:
+    """The symbols of each row of the tables in ``docs/notation.md``."""
+    rows = []
+    for line in (DOCS / "notation.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| $"):
+            cell = re.split(r"(?<!\\)\|", line)[1]
+            rows.append([symbol_of(f) for f in re.findall(r"\$([^$]+)\$", cell)])
+    return rows
+
+
+def symbol_of(formula: str) -> str:
+    """The symbol that a formula of the table defines or a formula of the text consists of."""
+    formula = formula.strip()
+    m = re.fullmatch(r"0 < (\S+) (?:<|\\le) 1", formula)
+    head = m[1] if m else re.split(r"\s*(?:=|\\in\b|\\ge\b|\\le\b|<|>|:=)\s*", formula)[0].strip()
+    bare = re.fullmatch(r"([A-Z](?:_(?:\w|\{\w+\}|\\\w+))|L_B)\(.*\)", head)
+    return bare[1] if bare else head

@@ -1,0 +1,236 @@
+"""Split a Python source into rows of prose (docstrings, whole-line comments) and code, for the annotated pages.
+
+Nothing is lost and nothing is added: every line of the source that is not blank is in exactly one row, as prose or as
+code (``tests/test_docs_annotated.py`` holds this). Only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+
+PRAGMA = re.compile(r"#\s*(fmt:|noqa|type:|ruff:|pragma)")
+
+
+@dataclass
+class Row:
+    """One row of an annotated page: ``prose`` left, ``code`` right, with the line numbers each was taken from.
+
+    ``name`` is the dotted name of the class or function that begins here, "" in between; ``kind`` its kind.
+    """
+
+    name: str = ""
+    kind: str = ""
+    prose: str = ""
+    comment: str = ""
+    prose_lines: list[int] = field(default_factory=list)
+    code_lines: list[int] = field(default_factory=list)
+
+    def code(self, lines: list[str]) -> str:
+        """The code of the row as in the source, without blank lines at its ends."""
+        return "\n".join(lines[n - 1] for n in self.code_lines).strip("\n")
+
+
+def split(source: str) -> list[Row]:
+    """The rows of a module in reading order."""
+    lines = source.splitlines()
+    tree = ast.parse(source)
+    inside = _string_lines(tree)
+    docstrings: dict[int, tuple[str, range]] = {}  # first line of the definition → text, lines
+    starts: dict[int, tuple[str, str]] = {}  # first line of the definition → dotted name, kind
+    _walk(tree, "", docstrings, starts)
+    hidden = {n: start for start, (_, covered) in docstrings.items() for n in covered}
+
+    rows = [Row(kind="module")]
+    open_comment = False
+    for n, line in enumerate(lines, start=1):
+        if n in starts:
+            name, kind = starts[n]
+            carried = rows[-1] if open_comment and not rows[-1].code_lines else None
+            if carried is None:
+                rows.append(Row())
+            rows[-1].name, rows[-1].kind = name, kind
+            open_comment = False
+        if n in hidden:
+            row = _row_of(rows, starts, hidden[n])
+            if not row.prose_lines or row.prose_lines[-1] != n - 1 or not row.prose:
+                row.prose = docstrings[hidden[n]][0]
+            row.prose_lines.append(n)
+        elif line.lstrip().startswith("#") and not PRAGMA.match(line.lstrip()) and n not in inside:
+            if not open_comment:
+                rows.append(Row())
+                open_comment = True
+            rows[-1].comment += line.strip().lstrip("#").strip() + "\n"
+            rows[-1].prose_lines.append(n)
+        else:
+            if line.strip():
+                open_comment = False
+            rows[-1].code_lines.append(n)
+    return [row for row in rows if row.prose_lines or row.code(lines).strip()]
+
+
+def _row_of(rows: list[Row], starts: dict[int, tuple[str, str]], start: int) -> Row:
+    """The row of the definition that starts at that line (0: the module)."""
+    if start == 0:
+        return rows[0]
+    name = starts[start][0]
+    return next(row for row in reversed(rows) if row.name == name)
+
+
+def _walk(
+    node: ast.AST, prefix: str, docstrings: dict[int, tuple[str, range]], starts: dict[int, tuple[str, str]]
+) -> None:
+    """Collect definitions of a module or class body, and every docstring, with their lines."""
+    body = getattr(node, "body", [])
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        text = body[0].value.value
+        if isinstance(text, str):
+            start = 0 if isinstance(node, ast.Module) else _first_line(node)
+            one_liner = not isinstance(node, ast.Module) and body[0].lineno == node.lineno  # type: ignore[attr-defined]
+            if not one_liner:
+                docstrings[start] = (_clean(text), range(body[0].lineno, body[0].end_lineno + 1))  # type: ignore[operator]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return  # functions inside functions stay with the code around them
+    for child in body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{prefix}{child.name}"
+            kind = "class" if isinstance(child, ast.ClassDef) else "method" if prefix else "function"
+            starts[_first_line(child)] = (name, kind)
+            _walk(child, f"{name}.", docstrings, starts)
+
+
+def _first_line(node: ast.AST) -> int:
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)])  # type: ignore[attr-defined]
+
+
+def _string_lines(tree: ast.AST) -> set[int]:
+    """Lines after the first of strings over several lines: a "#" there begins no comment."""
+    return {
+        n
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno is not None
+        for n in range(node.lineno + 1, node.end_lineno + 1)
+    }
+
+
+def _clean(text: str) -> str:
+    lines = text.expandtabs().splitlines()
+    margin = min((len(s) - len(s.lstrip()) for s in lines[1:] if s.strip()), default=0)
+    return "\n".join([lines[0].strip(), *(s[margin:].rstrip() for s in lines[1:])]).strip("\n") if lines else ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of prose: ``kind`` "paragraph", "formula" (indented), "heading", "list" or "table"."""
+
+    kind: str
+    text: str = ""
+    items: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+def blocks(text: str) -> list[Block]:
+    """The blocks of a docstring. No markup language is assumed: ``|w|`` and ``A*p`` are formulas here."""
+    result: list[Block] = []
+    lines = text.splitlines()
+    i = 0
+    while i < len(lines):
+        line = lines[i]
+        if not line.strip():
+            i += 1
+        elif re.fullmatch(r"=+( +=+)+\s*", line):
+            i, block = _table(lines, i)
+            result.append(block)
+        elif i + 1 < len(lines) and re.fullmatch(r"([-=~])\1{3,}", lines[i + 1].strip()):
+            result.append(Block("heading", line.strip()))
+            i += 2
+        elif line.startswith("    "):
+            j = i
+            while j < len(lines) and (lines[j].startswith("    ") or not lines[j].strip()):
+                j += 1
+            part = lines[i:j]
+            margin = min(len(s) - len(s.lstrip()) for s in part if s.strip())
+            result.append(Block("formula", "\n".join(s[margin:] for s in part).rstrip()))
+            i = j
+        elif re.match(r"[*-] ", line):
+            items: list[str] = []
+            while i < len(lines) and lines[i].strip() and (re.match(r"[*-] ", lines[i]) or lines[i].startswith("  ")):
+                if re.match(r"[*-] ", lines[i]):
+                    items.append(lines[i][2:].strip())
+                else:
+                    items[-1] += " " + lines[i].strip()
+                i += 1
+            result.append(Block("list", items=tuple(items)))
+        else:
+            j = i
+            while j < len(lines) and lines[j].strip() and not lines[j].startswith("    "):
+                j += 1
+            result.append(Block("paragraph", " ".join(s.strip() for s in lines[i:j])))
+            i = j
+    return result
+
+
+def _table(lines: list[str], i: int) -> tuple[int, Block]:
+    edges = [m.start() for m in re.finditer(r"=+", lines[i])]
+    j = i + 1
+    rows = []
+    while j < len(lines) and not re.fullmatch(r"=+( +=+)+\s*", lines[j]):
+        # A cell may stick out by a little: cut at the last run of two blanks before or at the edge.
+        line = lines[j]
+        cells, rest = [], line
+        for _ in edges[1:]:
+            head, _, rest = rest.partition("  ")
+            cells.append(head.strip())
+            rest = rest.lstrip()
+        rows.append((*cells, rest.strip()))
+        j += 1
+    return j + 1, Block("table", rows=tuple(rows))
+
+
+LITERAL = re.compile(r"``(?P<literal>.+?)``|:(?P<role>\w+):`(?P<target>[^`]+)`|\*(?P<strong>[A-Za-z][\w ,-]*)\*")
+INDEX = r"(?:\{(?P<group>[^{}]*)\}|(?P<plain>[^\W_]+(?:,[^\W_]{1,2}(?![^\W_]))?|[∞+−*]))"
+SUBSCRIPT = re.compile(
+    r"(?P<base>(?<![\w.])(?:argmax|max|min|sup|inf|[^\W\d_][\u0300-\u036f]?)|(?<![\w.])[ΔΣΛ][A-Za-z]|[)\]⟩‖∂∇Σ])(?P<sign>[_^])"
+    + INDEX
+)
+FURTHER = re.compile(r"(?P<sign>[_^])" + INDEX)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a line: ``kind`` "text", "literal", "role", "emphasis", "sub" or "sup"."""
+
+    kind: str
+    text: str
+    role: str = ""
+
+
+def pieces(text: str) -> list[Piece]:
+    """The pieces of a line of prose; ``p_{l+1}`` and ``K_ε`` become subscripts."""
+    result: list[Piece] = []
+    end = 0
+    for m in LITERAL.finditer(text):
+        _plain(text[end : m.start()], result)
+        if m["literal"] is not None:
+            result.append(Piece("literal", m["literal"]))
+        elif m["role"] is not None:
+            result.append(Piece("role", m["target"], m["role"]))
+        else:
+            result.append(Piece("emphasis", m["strong"]))
+        end = m.end()
+    _plain(text[end:], result)
+    return result
+
+
+def _plain(text: str, result: list[Piece]) -> None:
+    end = 0
+    while (m := SUBSCRIPT.search(text, end)) is not None:
+        result.append(Piece("text", text[end : m.end("base")]))
+        while m is not None:
+            result.append(Piece("sub" if m["sign"] == "_" else "sup", m["group"] if m["plain"] is None else m["plain"]))
+            end = m.end()
+            m = FURTHER.match(text, end)
+    if text[end:]:
+        result.append(Piece("text", text[end:]))

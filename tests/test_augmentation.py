@@ -1,0 +1,144 @@
+"""Rules for ε (T8, T15) and acceptance tests (T6, T16): formulas, bounds, the identity of T8, bad input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmp_ref.acceptance import ACCEPTANCES, Absolute, NoTest, Relative
+from pmp_ref.augmentation import RULES, Classic, Curvature, Fixed
+from pmp_ref.errors import InputError
+
+positive = st.floats(1e-6, 1e6)
+
+
+@given(positive, st.floats(-10, 10), st.floats(0, 1))
+def test_classic_grows_by_sigma_and_shrinks_by_zeta(eps: float, c_hat: float, progress: float) -> None:
+    rule = Classic(sigma=1.5, zeta=0.75, eps_min=0.25)
+    assert rule.rejected(eps, c_hat, 0.1) == 1.5 * eps == rule.rejected(eps, None, 0.1)
+    assert rule.accepted(eps, c_hat, None, 0.1, progress) == (max(0.75 * eps, 0.25), None)
+
+
+@given(positive, st.one_of(st.none(), st.floats(-10, 1e4)), st.floats(0, 1))
+def test_curvature_jumps_above_the_measured_curvature(eps: float, c_hat: float | None, eta: float) -> None:
+    """T8: a rejected trial has Ĉ + η > ε; the jump always increases, at least by σ_min."""
+    rule = Curvature(theta=1.25, sigma_min=1.125, sigma=3.0)
+    new = rule.rejected(eps, c_hat, eta)
+    if c_hat is None:
+        assert new == 3.0 * eps
+    else:
+        assert new == max(1.125 * eps, 1.25 * (c_hat + eta)) and new > eps
+
+
+@given(positive, st.floats(-10, 1e4), st.one_of(st.none(), st.floats(0, 1e4)), st.floats(0, 1))
+def test_curvature_follows_a_smoothed_estimate(
+    eps: float, c_hat: float, smoothed: float | None, progress: float
+) -> None:
+    rule = Curvature(theta=1.25, zeta=0.5, memory=0.75, growth=4.0, eps_min=1e-3)
+    new, estimate = rule.accepted(eps, c_hat, smoothed, 0.01, progress)
+    c = max(c_hat, 0.0)
+    assert estimate == pytest.approx(c if smoothed is None else 0.75 * smoothed + 0.25 * c)
+    assert estimate is not None and estimate >= 0
+    theta = 1.25 * 4.0 ** (0.0 if progress <= 0.5 else 2 * progress - 1)
+    assert new == pytest.approx(max(0.5 * eps, theta * (estimate + 0.01), 1e-3))
+    assert new <= max(eps, theta * (estimate + 0.01), 1e-3) * (1 + 1e-15)  # T8's condition after acceptance
+
+
+def test_curvature_keeps_what_it_knows_where_the_measurement_is_lost() -> None:
+    assert Curvature().accepted(2.0, None, 0.5, 0.1, 1.0) == (2.0, 0.5)
+
+
+def test_growth_starts_at_half_of_the_run() -> None:
+    rule = Curvature(theta=2.0, growth=9.0, zeta=1e-6)
+    eps = [rule.accepted(1.0, 1.0, None, 0.0, t)[0] for t in (0.0, 0.5, 0.75, 1.0)]
+    np.testing.assert_allclose(eps, [2.0, 2.0, 6.0, 18.0])
+
+
+def test_fixed_is_constant_and_gives_up() -> None:
+    rule = Fixed(3.0)
+    assert rule.rejected(3.0, 1.0, 0.1) is None and rule.accepted(3.0, 1.0, None, 0.1, 0.5) == (3.0, None)
+
+
+@given(st.lists(st.booleans(), max_size=60), st.floats(1.01, 3), st.floats(0.3, 1))
+def test_accepted_and_rejected_trials_balance(trials: list[bool], sigma: float, zeta: float) -> None:
+    """T8: r ln σ − a ln(1/ζ) = ln(ε_end/ε₀) while nothing clips."""
+    rule = Classic(eps0=1.0, sigma=sigma, zeta=zeta, eps_min=1e-300)
+    eps = rule.eps0
+    for accepted in trials:
+        eps = rule.accepted(eps, 0.0, None, 0.1, 0.0)[0] if accepted else rule.rejected(eps, 0.0, 0.1)
+    a, r = trials.count(True), trials.count(False)
+    balance = r * math.log(sigma) - a * math.log(1 / zeta)
+    assert abs(balance - math.log(eps)) <= 1e-14 * (len(trials) + abs(balance)) * 4
+
+
+@given(st.floats(1e-4, 1e3), st.floats(0.1, 100), st.floats(1e-3, 1), st.sampled_from([Classic(), Curvature()]),
+       st.lists(st.floats(0, 1), min_size=40, max_size=40))  # fmt: skip
+def test_line_searches_end_within_t8(eps: float, c: float, eta: float, rule: Any, noise: list[float]) -> None:
+    """Every ε ≥ C + η passes. Rejections in a row ≤ ⌈log_s((C + η)/ε)⌉ and ε ≤ max(ε, s(C + η))."""
+    s = rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
+    start, rejections = eps, 0
+    while eps < c + eta:  # the worst case: every smaller ε is rejected
+        # a rejected trial has Ĉ + η > ε, and Ĉ ≤ C
+        c_hat = eps - eta + noise[rejections % 40] * (c + eta - eps)
+        eps, rejections = rule.rejected(eps, c_hat, eta), rejections + 1
+    steps = math.log((c + eta) / start) / math.log(s if isinstance(rule, Classic) else rule.sigma_min)
+    assert rejections <= max(0, math.ceil(steps + 1e-9))
+    assert eps <= max(start, s * (c + eta)) * (1 + 1e-12)
+
+
+def test_absolute_test() -> None:
+    test = Absolute(eta=0.5)
+    assert test.accepts(-1.0, 2.0, 9.0) and not test.accepts(-0.999, 2.0, 9.0)  # equality passes
+    assert not test.accepts(math.nan, 2.0, 9.0) and not test.accepts(-1.0, math.nan, 9.0)
+    assert not test.accepts(math.inf, 2.0, 9.0)
+
+
+def test_relative_test() -> None:
+    test = Relative(eta1=0.25)
+    assert test.accepts(-1.0, 2.0, 4.0) and not test.accepts(-0.999, 2.0, 4.0)
+    assert not test.accepts(-1.0, 2.0, 0.0) and not test.accepts(-1.0, 2.0, -1.0)  # needs ΣΔH > 0
+    assert not test.accepts(math.nan, 2.0, 4.0) and not test.accepts(-1.0, 2.0, math.nan)
+    assert test.eta == 0.0
+
+
+def test_no_test() -> None:
+    assert NoTest().accepts(100.0, 1.0, 1.0) and not NoTest().accepts(math.nan, 1.0, 1.0)
+    assert not NoTest().accepts(math.inf, 1.0, 1.0)
+
+
+def test_names() -> None:
+    assert RULES == {"classic": Classic, "curvature": Curvature, "fixed": Fixed}
+    assert ACCEPTANCES == {"absolute": Absolute, "relative": Relative, "none": NoTest}
+
+
+@pytest.mark.parametrize("rule", [Classic, Curvature, Fixed])
+def test_numpy_numbers_become_python_floats(rule: Any) -> None:
+    assert type(rule(eps0=np.float64(2.0)).eps0) is float and type(rule(eps0=2).eps0) is float
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        *((rule, "eps0", bad) for rule in (Classic, Curvature, Fixed) for bad in (0.0, -1.0, math.nan, math.inf, "1", True)),
+        *((rule, "sigma", bad) for rule in (Classic, Curvature) for bad in (1.0, 0.5, math.nan, math.inf)),
+        *((rule, "zeta", bad) for rule in (Classic, Curvature) for bad in (0.0, -0.1, 1.1, math.nan)),
+        *((rule, "eps_min", bad) for rule in (Classic, Curvature) for bad in (0.0, -1.0)),
+        (Curvature, "theta", 0.0), (Curvature, "sigma_min", 1.0), (Curvature, "memory", 1.0), (Curvature, "memory", -0.1),
+        (Curvature, "growth", 0.9), *((Absolute, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
+        *((Relative, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
+    ],
+)  # fmt: skip
+def test_bad_constants(make: Any, name: str, value: Any) -> None:
+    with pytest.raises(InputError) as error:
+        make(**{name: value})
+    assert f"{name} is {value!r}" in str(error.value) and "expected" in str(error.value)
+
+
+@pytest.mark.parametrize("rule", [Classic, Curvature])
+def test_the_ends_of_the_ranges_are_allowed(rule: Any) -> None:
+    assert rule(zeta=1.0).zeta == 1.0

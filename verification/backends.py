@@ -1,0 +1,258 @@
+"""Claims A1 and A2: a run does not depend on the array library, nor on the order of its sums beyond rounding.
+
+They are claims on the implementation, not of the theory, so their tags are not T-tags.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.admissible import FiniteSet
+from pmp_ref.arrays import namespace, to_numpy
+from pmp_ref.augmentation import Classic, Curvature
+from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.controls import map_controls, to_vector
+from pmp_ref.errors import InputError
+from pmp_ref.loss import CrossEntropy
+from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.regulariser import L0, L1, GroupL0, LHalf
+from pmp_ref.result import Record, Solution
+from pmp_ref.sweep import Sweep
+from verification import problems
+from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.controls import Edit, fault
+from verification.libraries import load
+
+BITWISE = ("numpy", "numpy:readonly", "array_api_strict", "array_api_strict:device1")
+OTHERS = ("torch", "jax.numpy", "cupy")
+
+# A run of a dozen trials from the start multiplies one rounding by 10³–10⁴, mostly through ε = θ(Ĉ + η), whose Ĉ is a
+# difference of objectives divided by τ. A wrong formula shows at 10⁻³ and above.
+TOLERANCE = 1e-9
+
+METHODS: tuple[tuple[Method, int | None], ...] = (
+    (Method(Classic(eps0=0.01, sigma=2.0)), None),
+    (Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled()), 3),
+    (Method(Curvature(eps0=0.02), Absolute(1e-4), averaging=Averaging()), 2),
+    (Method(Classic(eps0=0.02, sigma=3.0), metric=PerLayer()), None),
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run did: per trial the verdict and the numbers of its record; status, final controls and their dtype."""
+
+    verdicts: tuple[str, ...]
+    numbers: np.ndarray
+    status: str
+    controls: np.ndarray
+    dtypes: tuple[str, ...]
+
+
+def trace(solution: Solution) -> Trace:
+    """The trace of a run."""
+    numbers = np.array([[getattr(r, name) for name in NUMBERS] for r in solution.records], dtype=float)
+    dtypes = tuple(to_numpy(a).dtype.name for stage in solution.controls for a in stage)
+    verdicts = tuple(r.verdict for r in solution.records)
+    return Trace(verdicts, numbers, str(solution.status), to_vector(solution.controls), dtypes)
+
+
+NUMBERS = tuple(name for name, kind in Record.__annotations__.items() if kind != "str")
+
+
+def departures(a: Trace, b: Trace) -> list[str]:
+    """The quantities in which two traces differ, bit for bit, in the order of the algorithm."""
+    found = [f"trial {k}: {v} for {w}" for k, (v, w) in enumerate(zip(b.verdicts, a.verdicts, strict=False)) if v != w]
+    if len(a.verdicts) != len(b.verdicts):
+        found.append(f"{len(b.verdicts)} trials for {len(a.verdicts)}")
+    else:
+        same = (a.numbers == b.numbers) | (np.isnan(a.numbers) & np.isnan(b.numbers))
+        found += [f"trial {k}: {NUMBERS[i]}" for k, i in np.argwhere(~same)]
+    for name in ("status", "dtypes"):
+        if getattr(a, name) != getattr(b, name):
+            found.append(f"{name} {getattr(b, name)} for {getattr(a, name)}")
+    if a.controls.shape != b.controls.shape or not np.array_equal(a.controls, b.controls):
+        found.append("final controls")
+    return found
+
+
+def setting(case: Case, library: str, dtype: str, seed: int) -> problems.Setting:
+    """A problem, the same for every library: networks, regularisers and admissible sets go round with the index.
+
+    Its controls are arrays that the library made itself, so that on "numpy:readonly" they refuse writing.
+    """
+    context = replace(case.context, library=load(library), dtype=dtype)
+    twin = Case(context, case.index, np.random.default_rng(seed))
+    ternary = FiniteSet((-1.0, 0.0, 1.0))
+    kinds: tuple[Any, ...] = (
+        lambda c: problems.dress(c, problems.dense_chain, regulariser=L0()),
+        lambda c: problems.smooth(c),
+        lambda c: problems.kinked(c, regulariser=GroupL0(omega=2.0)),
+        lambda c: problems.dress(c, problems.lenet, regulariser=LHalf()),
+        lambda c: problems.dress(c, problems.residual_block, regulariser=L1()),
+        lambda c: problems.dress(c, problems.dense_chain, regulariser=L0(), admissible=ternary),
+        lambda c: problems.kinked(c),
+    )
+    if context.profile == "micro":
+        s = problems.dress(twin, problems.dense_chain, regulariser=L0(), loss=CrossEntropy(), samples=3, chunk=3)
+    else:
+        s = twin.cycle(*kinds)(twin)
+    return replace(s, controls=map_controls(lambda a: context.library.asarray(to_numpy(a)), s.controls))
+
+
+def run(s: problems.Setting, index: int, steps: int) -> Solution:
+    """A run on the setting; methods and batch sizes go round with the index."""
+    method, batch_size = METHODS[index % len(METHODS)]
+    return solve(
+        s.problem, s.controls, s.x, s.y, stop=Stop(steps=steps), method=method, batch_size=batch_size, seed=index
+    )
+
+
+@claim(
+    tag="A1",
+    title="NumPy and array-api-strict agree bit for bit",
+    statement="every number of every trial, every decision and the final controls are equal bit for bit",
+)
+def bit_for_bit(context: Context) -> Outcome:
+    """Statement: a run on NumPy, on NumPy arrays that refuse writing, and on array-api-strict on two devices takes the
+    same decisions and gives the same numbers, bit for bit, in float64 and in float32; dtypes do not change.
+
+    Hypotheses: these libraries compute with the same routines, so any difference is a library taking another path: a
+    number of another precision, an argument written to, an array made on the wrong device.
+
+    Measured: the number of quantities that differ from the NumPy run, over classic and curvature rule, absolute and
+    relative test, metrics, averaging, full batch and mini-batches; every second instance in float32. Bound 0. The
+    backend of the run plays no part: the claim chooses its own.
+    """
+    steps = context.count(1, 4, 20)
+
+    def one(case: Case) -> Iterator[Check]:
+        seed, dtype = int(case.rng.integers(2**31)), case.cycle("float32", "float64")
+        reference = trace(run(setting(case, BITWISE[0], dtype, seed), case.index, steps))
+        if set(reference.dtypes) != {dtype}:
+            yield Check(1.0, 0.0, f"numpy, {dtype}: final controls are {', '.join(sorted(set(reference.dtypes)))}")
+            return
+        strict = BITWISE[2 + (case.index + case.index // 2) % 2]  # strict is slow: one of its devices for each instance
+        for library in (BITWISE[1], strict):
+            s = setting(case, library, dtype, seed)
+            found = departures(reference, trace(run(s, case.index, steps)))
+            where = f", first in {found[0]}" if found else ""
+            yield Check(float(len(found)), 0.0, f"{library}, {dtype}, {s.name}{where}")
+
+    return survey(context, one, micro=2, quick=14, full=140)
+
+
+@claim(
+    tag="A2",
+    title="Runs agree to rounding over libraries and orders of summation",
+    statement="same decisions; |a − b| ≤ 1e-9 (1 + |a|) for every number of every trial and the final controls",
+    dtypes=("float64",),
+)
+def to_rounding(context: Context) -> Outcome:
+    """Statement: chunks of another size, samples in another order and other array libraries change the rounding only:
+    all accept/reject decisions are the same, all numbers agree to the stated tolerance.
+
+    Hypotheses: float64 and a few trials from the start, so that no decision hangs on a rounding: such a trial would
+    have to come within 1e-9 of a threshold. float32 is left out, for there that happens.
+
+    Measured: the largest |a − b|/(1 + |a|) against 1e-9, and different decisions (none allowed), against NumPy in
+    chunks of the setting: chunks of one sample, one chunk, the samples reversed (full batch), and PyTorch, JAX and CuPy
+    where they are installed (not in the micro profile, whose time their import would take).
+    """
+    steps = context.count(3, 6, 15)
+    libraries, notes = ([], []) if context.profile == "micro" else installed()
+
+    def one(case: Case) -> Iterator[Check]:
+        seed = int(case.rng.integers(2**31))
+        s = setting(case, "numpy", "float64", seed)
+        reference = trace(run(s, case.index, steps))
+        others = {
+            "chunks of one sample": (with_chunk(s, 1), case.index),
+            "one chunk": (with_chunk(s, s.x.shape[0]), case.index),
+        }
+        if METHODS[case.index % len(METHODS)][1] is None:
+            others["samples reversed"] = (problems.with_data(s, s.x[::-1], s.y[::-1]), case.index)
+        for library in libraries:
+            others[library] = (setting(case, library, "float64", seed), case.index)
+        for name, (other, index) in others.items():
+            found = trace(run(other, index, steps))
+            same = found.verdicts == reference.verdicts
+            yield Check(float(not same), 0.0, f"decisions, {name}, {s.name}")
+            if same:
+                yield Check(distance(reference, found), TOLERANCE, f"numbers, {name}, {s.name}")
+
+    return survey(context, one, micro=2, quick=21, full=140, notes=notes)
+
+
+def with_chunk(s: problems.Setting, chunk: int) -> problems.Setting:
+    """The setting swept in chunks of that size."""
+    sweep = Sweep(s.network, s.problem.loss, chunk=chunk)
+    return replace(s, problem=replace(s.problem, sweep=sweep))
+
+
+def distance(a: Trace, b: Trace) -> float:
+    """Largest |a − b|/(1 + |a|) over the numbers of all trials and the final controls; Ĉ counts multiplied by τ."""
+    column, tau = NUMBERS.index("c_hat"), NUMBERS.index("tau")
+    first, second = a.numbers.copy(), b.numbers.copy()
+    for t in (first, second):
+        t[:, column] *= t[:, tau]
+    gaps = np.abs(first - second) / (1 + np.abs(first))
+    gaps = np.where(np.isnan(first) & np.isnan(second), 0.0, gaps)
+    controls = np.abs(a.controls - b.controls) / (1 + np.abs(a.controls))
+    worst = max(float(np.max(gaps)), float(np.max(controls)))
+    return worst if worst == worst else math.inf
+
+
+def installed() -> tuple[list[str], list[str]]:
+    """(libraries besides NumPy and strict that can be used here, a note for each that cannot)."""
+    found, notes = [], []
+    for name in OTHERS:
+        if importlib.util.find_spec(name.split(".")[0]) is None:
+            notes.append(f"{name} is not installed: not compared")
+            continue
+        try:
+            namespace(load(name).asarray(np.zeros(1)))
+            found.append(name)
+        except InputError as error:
+            notes.append(f"{name} not compared: {error}")
+    return found, [*notes, *(f"{name} compared" for name in found)]
+
+
+# --- planted faults ---------------------------------------------------------------------------------------------------
+
+fault(
+    "candidate written into the control",
+    [Edit("pmp_ref.regulariser:free_maximiser", "u + g / (2 * eps)", "planted(u.__iadd__(g / (2 * eps)))")],
+)
+fault(
+    "a NumPy number in place of a Python float",
+    [
+        Edit(
+            "pmp_ref.regulariser:free_maximiser",
+            "u + g / (2 * eps)",
+            'u + g / (planted(__import__("numpy").float64(2.0)) * eps)',
+        )
+    ],
+    why="float32 arrays of NumPy become float64, those of other libraries do not",
+)
+fault(
+    "arrays made on the default device",
+    [Edit("pmp_ref.loss:one_hot", "device=device(y)", "device=planted(None)")],
+)
+fault(
+    "samples of the last chunk left out of the sweep",
+    [
+        Edit(
+            "pmp_ref.sweep:Sweep.chunks",
+            "range(0, x.shape[0], self.chunk)",
+            "planted(range(0, max(x.shape[0] - 1, 1), self.chunk))",
+        )
+    ],
+)

@@ -1,0 +1,46 @@
+"""``python -m verification.conformance export DIR`` and ``… check DIR``; exit 0 agreement, 1 departure, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pmp_ref.errors import InputError
+from verification.conformance.cases import VERSION
+from verification.conformance.files import check, export
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m verification.conformance", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in (
+        ("export", "write the cases into DIR"),
+        ("check", "compare the files in DIR with the reference"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("directory", type=Path, metavar="DIR")
+        command.add_argument(
+            "--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated"
+        )
+        if name == "check":
+            command.add_argument("--partial", action="store_true", help="quantities that are absent are no departures")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "export":
+            names = export(options.directory, options.case)
+            sys.stdout.write(f"version {VERSION}, {len(names)} cases in {options.directory}: {', '.join(names)}\n")
+            return 0
+        findings = check(options.directory, options.case, options.partial)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for f in findings:
+        absent = f", {f.absent} absent" if f.absent else ""
+        sys.stdout.write(f"{f.departure or f'{f.case}: agrees ({f.compared} quantities{absent})'}\n")
+    return 0 if all(f.departure is None for f in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,610 @@
+"""Section 5: the algorithm. A second program, written from the theory alone, makes the same runs trial by trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.admissible import WHOLE_LINE, Box
+from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
+from pmp_ref.controls import map_controls, to_vector
+from pmp_ref.layers import Dense, Tanh
+from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.network import Network
+from pmp_ref.problem import Problem
+from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
+from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.sweep import Sweep
+from verification import oracles, problems
+from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.forward_maps import host
+from verification.problems import Setting
+
+
+@dataclass
+class Trial:
+    """What the second program expects of one trial."""
+
+    verdict: str
+    numbers: dict[str, float]
+    controls: np.ndarray  # after the trial
+
+
+class Reference:
+    """bSQH once more, in plain Python from section 5 of the theory, on the host, for chains of dense stages.
+
+    g by the complex step, the maximiser over all candidates, J by loops, the rules for ε, metrics, averages and batches
+    by their formulas. It shares with ``pmp_ref`` the description of the problem and the forward maps only.
+    """
+
+    def __init__(self, s: Setting, method: Method, stop: Stop, batch_size: int | None, seed: int) -> None:
+        self.s, self.method, self.stop, self.batch_size, self.seed = s, method, stop, batch_size, seed
+        self.weights = to_vector(map_controls(
+            lambda w, a: np.full(a.shape, w), s.problem.weights, s.controls))  # fmt: skip
+        self.entries = [(r, a) for rs, sets, us in zip(s.problem.regulariser, s.problem.admissible, s.controls, strict=True)
+                        for r, a, u in zip(rs, sets, us, strict=True) for _ in range(u.size)]  # fmt: skip
+        self.blocks = [k for k, a in enumerate(a for stage in s.controls for a in stage) for _ in range(a.size)]
+        self.trials: list[Trial] = []
+
+    # The pieces, by their formulas.
+
+    def at(self, u: np.ndarray, index: np.ndarray) -> Setting:
+        """The setting with controls u on the samples of the batch."""
+        parts, start = [], 0
+        for stage in self.s.controls:
+            row = []
+            for a in stage:
+                row.append(u[start : start + a.size].reshape(a.shape))
+                start += a.size
+            parts.append(tuple(row))
+        return replace(self.s, controls=tuple(parts), x=self.s.x[index], y=self.s.y[index])
+
+    def losses(self, u: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Φ_s and ‖x_L^s‖_∞ of the batch, by loops."""
+        s = self.at(u, index)
+        x: Any = s.x
+        for stage, v in zip(s.network.stages, s.controls, strict=True):
+            x = oracles.forward_by_loops(stage, x, v)
+        return np.array(oracles.loss_by_loops(s.problem.loss, x, s.y)), np.max(np.abs(x), axis=1)
+
+    def penalty(self, u: np.ndarray) -> float:
+        """R(u) = Σ ω_i r(u_i)."""
+        return math.fsum(omega * oracles.penalty_by_loops(r, np.array([v])) for omega, (r, _), v in
+                         zip(self.weights, self.entries, u, strict=True))  # fmt: skip
+
+    def maximiser(self, u: np.ndarray, g: np.ndarray, eps: float, rho: float, d: np.ndarray) -> np.ndarray:
+        """argmax K_ε entry by entry over all candidates."""
+        return np.array([oracles.exact_argmax(a, b, eps * e, rho * omega, r, box, float) for a, b, e, omega, (r, box) in
+                         zip(u, g, d, self.weights, self.entries, strict=True)])  # fmt: skip
+
+    def metric(self, squares: np.ndarray, count: int) -> np.ndarray:
+        """d = √(mean of g²) with mean 1, clipped to [floor, ceiling] times its mean before that."""
+        m: Any = self.method.metric
+        d = np.sqrt(squares / (1 - m.beta**count))
+        d = np.clip(d, m.floor * np.mean(d), m.ceiling * np.mean(d)) if np.any(d > 0) else np.ones_like(d)
+        return d / np.mean(d)
+
+    def square(self, g: np.ndarray) -> np.ndarray:
+        """g_i², or its mean over the control array."""
+        if isinstance(self.method.metric, GradientScaled):
+            return g * g
+        return np.array([np.mean(g[np.array(self.blocks) == k] ** 2) for k in self.blocks])
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch."""
+        n = len(self.s.x)
+        if self.batch_size is None:
+            return [np.arange(n)]
+        order = np.random.default_rng((self.seed, epoch)).permutation(n)
+        return [np.array(part) for part in np.array_split(order, -(-n // self.batch_size))]
+
+    def accepts(self, delta: float, tau: float, sum_dh: float) -> bool:
+        """The acceptance test."""
+        test = self.method.acceptance
+        if isinstance(test, Absolute):
+            return delta <= -test.eta * tau
+        if isinstance(test, Relative):
+            return sum_dh > 0 and -delta >= test.eta1 * sum_dh
+        return math.isfinite(delta)
+
+    def grow(self, eps: float, c_hat: float | None) -> float:
+        """ε after a rejection; infinite: the rule gives up."""
+        rule, eta = self.method.rule, self.method.acceptance.eta
+        if isinstance(rule, Classic):
+            return rule.sigma * eps
+        if isinstance(rule, Curvature):
+            return rule.sigma * eps if c_hat is None else max(rule.sigma_min * eps, rule.theta * (c_hat + eta))
+        return math.inf
+
+    def shrink(self, eps: float, c_hat: float | None, smoothed: float | None, progress: float) -> Any:
+        """(ε, C̃) after an accepted step."""
+        rule, eta = self.method.rule, self.method.acceptance.eta
+        if isinstance(rule, Classic):
+            return max(rule.eps_min, rule.zeta * eps), None
+        if isinstance(rule, Fixed) or not isinstance(rule, Curvature):
+            return eps, None
+        if c_hat is None:
+            return eps, smoothed
+        positive = c_hat if c_hat > 0 else 0.0
+        new = positive if smoothed is None else rule.memory * smoothed + (1 - rule.memory) * positive
+        late = 0.0 if progress < 0.5 else 2 * progress - 1
+        theta = rule.theta * rule.growth**late
+        return max(rule.zeta * eps, theta * (new + eta), rule.eps_min), new
+
+    # The loop.
+
+    def run(self) -> list[Trial]:
+        """All trials until the steps or epochs are done, or a control admits no step."""
+        u, eps, smoothed = to_vector(self.s.controls), self.method.rule.eps0, None
+        squares: np.ndarray | None = None
+        average, averaged, returns, prepared, steps, epoch = np.zeros_like(u), 0, 0, 0, 0, 0
+        forward = backward = 0
+        fresh, position = True, 0
+        while not (steps == self.stop.steps or epoch == self.stop.epochs):
+            batches = self.batches(epoch)
+            index = batches[position]
+            if fresh:  # a new batch needs its forward sweep; an accepted full-batch step has made it
+                forward += 1
+            phi, largest = self.losses(u, index)
+            g = -oracles.complex_gradient(self.at(u, index))
+            backward += 1
+            prepared += 1
+            d = np.ones_like(u)
+            if not isinstance(self.method.metric, Identity):
+                beta = self.method.metric.beta  # type: ignore[attr-defined]
+                squares = (1 - beta) * self.square(g) + (0 if squares is None else beta * squares)
+                d = self.metric(squares, prepared)
+            use = False
+            if self.method.averaging is not None:
+                beta = self.method.averaging.beta
+                if returns >= self.method.averaging.patience:
+                    average, averaged, returns = np.zeros_like(u), 0, 0
+                average, averaged = beta * average + (1 - beta) * g, averaged + 1
+                use = averaged > 1
+            rejections, start, ended = 0, eps, False
+            while True:
+                progress = self.progress(steps, epoch, position, len(batches))
+                rho = self.s.problem.rho
+                if self.method.ramp is not None:
+                    ramp = self.method.ramp
+                    rho *= min(1.0, max(0.0, (progress - ramp.start) / (ramp.stop - ramp.start)))
+                taken = average / (1 - self.method.averaging.beta**averaged) if use and self.method.averaging else g
+                w = self.maximiser(u, taken, eps, rho, d)
+                phi_w, _ = self.losses(w, index)
+                forward += 1
+                delta_loss, linear = float(np.mean(phi_w - phi)), float(g @ (w - u))
+                change = self.penalty(w) - self.penalty(u)
+                tau, sum_dh = float(d @ (w - u) ** 2), linear - rho * change
+                nu = 4 * 2.0**-53 * float(np.mean(np.abs(phi) + largest))
+                remainder = delta_loss + linear
+                c_hat = remainder / tau if tau > 0 else math.nan
+                eta1 = getattr(self.method.acceptance, "eta1", 0.0)  # T16: ε must exceed Ĉ/(1 − η₁)
+                known = c_hat / (1 - eta1) if abs(remainder) > 10 * nu else None
+                if tau == 0:
+                    verdict = "control unchanged"
+                elif sum_dh <= nu and not isinstance(self.method.acceptance, NoTest):
+                    verdict = "precision limit"
+                else:
+                    good = self.accepts(delta_loss + rho * change, tau, sum_dh)
+                    verdict = "accepted" if good else "rejected"
+                if use and verdict != "accepted":
+                    verdict = "average dropped"
+                numbers = {
+                    "eps": eps, "tau": tau, "sum_dh": sum_dh, "c_hat": c_hat, "delta_J": delta_loss + rho * change,
+                    "J": float(np.mean(phi_w)) + rho * self.penalty(w), "loss": float(np.mean(phi_w)), "rho": rho,
+                    "J_before": float(np.mean(phi)) + rho * self.penalty(u), "rounding": nu, "loss_before": float(np.mean(phi)),
+                    "residual": 2 * eps * float(np.linalg.norm(d * (w - u))), "rejections": rejections,
+                    "epoch": epoch, "position": position, "step": steps + (verdict == "accepted"),
+                    "forward_sweeps": forward, "backward_sweeps": backward, "averaged": float(use),
+                    "nonzeros": float(sum(np.count_nonzero(a) for stage in self.at(w, index).controls for a in stage[:1])),
+                }  # fmt: skip
+                if verdict == "accepted":
+                    eps, smoothed = self.shrink(eps, known, smoothed, progress)
+                    u, steps, returns = w, steps + 1, 0 if use else returns
+                elif verdict == "average dropped":
+                    use, returns = False, returns + 1
+                elif verdict == "rejected":
+                    eps, rejections = self.grow(eps, known), rejections + 1
+                    ended = rejections == self.method.max_rejections or eps > self.method.eps_max
+                else:
+                    eps, ended = start, True
+                self.trials.append(Trial(verdict, numbers, u.copy()))
+                if verdict == "accepted" or ended or len(self.trials) >= 200:
+                    break
+            if (ended and (self.batch_size is None or math.isinf(eps))) or len(self.trials) >= 200:
+                return self.trials
+            eps = min(eps, self.method.eps_max)
+            fresh = self.batch_size is not None
+            position += 1
+            if position == len(batches):
+                position, epoch = 0, epoch + 1
+        return self.trials
+
+    def progress(self, steps: int, epoch: int, position: int, batches: int) -> float:
+        """The part of the run that is done."""
+        found = [0.0]
+        if self.stop.steps:
+            found.append(steps / self.stop.steps)
+        if self.stop.epochs:
+            found.append((epoch + position / batches) / self.stop.epochs)
+        return min(1.0, max(found))
+
+
+EXACT = ("rejections", "epoch", "position", "step", "forward_sweeps", "backward_sweeps", "averaged", "nonzeros")
+
+
+def compare(name: str, records: tuple[Record, ...], controls: list[np.ndarray], trials: list[Trial]) -> Iterator[Check]:
+    """Every record against the second program; numbers relative to the sizes that rounding is relative to."""
+    yield Check(float(abs(len(records) - len(trials))), 0.0, f"number of trials, {name}")
+    for k, (record, now, trial) in enumerate(zip(records, controls, trials, strict=False)):
+        where = f"trial {k}, {name}"
+        yield Check(float(record.verdict != trial.verdict), 0.0, f"verdict {record.verdict} for {trial.verdict}, {where}")
+        scale = abs(trial.numbers["J"]) + abs(trial.numbers["J_before"]) + abs(trial.numbers["sum_dh"])
+        for field, due in trial.numbers.items():
+            value = float(getattr(record, field))
+            if field in EXACT:
+                yield Check(abs(value - due), 0.0, f"{field} {value:g} for {due:g}, {where}")
+            elif field == "c_hat":
+                error = abs(value - due) * trial.numbers["tau"] if math.isfinite(due) else float(value == value)
+                yield Check(error / scale, 1e-11, f"{field} {value:g} for {due:g}, {where}")
+            elif field in ("J", "J_before", "loss", "loss_before", "delta_J", "sum_dh"):
+                yield Check(abs(value - due) / scale, 1e-11, f"{field} {value:g} for {due:g}, {where}")
+            else:
+                yield Check(abs(value - due) / (abs(due) + 1e-300), 1e-7, f"{field} {value:g} for {due:g}, {where}")
+        yield Check(float(np.linalg.norm(now - trial.controls)) / (1 + float(np.linalg.norm(now))), 1e-9, f"u, {where}")
+
+
+@claim(tag="S5", title="The algorithm, trial by trial", statement="section 5 = a second program written from the theory",
+       dtypes=("float64",))  # fmt: skip
+def algorithm(context: Context) -> Outcome:
+    """Statement: every trial of a run has the candidate, J, τ, ΣΔH, Ĉ, ν, ε, the decision, the counts of sweeps and the
+    next control that section 5 prescribes: full batch and mini-batches, every rule, acceptance test, metric, averaged
+    switching functions, ramp of ρ, caps.
+
+    Hypotheses: small chains of dense stages; polynomial regularisers on a line or a box; float64, for the decisions of
+    both programs must be the same.
+
+    Measured: each number of each record against a second program (class ``Reference``), relative to |J| + |ΣΔH| for
+    differences of J, bound 10⁻¹¹, relative to itself for ε, τ, ν and the residual, bound 10⁻⁷ (an ε from Ĉ carries
+    the cancellation in Ĉ); counts and verdicts exactly.
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        s, method, stop, size = configuration(case)
+        trace: list[np.ndarray] = []
+        with np.errstate(all="ignore"):
+            run = solve(s.problem, s.controls, s.x, s.y, stop=stop, method=method, batch_size=size, seed=3,
+                        callback=lambda it, record: trace.append(to_vector(it.controls)) or len(trace) >= 200)  # fmt: skip
+            trials = Reference(problems.host(s), method, stop, size, 3).run()
+        name = f"{type(method.rule).__name__}, {method.acceptance}, {type(method.metric).__name__}, batch {size}, {s.name}"
+        yield from compare(name, run.records, trace, trials)
+        accepted = [r for r in run.records if r.accepted]
+        yield Check(float(run.steps != tuple(accepted)), 0.0, f"steps of the solution, {name}")
+        last = run.iterate
+        yield Check(float(last.total_rejections != sum(r.verdict == "rejected" for r in run.records)), 0.0,
+                    f"total rejections, {name}")  # fmt: skip
+
+    return survey(context, one, micro=len(CONFIGURATIONS), quick=3 * len(CONFIGURATIONS), full=30 * len(CONFIGURATIONS))
+
+
+# (rule, acceptance, metric, averaging, ramp, batch size): each rule, test, metric appears; ε₀ small to provoke rejections.
+CONFIGURATIONS: tuple[dict[str, Any], ...] = (
+    {"rule": Curvature(eps0=0.01, memory=0.75), "regulariser": L0()},
+    {"rule": Classic(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04), "regulariser": Polynomial(0.5, 0.5, 1.0)},
+    {"rule": Curvature(eps0=0.02, growth=3.0), "acceptance": Relative(0.4), "metric": GradientScaled(0.8, 0.5, 1.5), "size": 3,
+     "ramp": Ramp(0.2, 0.8), "epochs": 2},
+    {"rule": Classic(eps0=0.05, sigma=1.5), "metric": PerLayer(0.5, 0.1, 4.0), "acceptance": Absolute(0.05)},
+    {"rule": Fixed(eps0=2.0), "acceptance": NoTest(), "size": 4, "epochs": 3, "ramp": Ramp(0.25, 0.75)},
+    {"rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5), "size": 2, "averaging": Averaging(0.9, 2), "epochs": 3,
+     "acceptance": Absolute(0.2)},
+    {"rule": Fixed(eps0=0.01), "size": 3, "epochs": 2, "acceptance": Absolute(0.5)},
+)  # fmt: skip
+
+
+def configuration(case: Case) -> tuple[Setting, Method, Stop, int | None]:
+    """A small problem and a method; the configurations go round with the index."""
+    c = case.cycle(*CONFIGURATIONS)
+    build = lambda inner: ((Dense(2), Tanh(), Dense(2, bias=False)), (2,))  # noqa: E731
+    s = problems.dress(case, build, loss=case.choose(CrossEntropy(), Squared()), samples=7, chunk=3, rho=0.01, spread=1.0,
+                       regulariser=c.get("regulariser", case.choose(L0(), L1())),
+                       admissible=case.choose(WHOLE_LINE, Box(-2.0, 2.0)))  # fmt: skip
+    method = Method(c["rule"], c.get("acceptance", Absolute()), c.get("metric", Identity()), c.get("averaging"),
+                    c.get("ramp"), max_rejections=6 if "size" in c else 60)  # fmt: skip
+    stop = Stop(epochs=c["epochs"]) if "epochs" in c else Stop(steps=6)
+    return s, method, stop, c.get("size")
+
+
+# --- statuses ---------------------------------------------------------------------------------------------------------
+
+
+def tiny(case: Case, **choices: Any) -> Setting:
+    """Least squares with two inputs: an exactly known curvature."""
+    build = lambda inner: ((Dense(1, bias=False),), (2,))  # noqa: E731
+    return problems.dress(case, build, **{"loss": Squared(), "samples": 6, "regulariser": NoPenalty(), "rho": 0.0,
+                                          "admissible": WHOLE_LINE, **choices})  # fmt: skip
+
+
+def curvature(s: Setting) -> float:
+    """½λ_max of least squares: half the largest eigenvalue of XᵀX/B."""
+    x = host(s.x)
+    return 0.5 * float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
+
+
+def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Solution:
+    """A run, floating point warnings off."""
+    with np.errstate(all="ignore"):
+        return solve(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
+
+
+@claim(tag="S5a", title="Statuses mean what they say", statement="each status iff its condition holds, each provoked")
+def statuses(context: Context) -> Outcome:
+    """Statement: a run ends with the status whose condition of section 5 holds, and not before.
+
+    Hypotheses: least squares in two unknowns, where curvature, minimiser and residual are known.
+
+    Measured: for each status a run that must end with it; the condition recomputed from the records and the data
+    (number of violations, bound 0).
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        yield from (Check(float(not good), 0.0, words) for good, words in provoked(case))
+
+    return survey(context, one, micro=1, quick=6, full=60)
+
+
+def provoked(case: Case) -> Iterator[tuple[bool, str]]:
+    """(condition, words) for each status."""
+    s = tiny(case)
+    c = curvature(s)
+    slow = Method(Fixed(eps0=4 * c))  # contraction ¾ or slower: τ falls by less than 2 in a step
+
+    kappa = 1e-4
+    run = go(s, Stop(increment=kappa, steps=2000), slow)
+    yield run.status is Status.CONVERGED_INCREMENT, f"{run.status}, expected convergence by increment"
+    yield run.records[-1].tau < kappa <= min((r.tau for r in run.records[:-1]), default=kappa), "τ < κ, then and not before"
+    yield str(run.status) == "converged by increment" and "κ" in run.status.message, "words of the status"
+
+    run = go(s, Stop(residual=1e-3, steps=2000), slow)
+    yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}, expected convergence by residual"
+    u, x, y = to_vector(run.controls), host(s.x), host(s.y).ravel()
+    gradient = x.T @ (x @ u - y) / len(x)
+    yield bool(np.linalg.norm(gradient) <= 1.01e-3), "‖∇L‖ below the residual asked for"
+    yield all(r.residual > 1e-3 for r in run.records[:-1]), "residual not met before"
+    yield run.iterate.step == len(run.steps) == len(run.records) - 1, "the control returned is that of the residual"
+
+    impatient = Method(Classic(eps0=1e-3 * c, sigma=2.0))  # the first trials are rejected, with small residuals 2ε‖Δ‖ too
+    run = go(s, Stop(residual=1e9, steps=3), impatient)
+    yield run.status is Status.CONVERGED_RESIDUAL and len(run.records) == 1, "a large residual tolerance stops at once"
+    tight = 1.01 * go(s, Stop(steps=1), impatient).records[0].residual
+    first = go(s, Stop(steps=1), replace(impatient, rule=Classic(eps0=1e-3 * c, sigma=2.0)))
+    between = min(r.residual for r in first.records[:2]) * 0.999
+    run = go(s, Stop(residual=between, steps=1), impatient)
+    later = [r for r in run.records if r.residual <= between and r.rejections > 0]
+    yield not later or run.status is not Status.CONVERGED_RESIDUAL or len(run.records) == 1, "residual after rejections"
+    yield tight > 0, "residuals are positive"
+    for k in range(1, min(4, len(first.records))):  # u is a minimiser of nothing: a rejected control must not count as converged
+        level = first.records[k].residual * 1.0001
+        if first.records[0].residual > level:
+            run = go(s, Stop(residual=level, steps=1), impatient)
+            yield run.status is not Status.CONVERGED_RESIDUAL, "converged by residual after rejections"
+
+    run = go(s, Stop(steps=3), slow)
+    yield run.status is Status.ITERATION_LIMIT and len(run.steps) == 3, "three steps"
+    run = go(s, Stop(epochs=2), slow, batch_size=2)
+    yield run.status is Status.ITERATION_LIMIT and run.iterate.epoch == 2 and len(run.records) >= 6, "two epochs"
+
+    run = go(s, Stop(steps=5000), Method(Curvature(eps0=c)))
+    ended = (Status.PRECISION_LIMIT, Status.CONTROL_UNCHANGED)
+    yield run.status in ended, f"{run.status}: a run without tolerances ends by rounding"
+    last = run.records[-1]
+    yield last.verdict == str(run.status) and last.sum_dh <= last.rounding, "ΣΔH ≤ ν at the precision limit"
+    yield all(r.sum_dh > r.rounding for r in run.steps), "ΣΔH > ν before"
+    yield run.iterate.eps == run.iterate.eps_start, "ε as at the first trial of this control"
+    start = replace(s, controls=map_controls(lambda a: 0 * a, s.controls))  # at 0 every g/(2ε) is a step
+    below = go(start, Stop(steps=3), Method(Curvature(eps0=1e18 * c), eps_max=1e20 * c))
+    yield below.status is Status.PRECISION_LIMIT and not below.steps, f"{below.status}: ΣΔH below rounding stops the run"
+
+    penalised = tiny(case, regulariser=L0(), rho=1e6)
+    zero = replace(penalised, controls=map_controls(lambda a: 0 * a, penalised.controls))
+    run = go(zero, Stop(steps=3), Method(Fixed(eps0=1.0)))
+    yield run.status is Status.CONTROL_UNCHANGED and len(run.records) == 1, "w = u ends the run"
+    yield run.records[0].verdict == "control unchanged" and run.iterate.step == 0, "a null step is no step"
+
+    few = Method(Classic(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
+    run = go(s, Stop(steps=3), few)
+    yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 3, "three rejections allowed, three made"
+    yield run.iterate.rejections == 3 and run.iterate.total_rejections == 3, "rejections counted"
+    run = go(s, Stop(steps=3), Method(Classic(eps0=1e-6 * c, sigma=2.0), eps_max=1e-4 * c))
+    yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 7, f"cap on ε, {len(run.records)} trials"
+    run = go(s, Stop(steps=3), Method(Fixed(eps0=1e-3 * c)))
+    yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 1, "the fixed rule gives up at once"
+    yield run.iterate.eps == 1e-3 * c, "the ε that failed is shown"
+
+    huge = problems.with_data(s, 1e200 * s.x, s.y)  # J(u) overflows
+    run = go(huge, Stop(steps=3), Method(Classic()))
+    yield run.status is Status.NON_FINITE and run.records[0].verdict == "non-finite", "J(u) not finite"
+    far = Method(Fixed(eps0=1e-220), acceptance=NoTest())
+    run = go(s, Stop(steps=3), far)
+    yield run.records[0].verdict == "non-finite trial" and not run.steps, "J(w) not finite is never accepted"
+    run = go(s, Stop(steps=3), Method(Classic(eps0=1e-220, sigma=2.0), max_rejections=2))
+    yield run.status is Status.NON_FINITE and len(run.records) == 2, "the cap is reached with non-finite trials only"
+    run = go(s, Stop(steps=1), Method(Curvature(eps0=1e-220, sigma=1e40)))
+    yield run.status is Status.ITERATION_LIMIT, f"{run.status}: ε leaves the non-finite trials behind"
+    yield run.records[1].eps == 1e40 * run.records[0].eps, "σ where Ĉ is unknown"
+
+    run = go(s, Stop(steps=50), slow, callback=lambda it, record: record.step >= 4)
+    yield run.status is Status.INTERRUPTED and len(run.steps) == 4, "interrupted by the callback"
+
+    def stopped(it: Iterate, record: Record) -> None:
+        raise KeyboardInterrupt
+
+    run = go(s, Stop(steps=50), slow, callback=stopped)
+    yield run.status is Status.INTERRUPTED, "interrupted from the keyboard"
+
+    run = go(s, Stop(steps=400, increment=1e-6), slow, batch_size=6)
+    other = go(s, Stop(steps=400, residual=1e-2), slow, batch_size=6)
+    yield run.status is Status.CONVERGED_INCREMENT, "increment at the end of an epoch"
+    yield other.status is Status.CONVERGED_RESIDUAL, "residual at the end of an epoch"
+    u = to_vector(other.controls)
+    yield bool(np.linalg.norm(x.T @ (x @ u - y) / len(x)) <= 1.01e-2), "‖∇L‖ on all data at the end of an epoch"
+    before = [r for r in other.steps[:-1] if r.residual <= 1e-2]
+    yield len(before) <= 1, "not converged epochs before"
+
+    # An epoch in which no batch admits a step; batches are skipped and counted.
+    run = go(zero, Stop(epochs=3), Method(Fixed(eps0=1.0)), batch_size=3)
+    yield run.status is Status.CONTROL_UNCHANGED and run.iterate.skipped == 2, "an epoch without a step ends the run"
+    full, part = go(s, Stop(steps=6), slow, batch_size=4), go(s, Stop(steps=3), slow, batch_size=4)
+    rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
+    same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
+    yield same and full.records[3:] == rest.records, "a run in two parts is the run in one part"
+
+
+# --- infinite and undefined objectives -----------------------------------------------------------------------------------
+
+
+@claim(tag="S5b", title="Nothing undefined is accepted", statement="J(w) not finite ⇒ rejected; J_k of accepted steps finite, falling")
+def undefined(context: Context) -> Outcome:
+    """Statement: a trial is accepted only if the inequality of the test is true; NaN and infinite objectives reject, and
+    states, switching functions and control of u stay as they were, bit for bit.
+
+    Hypotheses: two dense stages whose product overflows for small ε.
+
+    Measured: over a line search from ε = 10⁻²⁰⁰: accepted trials whose J is not finite or does not fall (bound 0), and
+    entries of the control, of g and of Φ(u) that change in a rejected trial (bound 0).
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        build = lambda inner: ((Dense(2), Dense(2)), (3,))  # noqa: E731
+        s = problems.dress(case, build, loss=case.cycle(CrossEntropy(), Squared()), rho=0.01, regulariser=L1(),
+                           admissible=WHOLE_LINE)  # fmt: skip
+        start = 10.0 ** (-200 if context.dtype == "float64" else -25)
+        method = Method(Classic(eps0=start, sigma=1e12, eps_min=1e-3 * start), metric=GradientScaled())
+        it = prepare(s.problem, method, Iterate(s.controls, start), s.x, s.y)
+        with np.errstate(all="ignore"):
+            for _ in range(40):
+                after, record = step(s.problem, method, it, s.problem.rho)
+                if record.accepted:
+                    good = math.isfinite(record.J) and record.J < record.J_before
+                    yield Check(float(not good), 0.0, f"accepted J = {record.J}, {s.name}")
+                    break
+                changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
+                changed += float(np.sum(to_vector(after.evaluation.switching) != to_vector(it.evaluation.switching)))
+                changed += float(np.sum(host(after.evaluation.losses) != host(it.evaluation.losses)))
+                changed += float(np.sum(to_vector(after.metric) != to_vector(it.metric)))
+                yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
+                again = prepare(s.problem, method, after, s.x, s.y)
+                yield Check(float(again.backward_sweeps != after.backward_sweeps), 0.0, "no sweep after a rejection")
+                moved = float(np.sum(to_vector(again.metric) != to_vector(it.metric)))
+                yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
+                yield Check(float(not after.eps > it.eps), 0.0, f"ε grows, {s.name}")
+                it = after
+            else:
+                yield Check(math.inf, 0.0, f"no trial accepted in 40, {s.name}")
+
+    return survey(context, one, micro=2, quick=20, full=200)
+
+
+@claim(tag="S5c", title="One forward sweep per trial", statement="full batch: accepted steps without rejection cost one sweep each way")
+def work(context: Context) -> Outcome:
+    """Statement: in full batch an accepted step costs one backward sweep and one forward sweep for each trial; the states
+    of an accepted trial are kept for its backward sweep.
+
+    Hypotheses: states fit into memory; several chunks.
+
+    Measured: sweeps counted by wrapping the problem's sweep, against 1 + trials forward sweeps and one backward sweep
+    for each control (bound 0), and against the counts of the records.
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        s = problems.dense(case, regulariser=L0(), rho=0.01)
+        counted = Counting(s.network, s.problem.loss, chunk=2)
+        problem = replace(s.problem, sweep=counted)
+        method = Method(case.cycle(Curvature(eps0=0.01), Classic(eps0=0.05, sigma=2.0)))
+        run = solve(problem, s.controls, s.x, s.y, stop=Stop(steps=4), method=method)
+        trials = len(run.records)
+        chunks = -(-int(s.x.shape[0]) // 2)
+        controls = len({r.step - r.accepted for r in run.records})
+        yield Check(float(abs(counted.forward_chunks() - chunks * (1 + trials))), 0.0, f"forward sweeps, {s.name}")
+        yield Check(float(abs(run.iterate.forward_sweeps - 1 - trials)), 0.0, f"forward sweeps counted, {s.name}")
+        yield Check(float(abs(run.iterate.backward_sweeps - controls)), 0.0, f"backward sweeps counted, {s.name}")
+
+    return survey(context, one, micro=2, quick=12, full=60)
+
+
+@dataclass(frozen=True)
+class Counting(Sweep):
+    """A sweep over a network that counts the forward passes of its chunks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", CountingNetwork(self.network.stages, self.network.input_shape))
+
+    def forward_chunks(self) -> int:
+        """Forward passes made so far."""
+        return len(self.network.passes)  # type: ignore[attr-defined]
+
+
+class CountingNetwork(Network):
+    """A network that notes each forward sweep."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "passes", [])
+
+    def forward_sweep(self, controls: Any, x: Any) -> Any:
+        """See :meth:`Network.forward_sweep`; noted."""
+        self.passes.append(int(x.shape[0]))  # type: ignore[attr-defined]
+        return super().forward_sweep(controls, x)
+
+
+@claim(tag="S5d", title="Line search from any ε", statement="rules: ε grows on rejection, C̃ = memory·C̃ + (1 − memory) max(Ĉ, 0)")
+def rules(context: Context) -> Outcome:
+    """Statement: the rules for ε follow their formulas for every argument.
+
+    Hypotheses: none.
+
+    Measured: the rules' answers against the second program's formulas (``Reference.grow`` and ``shrink``), relative
+    error, bound 10⁻¹⁴; a tested trial is accepted iff the inequality holds, on dyadic numbers including equality and
+    NaN; progress of ramps at, before and behind their ends.
+    """
+
+    def one(case: Case) -> Iterator[Check]:
+        rng = case.rng
+        rule: Any = case.cycle(
+            Classic(1.0, 1.5, 0.5, 0.25), Curvature(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 0.125), Fixed(2.0)
+        )
+        test: Any = case.choose(Absolute(0.125), Relative(0.25), NoTest())
+        reference = Reference.__new__(Reference)
+        reference.method = Method(rule, test)
+        for _ in range(12):
+            eps, progress = 2.0 ** rng.uniform(-5, 5), float(rng.choice([0.0, 0.4, 0.6, 0.9, 1.0]))
+            c_hat = case.choose(None, 3.0 * float(rng.standard_normal()))
+            smoothed = case.choose(None, 2.0 * float(rng.random()))
+            due = reference.grow(eps, c_hat)
+            found = rule.rejected(eps, c_hat, test.eta)
+            found = math.inf if found is None else found
+            yield Check(_relative(found, due), 1e-14, f"{rule} after a rejection at ε = {eps:.3g}, Ĉ = {c_hat}")
+            pairs = zip(rule.accepted(eps, c_hat, smoothed, test.eta, progress),
+                        reference.shrink(eps, c_hat, smoothed, progress), strict=True)  # fmt: skip
+            for value, exact in pairs:
+                error = float((value is None) != (exact is None)) if None in (value, exact) else _relative(value, exact)
+                yield Check(error, 1e-14, f"{rule} after acceptance at ε = {eps:.3g}, Ĉ = {c_hat}, C̃ = {smoothed}")
+            tau, dh = float(rng.integers(0, 9)) / 4, float(rng.integers(-4, 9)) / 4
+            for delta in (-0.125 * tau, -0.25 * dh, float(rng.integers(-8, 9)) / 16, math.nan, -math.inf, math.inf):
+                wrong = test.accepts(delta, tau, dh) != reference.accepts(delta, tau, dh)
+                yield Check(float(wrong), 0.0, f"{test} of ΔJ = {delta}, τ = {tau}, ΣΔH = {dh}")
+        ramp = Ramp(0.25, 0.75)
+        for at, due in ((0.0, 0.0), (0.25, 0.0), (0.375, 0.5), (0.5, 1.0), (0.75, 2.0), (1.0, 2.0)):
+            yield Check(abs(ramp(2.0, at) - due), 0.0, f"ramp at {at}")
+
+    return survey(context, one, micro=6, quick=60, full=600)
+
+
+def _relative(a: float, b: float) -> float:
+    return 0.0 if a == b else abs(a - b) / abs(b)

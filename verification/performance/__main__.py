@@ -1,0 +1,38 @@
+"""``python -m verification.performance [--json FILE] [--quick] [--figure FILE] [--table FILE] [--rows OPERATION,CONFIG,…]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from verification.performance.benchmark import Benchmark, plan
+from verification.performance.figure import draw, table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m verification.performance", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few rows, about two minutes")
+    parser.add_argument("--json", type=Path, help="write all rows to this file")
+    parser.add_argument("--figure", type=Path, help="draw ratios and scaling into this file")
+    parser.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
+    parser.add_argument("--threads", type=int, help="threads of both sides (default: all cores)")
+    parser.add_argument("--only", help="rows whose text 'operation config batch dtype' contains this")
+    options = parser.parse_args(arguments)
+    rows = plan(options.quick)
+    if options.only:
+        rows = [r for r in rows if options.only in " ".join(map(str, r))]
+    result = Benchmark(options.quick, lambda text: print(text, flush=True), options.threads).run(rows)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.figure:
+        draw(result, options.figure)
+    if options.table:
+        options.table.write_text(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The figure and the table of a benchmark's result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from verification.performance.benchmark import slope
+
+COLOURS = {"float32": "#0072B2", "float64": "#E69F00"}
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Above: ratios as bars, quartiles as whiskers, the matrix products alone as black strokes. Below: time per image."""
+    from matplotlib.figure import Figure
+
+    rows = [r for r in result["rows"] if r["ratio"] is not None]
+    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(1.3, 1))
+    groups = list(dict.fromkeys((r["operation"], r["config"], r["batch"]) for r in rows))
+    for r in rows:
+        at = groups.index((r["operation"], r["config"], r["batch"])) + (-0.2 if r["dtype"] == "float32" else 0.2)
+        upper.bar(at, r["ratio"], 0.36, color=COLOURS[r["dtype"]])
+        upper.plot([at, at], [r["ratio_low"], r["ratio_high"]], color="0.35", linewidth=1)
+        if r["floor_ms"]:
+            upper.plot([at - 0.18, at + 0.18], [r["floor_ms"] / r["torch_ms"]] * 2, color="black", linewidth=2)
+    for dtype, colour in COLOURS.items():
+        upper.bar(0, 0, color=colour, label=dtype)
+    upper.plot([], [], color="black", linewidth=2, label="matrix products alone")
+    upper.axhline(1, color="0.5", linewidth=0.8)
+    labels = [f"{o.replace('_', ' ')} · {c} · {b}" for o, c, b in groups]
+    upper.set_xticks(range(len(groups)), labels, rotation=90, fontsize=7)
+    upper.set_xlim(-0.6, max(len(groups), 1) - 0.4)
+    upper.set_ylabel("time, ours / PyTorch's best variant")
+    upper.set_title(f"{result['machine']}, {result['threads']} threads, {result['date']}", fontsize=10)
+    if rows:
+        upper.legend(fontsize=8)
+    for name, marker in (("batch", "o"), ("depth", "s"), ("width", "^")):
+        points = result["scaling"][name]
+        words = {"batch": "batch size (lenet5)", "depth": "residual blocks (width 8)", "width": "width (3 residual blocks)"}
+        lower.loglog(*zip(*points, strict=True), marker=marker, label=f"{words[name]}: slope {slope(points):.2f}")
+    lower.set_xlabel("batch size, number of residual blocks, width")
+    lower.set_ylabel("microseconds per image, float32")
+    lower.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def table(result: dict[str, Any]) -> str:
+    """All rows as a Markdown table."""
+    text = ["| operation | network | batch | dtype | ours, ms | PyTorch, ms | its best variant | ratio | quartiles "
+            "| ratio to default settings | products alone, ms | rounds (discarded) |",
+            "|---|---|---:|---|---:|---:|---|---:|---|---:|---:|---|"]  # fmt: skip
+    for r in result["rows"]:
+        if r["operation"] == "peak_memory":
+            continue
+        number = lambda key, form=".2f", r=r: "" if r[key] is None else format(r[key], form)  # noqa: E731
+        mark = " busy" if r["busy"] else ""
+        text.append(
+            f"| {r['operation']} | {r['config']} | {r['batch']} | {r['dtype']} | {number('ours_ms')} | {number('torch_ms')} "
+            f"| {r['torch_variant'] or ''} | {number('ratio')} | {number('ratio_low')}–{number('ratio_high')} "
+            f"| {number('ratio_default')} | {number('floor_ms')} | {r['rounds']} ({r['discarded']}){mark} |"
+        )
+    text += ["", "| operation | network | batch | dtype | ours, MiB above the data | PyTorch, MiB above the data |",
+             "|---|---|---:|---|---:|---:|"]  # fmt: skip
+    for r in result["rows"]:
+        if r["operation"] == "peak_memory":
+            other = "" if r["torch_peak_mib"] is None else f"{r['torch_peak_mib']:.0f}"
+            text.append(f"| full_batch_step | {r['config']} | {r['batch']} | {r['dtype']} | {r['ours_peak_mib']:.0f} | {other} |")
+    return "\n".join(text) + "\n"

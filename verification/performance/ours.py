@@ -1,0 +1,53 @@
+"""The operations on the fast sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.acceptance import NoTest
+from pmp_ref.arrays import to_floats
+from pmp_ref.augmentation import Fixed
+from pmp_ref.bsqh import Method, prepare, step
+from pmp_ref.kernels import FastSweep
+from pmp_ref.loss import CrossEntropy
+from pmp_ref.problem import Problem
+from pmp_ref.result import Iterate
+from pmp_ref.sweep import mean_loss
+from verification.performance.configurations import EPS, RHO, Case
+
+
+def operation(name: str, case: Case, threads: int, **options: Any) -> Callable[[], float]:
+    """The operation as a function without arguments; it returns the mean loss it ended with.
+
+    ``forward_backward``: losses and switching functions of the batch. ``full_batch_step``: one accepted step from an iterate
+    whose switching functions are known, with those of the next. ``mini_batch_step``: switching functions on a new batch, then
+    one accepted step.
+    """
+    sweep = FastSweep(case.network, CrossEntropy(), threads=threads, **options)
+    u, x, y = case.controls, case.x, case.y
+    if name == "forward_backward":
+        return lambda: to_floats(mean_loss(sweep.backward(u, sweep.forward(u, x, y))))[0]
+    problem = Problem(case.network, rho=RHO, sweep=sweep)
+    method = Method(rule=Fixed(EPS), acceptance=NoTest())
+    start = Iterate(u, EPS)
+    if name == "mini_batch_step":
+        return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO)[1].loss
+    ready = prepare(problem, method, start, x, y)
+
+    def full_batch_step() -> float:
+        it, record = step(problem, method, ready, RHO)
+        prepare(problem, method, it, x, y)
+        return record.loss
+
+    return full_batch_step
+
+
+def switching_norms(case: Case, threads: int) -> list[float]:
+    """‖g_l‖ of each control, to compare with the other side."""
+    sweep = FastSweep(case.network, CrossEntropy(), threads=threads)
+    g = sweep.backward(case.controls, sweep.forward(case.controls, case.x, case.y)).switching
+    assert g is not None
+    return [float(np.linalg.norm(a.astype(np.float64))) for stage in g for a in stage]

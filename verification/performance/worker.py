@@ -1,0 +1,117 @@
+"""One side of the benchmark in a process of its own: commands as JSON lines in, answers out.
+
+``python -m verification.performance.worker ours`` or ``… torch``. Separate processes, since allocator settings are
+fixed when a process starts, and since neither side's threads shall disturb the other's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from verification.performance.configurations import case
+
+
+def own_seconds() -> float:
+    """Processor time of this process, all threads."""
+    t = os.times()
+    return t.user + t.system
+
+
+def resident(field: str) -> float:
+    """MiB of this process: VmRSS (now) or VmHWM (peak)."""
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+class Worker:
+    """Keeps the operations that were set up."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.tasks: dict[str, Any] = {}
+        self.data: dict[tuple[str, int, str], Any] = {}
+        if side == "torch":
+            importlib.import_module("torch")
+
+    def answer(self, command: dict[str, Any]) -> Any:
+        return getattr(self, command.pop("do"))(**command)
+
+    def case(self, *which: Any) -> Any:
+        """The data, made once."""
+        if which not in self.data:
+            self.data = {which: case(*which)}
+        return self.data[which]
+
+    def versions(self) -> dict[str, str]:
+        import numpy as np
+
+        names = {"numpy": np.__version__, "python": sys.version.split()[0]}
+        if self.side == "torch":
+            names = {"torch": importlib.import_module("torch").__version__}
+        return names
+
+    def module(self) -> Any:
+        """Where this side's operations are."""
+        return importlib.import_module(f"verification.performance.{'ours' if self.side == 'ours' else 'opponent'}")
+
+    def setup(self, key: str, operation: str, config: str, batch: int, dtype: str, threads: int, **options: Any) -> float:
+        """Make an operation ready; returns the loss it found."""
+        data = self.case(config, batch, dtype)
+        if operation == "floor":
+            module = importlib.import_module("verification.performance.floor")
+            self.tasks[key] = module.operation(data, threads)
+        else:
+            self.tasks[key] = self.module().operation(operation, data, threads, **options)
+        self.tasks[key]()
+        return self.tasks[key]()
+
+    def drop(self) -> None:
+        """Forget all operations."""
+        self.tasks.clear()
+
+    def norms(self, config: str, batch: int, dtype: str, threads: int) -> list[float]:
+        """Norms of the switching functions, to see that both sides compute the same."""
+        return self.module().switching_norms(self.case(config, batch, dtype), threads)
+
+    def time(self, key: str, seconds: float) -> dict[str, float]:
+        """Repeat an operation for about that long; milliseconds of one and the processor time of all."""
+        run, own, start, n = self.tasks[key], own_seconds(), time.perf_counter(), 0
+        while True:
+            run()
+            n += 1
+            spent = time.perf_counter() - start
+            if spent >= seconds:
+                return {"ms": 1e3 * spent / n, "own": own_seconds() - own}
+
+    def memory(self, key: str) -> dict[str, float]:
+        """Peak memory of three runs above what was resident before anything was set up, MiB."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        for _ in range(3):
+            self.tasks[key]()
+        return {"peak": resident("VmHWM")}
+
+    def baseline(self, config: str, batch: int, dtype: str) -> float:
+        """MiB resident with the data loaded and nothing done yet."""
+        self.case(config, batch, dtype)
+        return resident("VmRSS")
+
+
+def main() -> None:
+    worker = Worker(sys.argv[1])
+    for line in sys.stdin:
+        try:
+            answer = {"answer": worker.answer(json.loads(line))}
+        except Exception as error:  # told to the parent, which decides
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
