@@ -83,7 +83,7 @@ class FiniteSet(Admissible):
 
 
 def clip(w: Array, lo: float, hi: float) -> Array:
-    """min(max(w, lo), hi). Not ``xp.clip``: for CuPy array_api_compat makes it of Boolean masks, which wait for the GPU."""
+    """min(max(w, lo), hi). Not ``xp.clip``: for CuPy array_api_compat makes it of Boolean masks, which wait for it."""
     xp = namespace(w)
     w = w if lo == -inf else xp.maximum(w, lo)
     return w if hi == inf else xp.minimum(w, hi)

@@ -2,9 +2,10 @@
 
     ε*(u) = max(0, sup_{w≠u} ΔH(w)/‖w − u‖²),   u ∈ argmax K_ε  iff  ε ≥ ε*(u).
 
-It is a maximum of scalar (or group) suprema. Closed forms: sums of L0, L1 and L2 on the line and on a box, finite sets;
-L1/2, L2/3 and groups by bisection on the maximiser. Under pure L0 a kept entry inside the box should have g_i = 0; its |g_i| is
-the *residual*, reported beside ε* and never folded in. Everything is computed in float64, on the clear path.
+It is a maximum of scalar (or group) suprema. Closed forms: sums of L0, L1 and L2 on the line and on a box, and finite
+sets; L1/2, L2/3 and groups by bisection on the maximiser. Under pure L0 a kept entry inside the box should have
+g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Everything is computed in float64, on the
+clear path.
 """
 
 from __future__ import annotations

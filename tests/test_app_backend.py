@@ -16,7 +16,7 @@ from pmp_ref.app.progress import Progress
 from tests.app_data import TINY, results, run, write_images
 from tests.test_app_resume import Killed, break_after
 
-OPTIONS = ("--debug", "--sweep", "clear", "--check-descent", "all", "--dtype", "float64")
+OPTIONS = ("--debug", "--sweep", "clear", "--check-descent", "all", "--dtype", "float64", "--epochs", "1")
 
 
 def strict(backend: str) -> Any:
@@ -33,7 +33,7 @@ def test_a_run_on_another_device_gives_the_same_results(tmp_path: Path, monkeypa
             patch.setattr(f"pmp_ref.app.{module}.mover", strict)
         assert run(data, tmp_path / "strict", *OPTIONS) == 0
         with pytest.MonkeyPatch.context() as breaking:
-            break_after(3, breaking)
+            break_after(1, breaking)
             with pytest.raises(Killed):
                 run(data, tmp_path / "broken", *OPTIONS)
         assert main(["train", "--resume", str(tmp_path / "broken"), "--quiet"]) == 0  # with figures

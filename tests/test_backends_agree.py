@@ -1,4 +1,4 @@
-"""Whole runs on every backend: bit for bit where NumPy computes underneath, within rounding elsewhere; nothing is moved."""
+"""Whole runs on every backend: bit for bit where NumPy computes underneath, within rounding elsewhere."""
 
 from __future__ import annotations
 

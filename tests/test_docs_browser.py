@@ -66,7 +66,7 @@ OVERFLOW = """
     if (!box.width || scrolls(column)) continue;
     const walker = document.createTreeWalker(column, NodeFilter.SHOW_TEXT);
     for (let text = walker.nextNode(); text; text = walker.nextNode()) {
-      if (!text.data.trim() || scrolls(text.parentElement) || text.parentElement.closest(".skip, .headerlink, script")) continue;
+      if (!text.data.trim() || scrolls(text.parentElement) || text.parentElement.closest(".skip, .headerlink, .lines, script")) continue;
       const range = document.createRange(); range.selectNodeContents(text);
       for (const r of range.getClientRects()) if (r.width > 1 && (r.right > box.right + 1.5 || r.left < box.left - 20)) {
         found.push(`${column.className || column.tagName}: “${text.data.trim().slice(0, 60)}” ${Math.round(r.right)} > ${Math.round(box.right)}`);

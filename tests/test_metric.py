@@ -24,7 +24,9 @@ def switching(seed: int, scale: float = 1.0, dtype: Any = np.float64) -> Any:
 
 def spread(d: Any, g: Any) -> np.ndarray:
     """d entry by entry, as one vector."""
-    return np.concatenate([np.broadcast_to(a, b.shape).ravel() for a, b in zip(arrays_of(d), arrays_of(g), strict=True)])
+    return np.concatenate(
+        [np.broadcast_to(a, b.shape).ravel() for a, b in zip(arrays_of(d), arrays_of(g), strict=True)]
+    )
 
 
 def run(metric: Metric, gs: list[Any]) -> tuple[Any, Any]:

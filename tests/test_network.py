@@ -132,7 +132,9 @@ def map_flat(states: list[Any]) -> list[np.ndarray]:
 def test_most_networks_with_kinks_are_checked() -> None:
     """The guard above lets nearly all draws through."""
     network = Network((L.Convolution(2, 2), L.ReLU(), L.MaxPool(2, 1), L.Flatten(), L.Dense(3)), (1, 4, 5))
-    kept = sum(margins(network, network.forward_sweep(u, x)) > 1e-4 for u, x, _ in (setting(network, s) for s in range(20)))
+    kept = sum(
+        margins(network, network.forward_sweep(u, x)) > 1e-4 for u, x, _ in (setting(network, s) for s in range(20))
+    )
     assert kept >= 18
 
 
@@ -149,7 +151,9 @@ def test_hamiltonian_increments_are_exact(network: Network, seed: int, a: tuple[
     for l in network.layers():
         at = (problem, l, states[l], costates[l + 1])
         left, right = hamiltonian(*at, w[l], 0.1), hamiltonian(*at, u[l], 0.1)
-        scale = sum(np.sum(np.abs(s)) * np.max(np.abs(s)) + 1 for s in map_flat([states[l], states[l + 1], costates[l + 1]]))
+        scale = sum(
+            np.sum(np.abs(s)) * np.max(np.abs(s)) + 1 for s in map_flat([states[l], states[l + 1], costates[l + 1]])
+        )
         assert abs(float(left - right) - float(sum(dh[l]))) <= 1e-13 * scale
 
 
@@ -201,7 +205,7 @@ def test_initial_controls(backend: Backend) -> None:
                 bound = np.sqrt(3 * gain / np.prod(a.shape[1:]))
                 assert 0.8 * bound < np.max(np.abs(a)) <= bound
     assert not np.array_equal(initial_controls(network, 4, np.zeros(1))[0][0], again[0][0])
-    (ones, zeros_), = initial_controls(Network((L.ScaleShift(),), (3,)), 0, np.zeros(1))
+    ((ones, zeros_),) = initial_controls(Network((L.ScaleShift(),), (3,)), 0, np.zeros(1))
     assert np.all(ones == 1) and not zeros_.any()
 
 

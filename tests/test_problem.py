@@ -64,8 +64,9 @@ def test_metrics_enter_the_maximiser_entry_by_entry(seed: int) -> None:
     """T17: c_i = u_i + g_i/(2εd_i), thresholds √(ρ/(εd_i))."""
     generator = np.random.default_rng(seed)
     u, _, _ = data(seed)
-    g, d = map_controls(lambda a: generator.standard_normal(a.shape), u), map_controls(
-        lambda a: generator.uniform(0.1, 3, a.shape), u
+    g, d = (
+        map_controls(lambda a: generator.standard_normal(a.shape), u),
+        map_controls(lambda a: generator.uniform(0.1, 3, a.shape), u),
     )
     problem = Problem(NET, rho=0.3, weights=everywhere(NET, 1.0))
     w = maximise(problem, u, g, 0.7, 0.3, d)
@@ -185,7 +186,10 @@ def test_mixed_libraries_and_devices_are_named() -> None:
         ({"y": strict.asarray(Y)}, ["images is a numpy.ndarray", "labels is a array_api_strict.Array"]),
         ({"u": there(strict, U)}, ["images is a numpy.ndarray", "kernel of stage 0 is a array_api_strict.Array"]),
         ({"x": strict.asarray(X), "y": other.asarray(Y)}, ["images is on device", "labels is on", "device1"]),
-        ({"x": strict.asarray(X), "y": strict.asarray(Y), "u": there(other, U)}, ["kernel of stage 0 is on", "device1"]),
+        (
+            {"x": strict.asarray(X), "y": strict.asarray(Y), "u": there(other, U)},
+            ["kernel of stage 0 is on", "device1"],
+        ),
         ({"x": strict.asarray(X)}, ["images is a array_api_strict.Array", "labels is a numpy.ndarray"]),
     ):
         with pytest.raises(InputError) as error:

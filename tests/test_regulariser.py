@@ -122,7 +122,9 @@ def test_entries_do_not_influence_one_another(us: list[F], seed: int, box: Box) 
 # --- floats against structured challengers
 
 
-def challengers(w: float, u: float, g: float, eps: float, rho: float, a: tuple[float, float, float], box: Box) -> list[F]:
+def challengers(
+    w: float, u: float, g: float, eps: float, rho: float, a: tuple[float, float, float], box: Box
+) -> list[F]:
     exact = exact_candidates(F(u), F(g), F(eps), F(rho), tuple(map(F, a)), box)  # type: ignore[arg-type]
     near = [w, u, u + g / (2 * eps)]
     for v in (w, math.sqrt(rho * a[0] / eps), -math.sqrt(rho * a[0] / eps)):
@@ -153,7 +155,9 @@ def test_polynomials_in_floats_are_not_beaten(
     for v in challengers(w, u, g, eps, rho, a, box):
         # 8 roundings of the terms that are compared: b = 2εu + g and its products
         size = max(abs(F(w)), abs(v))
-        terms = (2 * F(eps) * abs(F(u)) + abs(F(g)) + F(rho * a[1])) * size + F(eps + rho * a[2]) * size**2 + F(rho * a[0])
+        terms = (
+            (2 * F(eps) * abs(F(u)) + abs(F(g)) + F(rho * a[1])) * size + F(eps + rho * a[2]) * size**2 + F(rho * a[0])
+        )
         assert phi(F(w)) >= phi(v) - 8 * F(EPS) * terms
 
 
@@ -298,7 +302,10 @@ def test_groups_are_filters_neurons_or_channels() -> None:
 
 # --- all of them
 
-REGS: dict[str, Regulariser] = {**{name: make() for name, make in REGULARISERS.items()}, "sum": Polynomial(0.5, 0.25, 2.0)}
+REGS: dict[str, Regulariser] = {
+    **{name: make() for name, make in REGULARISERS.items()},
+    "sum": Polynomial(0.5, 0.25, 2.0),
+}
 ENTRYWISE = {name: r for name, r in REGS.items() if name != "group-l0"}
 
 
@@ -318,7 +325,13 @@ def test_values_are_the_definitions() -> None:
     assert expected.keys() == REGS.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(float(REGS[name].value(w)), value, rtol=1e-15)
-    assert (L0().convex, L1().convex, L2().convex, LHalf().convex, GroupL0().convex) == (False, True, True, False, False)
+    assert (L0().convex, L1().convex, L2().convex, LHalf().convex, GroupL0().convex) == (
+        False,
+        True,
+        True,
+        False,
+        False,
+    )
 
 
 def test_values_of_float32_controls_are_summed_in_float64() -> None:
@@ -372,7 +385,9 @@ def test_backends_maximise_alike(
 @pytest.mark.parametrize("name", REGS)
 def test_numpy_scalars_as_parameters_do_not_promote_float32(name: str) -> None:
     wide = np.float64(0.5)
-    r = {"group-l0": GroupL0(0, wide), "sum": Polynomial(wide, wide, wide), "l0": Polynomial(a0=wide)}.get(name, REGS[name])
+    r = {"group-l0": GroupL0(0, wide), "sum": Polynomial(wide, wide, wide), "l0": Polynomial(a0=wide)}.get(
+        name, REGS[name]
+    )
     u = np.ones((2, 2), np.float32)
     box = WHOLE_LINE if name == "group-l0" else Box(-wide, wide)
     assert r.argmax(u, u, 0.5, 0.1, box).dtype == np.float32

@@ -11,20 +11,18 @@ import numpy as np
 
 from pmp_ref.acceptance import Absolute, Relative
 from pmp_ref.admissible import WHOLE_LINE, Box
-from pmp_ref.arrays import Controls, like, to_floats, to_numpy
+from pmp_ref.arrays import Controls, to_floats, to_numpy
 from pmp_ref.augmentation import Classic, Curvature, Fixed
 from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around
 from pmp_ref.bsqh import Method, Stop
-from pmp_ref.controls import add, arrays_of, from_vector, inner, map_controls, scaled, subtract, to_vector, total
+from pmp_ref.controls import add, arrays_of, from_vector, inner, scaled, subtract, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.hamiltonian import increments, squared_increments
-from pmp_ref.maximise import maximise
 from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
-from verification.controls import Edit, fault
 from verification.problems import Setting
 from verification.runs import Trial
 
@@ -90,7 +88,7 @@ def exact_loss_change(context: Context) -> Outcome:
             yield Check(abs(r.delta_J - (after - before)), bound, f"ΔJ recorded; {s.name}")
             yield Check(abs(r.c_hat * r.tau - remainder), bound, f"Ĉτ; {s.name}")
 
-    return survey(context, one, micro=3, quick=18, full=120)
+    return survey(context, one, micro=2, quick=12, full=120)
 
 
 # --- T6 ---------------------------------------------------------------------------------------------------------------
@@ -336,7 +334,7 @@ def meaning_of_acceptance(context: Context) -> Outcome:
         s = runs.enclosable(case, **choices)
         classic = Classic()
         for rule in (classic, Curvature()):
-            solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(8, 60, 200)))
+            solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(6, 40, 200)))
             yield from verdict_checks(s, trials, plain)
             if rule is classic and context.profile != "micro":
                 late = [t.record for t in solution_half(trials) if t.record.accepted]
@@ -416,7 +414,7 @@ def relative_test(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         eta1 = float(case.choose(0.1, 0.25, 0.5))
         s = problems.smooth(case)
-        solution, trials = runs.run(s, Method(acceptance=Relative(eta1)), Stop(steps=context.count(6, 20, 60)))
+        solution, trials = runs.run(s, Method(acceptance=Relative(eta1)), Stop(steps=context.count(3, 20, 60)))
         for trial in trials:
             r = trial.record
             fall = runs.objective(s, trial.u) - runs.objective(s, trial.w)
@@ -433,7 +431,7 @@ def relative_test(context: Context) -> Outcome:
             yield Check(float(trials[0].record.accepted != expected), 0.0, f"ε = {factor}·C/(2(1 − η₁)); {q.name}")
         yield from scale_free(case, eta1)
 
-    return survey(context, one, micro=2, quick=12, full=60)
+    return survey(context, one, micro=2, quick=9, full=60)
 
 
 def scale_free(case: Case, eta1: float) -> Iterator[Check]:
@@ -494,13 +492,15 @@ def variable_metric(context: Context) -> Outcome:
     tolerance = 1e3 * context.u  # sums of at most some hundred terms, and a root
 
     def one(case: Case) -> Iterator[Check]:
-        metric = case.cycle(GradientScaled(beta=0.5), PerLayer(beta=0.5), GradientScaled(beta=0.9, floor=0.1), Identity())
+        metric = case.cycle(
+            GradientScaled(beta=0.5), PerLayer(beta=0.5), GradientScaled(beta=0.9, floor=0.1), Identity()
+        )
         exact = case.index % 2 == 1
         build = problems.quadratic if exact else problems.smooth
         s = build(case, regulariser=L0(), admissible=WHOLE_LINE, rho=0.02)
         rule, eta = Curvature(eps0=0.02), 1e-3
         C = runs.curvature_norm(problems.host(s), problems.host(s).controls)[0] if exact else math.inf
-        solution, trials = runs.run(s, Method(rule, Absolute(eta), metric), Stop(steps=context.count(4, 15, 40)))
+        solution, trials = runs.run(s, Method(rule, Absolute(eta), metric), Stop(steps=context.count(3, 15, 40)))
         squares: list[list[np.ndarray]] = []
         top = rule.eps0
         for sequence in runs.sequences(trials):
@@ -527,7 +527,9 @@ def variable_metric(context: Context) -> Outcome:
     return survey(context, one, micro=4, quick=16, full=80)
 
 
-def metric_checks(s: Setting, trial: Trial, d: list[np.ndarray], g: list[np.ndarray], tolerance: float) -> Iterator[Check]:
+def metric_checks(
+    s: Setting, trial: Trial, d: list[np.ndarray], g: list[np.ndarray], tolerance: float
+) -> Iterator[Check]:
     """The metric of a trial, its candidate, its τ and ΣΔH."""
     r = trial.record
     used = [np.ones_like(a) for a in d]

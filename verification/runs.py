@@ -16,9 +16,18 @@ import numpy as np
 from pmp_ref.arrays import Controls
 from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import subtract, to_vector
-from pmp_ref.layers import Activation, AveragePool, Convolution, Dense, Flatten, GlobalAveragePool, Stage, Tanh, residual
+from pmp_ref.layers import (
+    Activation,
+    AveragePool,
+    Convolution,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    Stage,
+    Tanh,
+    residual,
+)
 from pmp_ref.maximise import maximise
-from pmp_ref.problem import Problem
 from pmp_ref.result import Record, Solution
 from pmp_ref.second_order import hessian
 from pmp_ref.sweep import mean_loss
@@ -105,7 +114,9 @@ def symmetric(matrix: np.ndarray) -> np.ndarray:
 def plain_lenet(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     """Convolution with stride or dilation, activation, average pooling, dense stages; smaller than problems.lenet."""
     act = smooth_activation(case)
-    conv = Convolution(2, (3, 2), stride=(1, int(case.rng.integers(1, 3))), padding=(0, 1), groups=int(case.rng.integers(1, 3)))
+    conv = Convolution(
+        2, (3, 2), stride=(1, int(case.rng.integers(1, 3))), padding=(0, 1), groups=int(case.rng.integers(1, 3))
+    )
     return (conv, act, AveragePool((2, 1)), Flatten(), Dense(3), act, Dense(3)), (2, 4, 5)
 
 

@@ -450,6 +450,8 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
             if key in BOOK.symbols and key not in used and not inside(formula, nodes.reference, nodes.title):
                 used.add(key)
                 formula.parent.replace(formula, link(f"notation#{BOOK.symbols[key]}", formula.deepcopy(), "symbol"))
+    for formula in list(document.findall(nodes.math)):
+        keep_together(formula)
     if not name.startswith("annotated/") or name == "annotated/index":
         for text in list(document.findall(nodes.Text)):
             if not inside(text, nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math,
@@ -463,6 +465,24 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
             reference["refuri"] = uri + (f"#{mark}" if mark else "")
     for image in list(document.findall(nodes.image)):
         inline_drawing(image)
+
+
+def keep_together(formula: nodes.math) -> None:
+    """No line begins with the full stop or closing bracket behind a short formula, none ends with the bracket before."""
+    outer = formula.parent if isinstance(formula.parent, nodes.reference) else formula
+    parent = outer.parent
+    place = parent.index(outer)
+    after = parent[place + 1] if place + 1 < len(parent) else None
+    before = parent[place - 1] if place > 0 else None
+    tail = re.match(r"[.,;:)’”?!]+|-\w+", after.astext()) if isinstance(after, nodes.Text) else None
+    head = re.search(r"[(“]+$", before.astext()) if isinstance(before, nodes.Text) else None
+    if not tail and not head:
+        return
+    formula["head"], formula["tail"] = head[0] if head else "", tail[0] if tail else ""
+    if tail:
+        parent.replace(after, nodes.Text(after.astext()[tail.end() :]))
+    if head:
+        parent.replace(before, nodes.Text(before.astext()[: head.start()]))
 
 
 def inside(node: nodes.Node, *kinds: type) -> bool:

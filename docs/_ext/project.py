@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 RESULTS = DOCS / "verification.json"
 
-TAG = re.compile(r"\b(T\d{1,2}[a-d]?|S5[a-e]?)\b(?!\.)")
+TAG = re.compile(r"\b(T\d{1,2}[a-d]?|S5[a-e]?)\b(?!\.\d)")
 PATH = re.compile(r"`((?:pmp_ref|verification)/[\w/]*(?:\.py)?)`")
 
 

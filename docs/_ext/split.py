@@ -29,7 +29,11 @@ class Row:
 
     def code(self, lines: list[str]) -> str:
         """The code of the row as in the source, without blank lines at its ends."""
-        return "\n".join(lines[n - 1] for n in self.code_lines).strip("\n")
+        shown = []
+        for before, n in zip([0, *self.code_lines], self.code_lines, strict=False):
+            if lines[n - 1].strip() or n == before + 1:  # no blank line where a docstring was
+                shown.append(lines[n - 1])
+        return "\n".join(shown).strip("\n")
 
 
 def split(source: str) -> list[Row]:
@@ -96,7 +100,9 @@ def _walk(
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             name = f"{prefix}{child.name}"
             kind = "class" if isinstance(child, ast.ClassDef) else "method" if prefix else "function"
-            starts[_first_line(child)] = (name, kind)
+            dunder = kind == "method" and re.fullmatch(r"__\w+__", child.name) is not None
+            if not dunder or ast.get_docstring(child):  # others stay with what stands above them
+                starts[_first_line(child)] = (name, kind)
             _walk(child, f"{name}.", docstrings, starts)
 
 

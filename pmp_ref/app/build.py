@@ -84,7 +84,7 @@ def build(options: Options, threads: int | None = None) -> Setup:
     if held is not None:
         aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
     network = build_network(options, dataset)
-    problem = build_problem(options, network, threads)
+    problem = build_problem(options, network, x, threads)
     n = x.shape[0]
     if not options.full_batch and int(options.batch_size) > n:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
@@ -158,8 +158,8 @@ def build_network(options: Options, dataset: Dataset) -> Network:
     return make(shape, dataset.classes, options.activation, **pool)  # type: ignore[no-any-return]
 
 
-def build_problem(options: Options, network: Network, threads: int | None = None) -> Problem:
-    """J with its regulariser, weights and admissible sets."""
+def build_problem(options: Options, network: Network, x: Array, threads: int | None = None) -> Problem:
+    """J with its regulariser, weights and admissible sets, and the sweep that suits images like x."""
     loss = CrossEntropy()
     by_stage = None if options.layer_weights is None else parse.factors(options.layer_weights)
     kernels, others = parse.admissible(options.admissible), WHOLE_LINE
@@ -170,7 +170,7 @@ def build_problem(options: Options, network: Network, threads: int | None = None
     return Problem(
         network, loss, everywhere(network, parse.regulariser(options.regulariser)), options.rho, sets,
         layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
-        build_sweep(options.sweep, network, loss, threads),
+        build_sweep(options.sweep, network, loss, x, threads),
     )  # fmt: skip
 
 
@@ -183,14 +183,14 @@ def fast_sweep() -> Any:
     return make_sweep
 
 
-def build_sweep(name: str, network: Network, loss: Loss, threads: int | None) -> Any:
+def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int | None) -> Any:
     """The sweep behind ``Problem``: the one place where fast kernels are chosen. None: the clear path."""
     if name == "clear":
         return None
     make = fast_sweep()
     if make is None:
         raise InputError("--sweep fast: pmp_ref.kernels has no fast sweep here; use --sweep clear")
-    return make(network, loss, threads=threads)
+    return make(network, loss, threads=threads, example=x)
 
 
 def build_method(options: Options) -> Method:

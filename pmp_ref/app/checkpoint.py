@@ -67,8 +67,9 @@ def from_arrays(network: Network, arrays: dict[str, np.ndarray], prefix: str, so
 
 
 def settings_hash(setup: Setup) -> str:
-    """SHA-256 of options and training data: a checkpoint fits one run only."""
-    return hashlib.sha256(json.dumps([to_json(setup.options), setup.fingerprint]).encode()).hexdigest()
+    """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
+    options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
+    return hashlib.sha256(json.dumps([options, setup.fingerprint]).encode()).hexdigest()
 
 
 def write(directory: Path, setup: Setup, state: State) -> None:

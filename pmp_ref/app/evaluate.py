@@ -36,7 +36,7 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
     correct = 0
     with quiet():
         for start in range(0, x.shape[0], CHUNK):
-            cut = slice(start, start + CHUNK)
+            cut = slice(start, min(start + CHUNK, x.shape[0]))
             xp, states = namespace(x), x[cut, ...]
             for stage, u in zip(network.stages, controls, strict=True):  # no state is kept
                 states = stage.forward(states, u)

@@ -67,7 +67,8 @@ def train_parser() -> Parser:
         epilog=TRAIN_EXAMPLES + EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     result.add_argument("--out", metavar="DIR", help="the run's directory (default: runs/001, runs/002, …)")
-    result.add_argument("--resume", metavar="DIR", help="go on with the run in this directory, with its own settings")
+    result.add_argument("--resume", metavar="DIR", help="go on with the run in this directory, with its own settings; "
+                        "only --backend may be given, to move it")  # fmt: skip
     for f in fields(Options):
         result.add_argument(flag(f.name), metavar=f.metadata["metavar"],
                             help=(f.metadata["help"] + default_text(f)).replace("%", "%%"))  # fmt: skip
@@ -85,7 +86,7 @@ def _common(p: Parser) -> None:
 def train(arguments: Sequence[str]) -> int:
     """``pmp-ref train``."""
     from pmp_ref.app import parse
-    from pmp_ref.app.options import Options, flag, resolve
+    from pmp_ref.app.options import Options, flag, read, resolve
 
     p = train_parser()
     if options := [a for a in arguments if a in ("-h", "--help")]:
@@ -102,10 +103,11 @@ def train(arguments: Sequence[str]) -> int:
     given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}
     if a.resume is None:
         return run(resolve(given), a.out, manner)
+    backend = given.pop("backend", None)
     if given or a.out is not None:
         extra = "--out" if a.out is not None else flag(next(iter(given)))
         raise InputError(f"--resume takes its settings from the run; leave {extra} out, or start a new run")
-    return resume(Path(a.resume), manner)
+    return resume(Path(a.resume), manner, None if backend is None else read("backend", backend))
 
 
 def inspect(arguments: Sequence[str]) -> int:

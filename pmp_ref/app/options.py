@@ -92,7 +92,7 @@ class Options:
                                      "functions of mini-batches; none: the batch's own", None, "X|none")  # fmt: skip
     dtype: str = option("float32", **names(("float32", "float64")), help="floating point type")
     backend: str = option("numpy", **names(("numpy", "cupy")), help="array library; cupy needs a CUDA device")
-    sweep: str = option(UNSET, **names(("fast", "clear")), help="fast kernels, or the clear path")
+    sweep: str = option(UNSET, **names(("fast", "clear")), help="fast kernels, or the clear path (default: fast)")
     check_descent: int | str = option(UNSET, parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
                                       "evaluate J anew in float64 for all accepted steps, every N-th, or none "
                                       "(default: all on the bundled images with mini-batches, else every 20th)",
@@ -120,7 +120,7 @@ def default_text(f: dataclasses.Field[Any]) -> str:
     if f.metadata["default"] == UNSET:
         return ""
     shown = [str(f.metadata[key]).replace("None", "none") for key in ("default", "full")]
-    if f.metadata["same"] or shown[0] == shown[1]:
+    if f.metadata["same"] or shown[0] == shown[1] or f.name == "batch_size":
         return f" (default: {shown[0]})"
     return f" (default: {shown[0]}; with full batch {shown[1]})"
 
@@ -153,7 +153,7 @@ def resolve(given: dict[str, str]) -> Options:
     if values["sweep"] == UNSET:
         from pmp_ref.app.build import fast_sweep  # not above: it loads the kernels
 
-        values["sweep"] = "fast" if values["backend"] == "numpy" and fast_sweep() else "clear"
+        values["sweep"] = "fast" if fast_sweep() else "clear"
     return Options(**values)
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pmp_ref.app import checkpoint
@@ -32,6 +26,7 @@ from pmp_ref.app.files import (
     write_json,
 )
 from pmp_ref.app.history import History
+from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
 from pmp_ref.app.summary import versions
@@ -77,14 +72,15 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
             return carry_on(setup, directory, None, manner)
 
 
-def resume(directory: Path, manner: Manner) -> int:
-    """Go on with a run in its directory; the exit code."""
+def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
+    """Go on with a run in its directory, on another backend if one is given; the exit code."""
     if not (directory / CONFIG).is_file():
         raise InputError(
             f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
         )
     with one_blas_thread(), locked(directory):
         options, data_sha256, began_with = read_config(directory)
+        options = replace(options, backend=backend or options.backend)
         if (directory / SUMMARY).is_file():
             status = str(dict(read_json(directory / SUMMARY)).get("status"))
             if status != str(Status.INTERRUPTED):
@@ -228,25 +224,3 @@ class Recorder:
         checkpoint.write(self.directory, self.setup, state)
         self.saved = time.perf_counter()
         return state
-
-
-@contextlib.contextmanager
-def stopping_on_signals(recorder: Recorder) -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the run after the trial in hand, with a checkpoint; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if recorder.stopping and number == signal.SIGINT:
-            recorder.stopping = False
-            raise KeyboardInterrupt
-        recorder.stopping = True
-        os.write(2, b"\nstopping after this trial; Ctrl-C again stops at once\n")  # print may not be entered twice
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

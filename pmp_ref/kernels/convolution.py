@@ -24,7 +24,7 @@ from pmp_ref.layers import Convolution
 # Measured, see docs/performance.md.
 PIECE = 280_000  # multiplications of one product, at most, where there is a choice: then it is not packed
 SMALL = 1200  # entries of a product, at most, for which long factors are multiplied without packing
-STRIP = 600 * 2**10  # bytes of Z at a time
+STRIP = 2**20  # bytes of Z at a time
 
 
 class ConvolutionMap(StageMap):

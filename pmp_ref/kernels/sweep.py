@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, namespace
+from pmp_ref.arrays import Array, Controls, namespace, on_gpu
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
+from pmp_ref.kernels.gpu import GpuSweep
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import OrderedMap, Threads, available_cores
@@ -212,8 +213,11 @@ def make_sweep(
     """A fast sweep where it applies to arrays like ``example``, else the clear one.
 
     ``fast`` None: fast if ``example`` is None or a NumPy array of float32 or float64; True: in any case (other arrays
-    still take the clear path inside it); False: the clear one. Other arguments as in :class:`FastSweep`.
+    still take the clear path inside it); False: the clear one. Arrays on a GPU get a
+    :class:`pmp_ref.kernels.gpu.GpuSweep` unless ``fast`` is False. Other arguments as in :class:`FastSweep`.
     """
+    if example is not None and on_gpu(example) and fast is not False:
+        return GpuSweep(network, loss, **{k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None})
     if fast is None:
         fast = example is None or (type(example) is np.ndarray and example.dtype in (np.float32, np.float64))
     sizes: dict[str, Any] = {k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None}

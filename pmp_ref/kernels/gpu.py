@@ -1,0 +1,193 @@
+"""Sweeps for a GPU: few large operations on the whole batch, in the arrays' own library.
+
+Convolutions and poolings are the stages of ``pmp_ref.layers`` with the same maps written otherwise: windows are a
+strided view, copied once into the rows of a matrix, and each of the three maps of a convolution is one matrix product.
+Everything else is the clear path. The same code runs on NumPy, CuPy and PyTorch; JAX has no views and unfolds as the
+clear path does. Not yet run on a GPU (docs/backends.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.arrays import Array, device, library, namespace
+from pmp_ref.errors import InputError
+from pmp_ref.layers import AveragePool, Convolution, MaxPool, OnBranch, Stage
+from pmp_ref.layers.layer import Control, Shape
+from pmp_ref.layers.windows import Windows, crop, embed, pad, patches, spread
+from pmp_ref.network import Network
+from pmp_ref.sweep import Sweep, entries
+
+
+@dataclass(frozen=True)
+class GpuSweep(Sweep):
+    """:class:`pmp_ref.sweep.Sweep` with the stages of this module, for arrays on a GPU.
+
+    ``chunk`` samples are swept at a time (0: by :meth:`largest_chunk`). Kept states may take ``memory`` bytes, and so
+    may what a chunk needs at once; the default leaves room on a GPU of 8 GiB.
+    """
+
+    chunk: int = 0
+    memory: int = 2 * 2**30
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise InputError(f"chunk is {self.chunk}; expected a number of samples, or 0: as many as fit into memory")
+        object.__setattr__(self, "network", strided_network(self.network))
+
+    def chunks(self, x: Array) -> Iterator[slice]:
+        """Slices of the batch, in order."""
+        chunk = self.chunk or self.largest_chunk(x)
+        for start in range(0, x.shape[0], chunk):
+            yield slice(start, min(start + chunk, x.shape[0]))
+
+    def largest_chunk(self, x: Array) -> int:
+        """Samples swept at a time: the whole batch if its states and widest patches fit into ``memory`` bytes, else as
+        many samples as do, at least one. On a CPU chunks are small, to stay in cache; a GPU wants long operations."""
+        bits = namespace(x).finfo(x.dtype).bits
+        patch = max(map(patch_entries, self.network.stages, self.network.shapes, self.network.shapes[1:]))
+        return min(x.shape[0], max(1, self.memory // (self.bytes_per_sample(x) + patch * bits // 8)))
+
+
+def strided_network(network: Network) -> Network:
+    """The same chain with the stages of this module."""
+    return Network(tuple(map(strided, network.stages)), network.input_shape)
+
+
+def strided(stage: Stage) -> Stage:
+    """The stage as this module writes it; the stage itself where it has nothing to gain (by exact type)."""
+    if type(stage) is OnBranch:
+        return replace(stage, stage=strided(stage.stage))
+    if type(stage) in (AveragePool, MaxPool) and stage.windows.size != stage.windows.stride:  # type: ignore[attr-defined]
+        return stage  # overlapping windows
+    kinds: dict[type, Any] = {Convolution: StridedConvolution, AveragePool: BlockAveragePool, MaxPool: BlockMaxPool}
+    kind = kinds.get(type(stage))
+    return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
+
+
+def patch_entries(stage: Stage, entering: Any, leaving: Any) -> int:
+    """Entries of the widest matrix of patches that one sample needs in the stage's maps; 0 for other stages."""
+    if isinstance(stage, OnBranch):
+        return patch_entries(stage.stage, entering[stage.branch], leaving[stage.branch])
+    if not isinstance(stage, Convolution):
+        return 0
+    taps = stage.windows.size[0] * stage.windows.size[1]
+    return taps * max(entering[0] * entries(leaving[1:]), leaving[0] * entries(entering[1:]))
+
+
+class StridedConvolution(Convolution):
+    """A convolution's three bilinear maps, each one product with the matrix of patches; N = B·Ho·Wo window positions.
+
+    apply: y = Z Kᵀ. adjoint_kernel: g = pᵀ Z. adjoint_state gathers: a convolution of p, spread by the stride, with the
+    flipped kernel, so it is a product of the same form.
+    """
+
+    def apply(self, x: Array, k: Array) -> Array:
+        xp, (b, _, h, w) = namespace(x), x.shape
+        k = xp.reshape(k, (self.groups, self.channels // self.groups, -1))
+        y = xp.matmul(self._rows(_padded(x, self.windows), self.windows), xp.matrix_transpose(k))
+        return self._image(y, b, *self.windows.positions(h, w))
+
+    def adjoint_kernel(self, x: Array, k_shape: Shape, p: Array) -> Array:
+        xp, (b, _, h, w) = namespace(x), p.shape
+        p = xp.reshape(p, (b, self.groups, self.channels // self.groups, h, w))
+        p = xp.reshape(xp.permute_dims(p, (1, 2, 0, 3, 4)), (self.groups, self.channels // self.groups, b * h * w))
+        return xp.reshape(xp.matmul(p, self._rows(_padded(x, self.windows), self.windows)), k_shape)
+
+    def adjoint_state(self, x_shape: Shape, k: Array, p: Array) -> Array:
+        xp, w = namespace(p), self.windows
+        for a in (0, 1):
+            reach = w.dilation[a] * (w.size[a] - 1) + 1
+            p = spread(p, 2 + a, w.stride[a])
+            before = reach - 1 - w.padding[a]
+            p = _resized(p, 2 + a, before, x_shape[2 + a] + reach - 1 - before - p.shape[2 + a])
+        inputs = x_shape[1] // self.groups
+        k = xp.reshape(xp.flip(k, axis=(2, 3)), (self.groups, self.channels // self.groups, inputs, *w.size))
+        k = xp.reshape(xp.permute_dims(k, (0, 1, 3, 4, 2)), (self.groups, -1, inputs))
+        return self._image(xp.matmul(self._rows(p, Windows(w.size, dilation=w.dilation)), k), x_shape[0], *x_shape[2:])
+
+    def _rows(self, x: Array, w: Windows) -> Array:
+        """(B, C, H, W) → (groups, N, C/groups·kh·kw), one window in each row: the one copy. ``w`` without padding."""
+        xp, z = namespace(x), window_view(x, w)
+        b, c, rows, columns, kh, kw = z.shape
+        z = xp.reshape(z, (b, self.groups, c // self.groups, rows, columns, kh, kw))
+        z = xp.permute_dims(z, (1, 0, 3, 4, 2, 5, 6))
+        return xp.reshape(z, (self.groups, b * rows * columns, c // self.groups * kh * kw))
+
+    def _image(self, y: Array, batch: int, rows: int, columns: int) -> Array:
+        """(groups, N, c) → (B, groups·c, rows, columns); a view if there is one group."""
+        xp = namespace(y)
+        y = xp.permute_dims(xp.reshape(y, (self.groups, batch, rows, columns, y.shape[2])), (1, 0, 4, 2, 3))
+        return xp.reshape(y, (batch, y.shape[1] * y.shape[2], rows, columns))
+
+
+class BlockAveragePool(AveragePool):
+    """Average pooling over windows that do not overlap."""
+
+    def forward(self, x: Array, u: Control) -> Array:
+        return namespace(x).mean(blocks(x, self.windows), axis=(4, 5))
+
+    def adjoint(self, x: Array, p: Array) -> Array:
+        kh, kw = self.windows.size
+        share = p[..., None, None] / (kh * kw)
+        return blocks_adjoint(namespace(p).broadcast_to(share, (*p.shape, kh, kw)), *x.shape[2:])
+
+
+class BlockMaxPool(MaxPool):
+    """Max pooling over windows that do not overlap; ties as in :class:`pmp_ref.layers.MaxPool`."""
+
+    def forward(self, x: Array, u: Control) -> Array:
+        return namespace(x).max(blocks(x, self.windows), axis=(4, 5))
+
+    def costate(self, x: Array, u: Control, p: Array) -> Array:
+        xp, z = namespace(p), blocks(x, self.windows)
+        taps = z.shape[4] * z.shape[5]
+        first = xp.argmax(xp.reshape(z, (*z.shape[:4], taps)), axis=4, keepdims=True)
+        winner = xp.reshape(xp.arange(taps, dtype=first.dtype, device=device(x)) == first, z.shape)
+        p = p[..., None, None]
+        return blocks_adjoint(xp.where(winner, p, xp.zeros_like(p)), *x.shape[2:])
+
+
+def blocks(x: Array, w: Windows) -> Array:
+    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), windows side by side; rows and columns left over are dropped."""
+    xp, (rows, columns) = namespace(x), w.positions(x.shape[2], x.shape[3])
+    x = x[:, :, : rows * w.size[0], : columns * w.size[1]]
+    z = xp.reshape(x, (*x.shape[:2], rows, w.size[0], columns, w.size[1]))
+    return xp.permute_dims(z, (0, 1, 2, 4, 3, 5))
+
+
+def blocks_adjoint(z: Array, rows: int, columns: int) -> Array:
+    """Adjoint of :func:`blocks`, and its inverse where nothing is left over."""
+    xp, (b, c, h, w, kh, kw) = namespace(z), z.shape
+    x = xp.reshape(xp.permute_dims(z, (0, 1, 2, 4, 3, 5)), (b, c, h * kh, w * kw))
+    return embed(embed(x, 2, 0, rows - h * kh), 3, 0, columns - w * kw)
+
+
+def window_view(x: Array, w: Windows) -> Array:
+    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has views; ``w`` without padding."""
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(w.dilation, w.size, strict=True))
+    kind = library(x).partition(".")[0]
+    if kind == "torch":
+        z = x.unfold(2, reach[0], w.stride[0]).unfold(3, reach[1], w.stride[1])
+        return z[..., :: w.dilation[0], :: w.dilation[1]]
+    if kind == "cupy":
+        from cupy.lib.stride_tricks import sliding_window_view
+    elif kind == "numpy":
+        sliding_window_view = np.lib.stride_tricks.sliding_window_view
+    else:
+        return namespace(x).permute_dims(patches(x, w), (0, 1, 4, 5, 2, 3))
+    z = sliding_window_view(x, reach, axis=(2, 3))
+    return z[:, :, :: w.stride[0], :: w.stride[1], :: w.dilation[0], :: w.dilation[1]]
+
+
+def _padded(x: Array, w: Windows) -> Array:
+    return pad(pad(x, 2, w.padding[0]), 3, w.padding[1])
+
+
+def _resized(x: Array, axis: int, before: int, after: int) -> Array:
+    """Zeros put before and after along ``axis``; negative numbers drop entries."""
+    return embed(crop(x, axis, max(-before, 0), max(-after, 0)), axis, max(before, 0), max(after, 0))

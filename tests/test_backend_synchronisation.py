@@ -1,0 +1,193 @@
+"""One synchronisation per trial: nothing but ``to_floats`` takes a value from the device.
+
+Without a GPU two libraries stand in. On array-api-strict every way from an array to a Python value is counted. PyTorch's
+device "meta" has shapes but no values, so that anything that needs a value raises. What neither can see is what
+array_api_compat's wrappers for CuPy do; the functions known to wait there are kept out of the package by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pmp_ref
+from pmp_ref import bsqh
+from pmp_ref import layers as L
+from pmp_ref.acceptance import Relative
+from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
+from pmp_ref.augmentation import Classic
+from pmp_ref.bsqh import Method, prepare, step, take_batch
+from pmp_ref.controls import map_controls
+from pmp_ref.initialise import initial_controls
+from pmp_ref.kernels import GpuSweep
+from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.network import Network
+from pmp_ref.problem import Problem
+from pmp_ref.regulariser import L0, GroupL0, LHalf, LTwoThirds, Polynomial
+from pmp_ref.result import Iterate
+from tests.backends import load, probe
+
+NET = Network(
+    (L.Convolution(2, 3, padding=1), L.Softplus(), *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2),
+     L.ScaleShift(), L.ReLU()), L.AveragePool(2), L.Convolution(4, 1, groups=2), L.MaxPool(2, 1), L.Sigmoid(), L.Flatten(),
+     L.Dense(4), L.SiLU(), L.Dense(3), L.LeakyReLU(), L.Dense(3)), (1, 6, 8),
+)  # fmt: skip
+
+ALL = Polynomial(1.0, 0.5, 0.1)
+CASES: dict[str, tuple[dict[str, Any], Method]] = {
+    "L0": ({"regulariser": L0()}, Method(metric=Identity())),
+    "sum on a box": ({"regulariser": ALL, "admissible": Box(-2.0, 2.0)}, Method(acceptance=Relative(), metric=PerLayer())),
+    "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientScaled())),
+    "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientScaled(), averaging=Averaging())),
+    "groups": ({"regulariser": GroupL0()}, Method(metric=PerLayer(), averaging=Averaging())),
+    "finite set": ({"regulariser": ALL, "admissible": FiniteSet(tuple(k / 4 for k in range(-8, 9)))}, Method()),
+    "squared loss": ({"loss": Squared(), "regulariser": L0()}, Method(Classic())),
+    "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientScaled())),
+    "recomputed": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy(), chunk=2, memory=0)}, Method()),
+}  # fmt: skip
+
+
+def setting(case: str, asarray: Any, eps: float = 1.0) -> tuple[Problem, Method, Iterate, Any, Any]:
+    options, method = CASES[case]
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((5, *NET.input_shape))
+    y = generator.standard_normal((5, 3)) if "loss" in options else generator.integers(0, 3, 5)
+    problem = Problem(NET, rho=1e-3, **options)
+    u = map_controls(asarray, problem.project(initial_controls(NET, 1, x)))
+    return problem, method, Iterate(u, eps), asarray(x), asarray(y)
+
+
+@pytest.fixture
+def crossings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every value taken from an array-api-strict array, by the method that took it."""
+    Array = type(load("array_api_strict").asarray(0.0))
+    taken: list[str] = []
+
+    def counted(name: str) -> Any:
+        original = getattr(Array, name)
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            taken.append(name)
+            return original(self, *args, **kwargs)
+
+        return method
+
+    values = ("__array__", "__buffer__", "__bool__", "__float__", "__int__", "__index__", "__complex__", "__dlpack__")
+    for name in (*values, "to_device"):
+        if hasattr(Array, name):
+            monkeypatch.setattr(Array, name, counted(name))
+
+    def masked(name: str) -> Any:  # a Boolean mask has a result whose size only the device knows
+        original = getattr(Array, name)
+
+        def method(self: Any, key: Any, *args: Any) -> Any:
+            keys = key if isinstance(key, tuple) else (key,)
+            if any(isinstance(k, Array) and "bool" in str(k.dtype) for k in keys):
+                taken.append(f"mask in {name}")
+            return original(self, key, *args)
+
+        return method
+
+    for name in ("__getitem__", "__setitem__"):
+        monkeypatch.setattr(Array, name, masked(name))
+    return taken
+
+
+def test_every_way_to_a_value_is_counted(crossings: list[str]) -> None:
+    a = load("array_api_strict").asarray(np.array([1.0]))
+    np.asarray(a), float(a[0]), bool(a[0] > 0), int(a[0]), complex(a[0]), a[a > 0]
+    a[a > 0] = a[0]
+    assert crossings == ["__array__", "__float__", "__bool__", "__int__", "__complex__", "mask in __getitem__",
+                         "mask in __setitem__"]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_trial_takes_values_from_the_device_once(case: str, crossings: list[str]) -> None:
+    """Accepted, rejected and averaged trials alike; preparing takes none, nor does the choice of a batch."""
+    verdicts = set()
+    for eps in (1e-4, 1e2):
+        problem, method, it, x, y = setting(case, load("array_api_strict").asarray, eps)
+        for position in (0, 1, 0):
+            crossings.clear()
+            bx, by = take_batch(x, y, 2, position, 0, 0)
+            if it.evaluation is None or method.averaging is not None:
+                it = prepare(problem, method, bsqh.replace(it, evaluation=None, prepared=False), bx, by)
+            else:
+                it = prepare(problem, method, it, bx, by)
+            assert crossings == []
+            it, record = step(problem, method, it, problem.rho)
+            assert crossings == ["__array__"]
+            verdicts.add(record.verdict)
+    assert "accepted" in verdicts and verdicts & {"rejected", "average dropped"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_needs_a_value_on_a_device_without_values(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := probe("torch"):
+        pytest.skip(f"backend torch: {reason}")
+    torch = importlib.import_module("torch")
+    asarray = lambda host: torch.from_numpy(np.array(host)).to("meta")  # noqa: E731
+    with pytest.raises(RuntimeError):
+        bool(asarray(1.0) > 0)
+    fetched: list[Any] = []
+
+    def made_up(*scalars: Any) -> list[float]:
+        assert all(s.device.type == "meta" and s.ndim == 0 for s in scalars)
+        fetched.append(scalars)
+        return [-1.0, 2.0, 1.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.0, 1.0, 7.0]  # a trial that is accepted
+
+    monkeypatch.setattr(bsqh, "to_floats", made_up)
+    problem, method, it, x, y = setting(case, asarray)
+    for position in (0, 1):
+        it = prepare(problem, method, bsqh.replace(it, evaluation=None), *take_batch(x, y, 2, position, 0, 0))
+        it, record = step(problem, method, it, problem.rho)
+        assert record.verdict == "accepted"
+    assert len(fetched) == 2
+
+
+# For CuPy array_api_compat makes clip and sign of Boolean masks, and a mask is counted on the host before it is used; the
+# others return arrays whose size only the device knows.
+WAITS = {"clip", "sign", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values", "repeat"}
+PACKAGE = Path(pmp_ref.__file__).parent
+ON_THE_DEVICE = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("layers/*.py"), PACKAGE / "kernels" / "gpu.py"])
+
+
+def namespace_functions(source: str) -> set[str]:
+    """Names taken from a namespace: ``xp.name`` and ``namespace(…).name``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            of = node.value
+            called = isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "namespace"
+            if called or (isinstance(of, ast.Name) and of.id == "xp"):
+                found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", ON_THE_DEVICE, ids=lambda path: path.name)
+def test_no_function_that_waits_for_the_gpu_is_used(path: Path) -> None:
+    assert not namespace_functions(path.read_text(encoding="utf-8")) & WAITS
+
+
+def test_the_functions_used_are_found() -> None:
+    assert namespace_functions("xp.sign(a) + namespace(a, b).clip(a)\nnp.clip(a)") == {"sign", "clip"}
+    everywhere = set().union(*(namespace_functions(path.read_text(encoding="utf-8")) for path in ON_THE_DEVICE))
+    assert {"where", "sum", "matmul", "maximum", "copysign"} <= everywhere
+
+
+def test_cupy_has_every_function_used() -> None:
+    """CuPy can be imported without a GPU, so the names at least can be checked anywhere."""
+    pytest.importorskip("cupy")
+    xp = importlib.import_module("array_api_compat.cupy")
+    everywhere = set().union(*(namespace_functions(path.read_text(encoding="utf-8")) for path in ON_THE_DEVICE))
+    assert {name for name in everywhere if not hasattr(xp, name)} == set()
+
+
+def test_sets_cover_all_cases() -> None:
+    assert {type(options.get("admissible", WHOLE_LINE)) for options, _ in CASES.values()} == {Box, FiniteSet}
