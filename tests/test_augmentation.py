@@ -124,11 +124,12 @@ def test_numpy_numbers_become_python_floats(rule: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "value"),
     [
-        *((rule, "eps0", bad) for rule in (Classic, Curvature, Fixed) for bad in (0.0, -1.0, math.nan, math.inf, "1", True)),
+        *((rule, "eps0", bad) for rule in RULES.values() for bad in (0.0, -1.0, math.nan, math.inf, "1", True)),
         *((rule, "sigma", bad) for rule in (Classic, Curvature) for bad in (1.0, 0.5, math.nan, math.inf)),
         *((rule, "zeta", bad) for rule in (Classic, Curvature) for bad in (0.0, -0.1, 1.1, math.nan)),
         *((rule, "eps_min", bad) for rule in (Classic, Curvature) for bad in (0.0, -1.0)),
-        (Curvature, "theta", 0.0), (Curvature, "sigma_min", 1.0), (Curvature, "memory", 1.0), (Curvature, "memory", -0.1),
+        (Curvature, "theta", 0.0), (Curvature, "sigma_min", 1.0), (Curvature, "memory", 1.0),
+        (Curvature, "memory", -0.1),
         (Curvature, "growth", 0.9), *((Absolute, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *((Relative, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
     ],

@@ -23,18 +23,20 @@ from pmp_ref.result import Solution
 from pmp_ref.sweep import Sweep
 from tests.backends import Backend, load
 
+BLOCK = L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU(), step=0.5)
 NET = Network(
-    (L.Convolution(2, 3, padding=1), L.Tanh(), *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(),
-     L.ReLU(), step=0.5), L.MaxPool(2), L.Flatten(), L.Dense(4), L.SiLU(), L.Dense(3)), (1, 5, 4),
-)  # fmt: skip
+    (L.Convolution(2, 3, padding=1), L.Tanh(), *BLOCK, L.MaxPool(2), L.Flatten(), L.Dense(4), L.SiLU(), L.Dense(3)),
+    (1, 5, 4),
+)
 
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full batch": ({"rho": 1e-3}, {"method": Method(Classic(0.1, sigma=2.0)), "stop": Stop(steps=4)}),
     "relative": ({"rho": 1e-3, "regulariser": Polynomial(1.0, 0.5, 0.1), "admissible": Box(-2.0, 2.0)},
                  {"method": Method(Curvature(0.1), Relative()), "stop": Stop(steps=4)}),
     "mini-batches": ({"rho": 0.01, "regulariser": LHalf()},
-                     {"method": Method(Curvature(0.3), metric=GradientScaled(), averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
-                      "stop": Stop(epochs=2, residual=1e-9), "batch_size": 3}),
+                     {"method": Method(Curvature(0.3), metric=GradientScaled(), averaging=Averaging(0.5),
+                                       ramp=Ramp(0.0, 0.5)), "stop": Stop(epochs=2, residual=1e-9),
+                      "batch_size": 3}),
     "groups": ({"rho": 0.01, "regulariser": GroupL0()}, {"method": Method(metric=PerLayer()), "stop": Stop(steps=4)}),
     "finite set": ({"rho": 1e-3, "admissible": FiniteSet(tuple(k / 8 for k in range(-9, 10, 3))), "regulariser": L1()},
                 {"method": Method(Classic(0.03, sigma=2.0)), "stop": Stop(steps=2)}),

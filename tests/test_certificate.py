@@ -25,7 +25,8 @@ from pmp_ref.sweep import Sweep
 from tests.backends import Backend
 from tests.strategies import seeds
 
-POLYNOMIALS = (L0(), L1(), L2(), NoPenalty(), Polynomial(1.0, 0.5), Polynomial(1.0, 0.0, 0.7), Polynomial(0.4, 0.3, 1.5),
+POLYNOMIALS = (L0(), L1(), L2(), NoPenalty(), Polynomial(1.0, 0.5), Polynomial(1.0, 0.0, 0.7),
+               Polynomial(0.4, 0.3, 1.5),
                Polynomial(0.0, 0.5, 0.7))  # fmt: skip
 POWERS = (LHalf(), LTwoThirds())
 BOXES = (WHOLE_LINE, Box(-1.5, 2.0), Box(-0.25, 0.5), Box(lo=-1.0), Box(hi=0.75), Box(0.0, 1.0), Box(-2.0, 0.0))

@@ -15,7 +15,7 @@ from unittest import mock
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
@@ -24,8 +24,7 @@ from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.kernels import FastSweep, make_sweep
-from pmp_ref.kernels import blas, convolution, dense, plan, sweep, workers
+from pmp_ref.kernels import FastSweep, blas, convolution, dense, make_sweep, plan, sweep, workers
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import (
     ACTIVATIONS,
@@ -142,7 +141,9 @@ def poolings(draw: st.DrawFn) -> tuple[Stage, tuple[int, ...]]:
     return draw(st.sampled_from([AveragePool, MaxPool]))(size, stride), shape
 
 
-def around(stage: Stage, shape: tuple[int, ...], before: tuple[Stage, ...] = (), after: tuple[Stage, ...] = ()) -> Network:
+def around(
+    stage: Stage, shape: tuple[int, ...], before: tuple[Stage, ...] = (), after: tuple[Stage, ...] = ()
+) -> Network:
     """The stage between a scale-and-shift and a dense stage, so that all its maps are used."""
     probe = Network((ScaleShift(), *before, stage, *after), shape)
     flat = (Flatten(),) if len(probe.output_shape) == 3 else ()
@@ -234,8 +235,6 @@ class Doubled(Tanh):
         return 2 * p
 
 
-NESTED = residual(Convolution(4, 3, padding=1), *residual(Tanh(), Convolution(4, 1)), step=0.5)
-
 NETWORKS = {
     "lenet5": lenet5(),
     "lenet5 with ReLU and maxima": lenet5(activation_name="relu", pool="max"),
@@ -252,24 +251,36 @@ NETWORKS = {
         (2, 10, 10),
     ),
     "both branches act on the state entering": Network(
-        (Convolution(3, 3), Split(), OnBranch(Tanh(), 0), OnBranch(Sigmoid(), 1), Merge(0.7), Tanh(), Flatten(), Dense(2)),
+        (
+            Convolution(3, 3), Split(), OnBranch(Tanh(), 0), OnBranch(Sigmoid(), 1), Merge(0.7), Tanh(),
+            Flatten(), Dense(2),
+        ),
         (1, 5, 5),
     ),
     "activation on a bare skip": Network(
         (Convolution(3, 3), Tanh(), Split(), OnBranch(ReLU(), 1), OnBranch(Tanh(), 0), Merge(), Flatten(), Dense(2)),
         (1, 5, 5),
     ),
-    "nested blocks": Network((Convolution(4, 3), Tanh(), *residual(Convolution(4, 1), Tanh()), Flatten(), Dense(3)), (1, 6, 6)),
+    "nested blocks": Network(
+        (
+            Convolution(4, 3), Tanh(),
+            *residual(Convolution(4, 1), *residual(Tanh(), Convolution(4, 1)), Tanh(), step=0.5),
+            Flatten(), Dense(3),
+        ),
+        (1, 6, 6),
+    ),
     "user's stages": Network(
-        (Convolution(4, 3), Reversed(), Tanh(), Unchanged(), Sigmoid(), Doubled(), AveragePool(2), Unchanged(), Tanh(),
-         Flatten(), Dense(6), Unchanged(), Tanh(), Dense(3)),
+        (
+            Convolution(4, 3), Reversed(), Tanh(), Unchanged(), Sigmoid(), Doubled(), AveragePool(2), Unchanged(),
+            Tanh(), Flatten(), Dense(6), Unchanged(), Tanh(), Dense(3),
+        ),
         (1, 8, 8),
     ),
     "vectors": Network((Dense(7), Tanh(), Dense(5, bias=False), Sigmoid(), ScaleShift(), Dense(3)), (6,)),
     "flatten a vector after an activation": Network((Dense(7), Tanh(), Flatten(), ReLU(), Dense(3)), (6,)),
     "free stages first": Network((Tanh(), AveragePool(2), Flatten(), Dense(3)), (2, 6, 6)),
     "images to the end": Network((Convolution(2, 3), Tanh(), Convolution(1, 2)), (1, 6, 7)),
-    "no controls before the mean": Network((Convolution(4, 3, stride=2), GlobalAveragePool(), Dense(3)), (2, 9, 9)),
+    "a mean over all pixels": Network((Convolution(4, 3, stride=2), GlobalAveragePool(), Dense(3)), (2, 9, 9)),
 }  # fmt: skip
 
 
@@ -285,7 +296,7 @@ def test_every_stage_of_the_library_has_a_fast_map() -> None:
         assert not [m for m in FastSweep(network, CrossEntropy()).plan.maps if isinstance(m, plan.ClearMap)]
 
 
-# -- faults: each of these kernels, broken, must be caught by the comparisons above --------------------------------------
+# -- faults: each of these kernels, broken, must be caught by the comparisons above ----------
 
 
 def scaled(f: Any, factor: float = 1.01) -> Any:
@@ -324,7 +335,11 @@ def test_a_broken_kernel_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_broken_maxima_standardisation_and_merging_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    for where, name in ((plan.MaxPoolMap, "lenet5-caffe"), (plan.StandardiseMap, "residual"), (plan.MergeMap, "residual")):
+    for where, name in (
+        (plan.MaxPoolMap, "lenet5-caffe"),
+        (plan.StandardiseMap, "residual"),
+        (plan.MergeMap, "residual"),
+    ):
         agree(*both(NETWORKS[name], 9, np.float32), terms=1000)
         for attribute in ("forward", "backward"):
             right = getattr(where, attribute)
@@ -342,7 +357,7 @@ def test_broken_maxima_standardisation_and_merging_are_caught(monkeypatch: pytes
                     agree(*both(NETWORKS[name], 9, np.float32), terms=1000)
 
 
-# -- maps over chunks ----------------------------------------------------------------------------------------------------
+# -- maps over chunks ----------
 
 
 def evaluation(options: dict[str, Any], n: int = 150, dtype: Any = np.float32, name: str = "lenet5") -> Evaluation:
@@ -366,7 +381,7 @@ def test_results_do_not_depend_on_the_number_of_threads(name: str, dtype: Any) -
 
 
 def test_results_do_not_depend_on_what_is_kept() -> None:
-    kept, again, along = (evaluation(o) for o in ({}, {"memory": 0}, {"memory": 0, "costates": True}))
+    kept, again, along = (evaluation(o) for o in ({}, {"memory": 0, "costates": False}, {"memory": 0}))
     same(again, kept)
     same(along, kept)
     counts = [(e.forward_sweeps, e.backward_sweeps) for e in (kept, again, along)]
@@ -426,7 +441,7 @@ def test_threads_keep_floating_point_warnings_silent() -> None:
     assert not np.all(np.isfinite(e.losses))
 
 
-# -- BLAS threads --------------------------------------------------------------------------------------------------------
+# -- BLAS threads ----------
 
 
 def blas_threads() -> list[int]:
@@ -505,7 +520,7 @@ def test_sweeps_may_run_in_several_threads_at_once() -> None:
         same(e, found[0])
 
 
-# -- states, memory, arguments -------------------------------------------------------------------------------------------
+# -- states, memory, arguments ----------
 
 
 def test_a_second_backward_sweep_computes_the_states_again() -> None:
@@ -561,7 +576,11 @@ def test_other_arrays_take_the_clear_path() -> None:
     clear, fast = Sweep(network, loss), FastSweep(network, loss)
     z, v = x.astype(complex), map_controls(lambda a: a + 1e-30j, u)  # complex-step checks
     same(fast.backward(v, fast.forward(v, z, y)), clear.backward(v, clear.forward(v, z, y)))
-    xs, ys, us = strict.asarray(np.array(x)), strict.asarray(np.array(y)), map_controls(lambda a: strict.asarray(np.array(a)), u)
+    xs, ys, us = (
+        strict.asarray(np.array(x)),
+        strict.asarray(np.array(y)),
+        map_controls(lambda a: strict.asarray(np.array(a)), u),
+    )
     e = fast.backward(us, fast.forward(us, xs, ys))
     assert type(e.losses) is type(xs)
     equal(((np.asarray(e.losses),),), ((clear.forward(u, x, y).losses,),))
@@ -575,8 +594,8 @@ def test_make_sweep_chooses() -> None:
     assert type(make_sweep(network, loss, example=np.zeros(1, np.float32))) is FastSweep
     assert type(make_sweep(network, loss, example=np.zeros(1, complex))) is Sweep
     assert type(make_sweep(network, loss, False)) is Sweep
-    made = make_sweep(network, loss, True, threads=3, chunk=8, memory=5, costates=True, example=None)
-    assert made == FastSweep(network, loss, 8, 5, 3, True)
+    made = make_sweep(network, loss, True, threads=3, chunk=8, memory=5, costates=False, example=None)
+    assert made == FastSweep(network, loss, 8, 5, 3, False)
     with pytest.raises(InputError, match="threads -1"):
         FastSweep(network, loss, threads=-1)
 
@@ -587,7 +606,7 @@ def test_the_method_runs_alike_on_both_paths(batch_size: int | None) -> None:
     x, y, u, loss = batch(network, 60, np.float64)
     runs = [
         solve(Problem(network, loss, rho=1e-3, sweep=s), u, x, y, stop=Stop(steps=6), batch_size=batch_size)
-        for s in (Sweep(network, loss), FastSweep(network, loss), FastSweep(network, loss, memory=0, costates=True))
+        for s in (Sweep(network, loss), FastSweep(network, loss), FastSweep(network, loss, memory=0))
     ]
     assert len(runs[0].records) >= 6
     for run in runs[1:]:

@@ -1,4 +1,4 @@
-"""Terminal losses: values against loops (T0), gradient and Hessian action by complex step (T1, T14), stability, errors."""
+"""Terminal losses: values against loops (T0), gradient and Hessian by complex step (T1, T14), stability, errors."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def certificate_is_sharp(
                 g = like(host - stationarity_residual(to_numpy(a), host, r, weight, admissible), a)
                 star = eps_star(a, g, r, weight, admissible)
                 stars[-1].append(star)
-                if star == 0 or math.isinf(star):
+                if star < 1e-9 or math.isinf(star):  # below that ε* is a rounding of g, which may be 1e-17 for 0
                     continue
                 gaps = augmented_gaps(a, g, r, weight, admissible, t * star)
                 if t >= 1:

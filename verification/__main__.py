@@ -11,7 +11,7 @@ from pmp_ref.errors import InputError, nearest
 from verification import report
 from verification.claim import CLAIMS, PROFILES, Context, evaluate, listen
 from verification.libraries import NAMES, load
-from verification.runner import Settings, load_all, run
+from verification.runner import Results, Settings, load_all, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
         description="Check the theory of bSQH numerically, and check the checks by planted faults.",
     )
     length = p.add_mutually_exclusive_group()
-    length.add_argument("--quick", action="store_true", help="a few instances of each claim, within three minutes (default)")
+    length.add_argument(
+        "--quick", action="store_true", help="a few instances of each claim, within three minutes (default)"
+    )
     length.add_argument("--full", action="store_true", help="many instances and long runs")
     p.add_argument("--claims", metavar="TAG,TAG", help="only these claims; survivors and coverage are then not judged")
     p.add_argument("--backend", default="numpy", help=f"array library: {', '.join(NAMES)} (default: numpy)")
@@ -63,13 +65,17 @@ def command(options: argparse.Namespace) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f"{path}: there is no directory {path.absolute().parent}; make it first")
     settings = Settings(
-        options.seed, "full" if options.full else "quick", options.backend, options.dtype, tags(options.claims), options.jobs
+        options.seed,
+        "full" if options.full else "quick",
+        options.backend,
+        options.dtype,
+        tags(options.claims),
+        options.jobs,
     )
     terminal = report.Terminal(sys.stdout)
-    results = None
-    for results, line in run(settings):
+    results = Results(settings)
+    for results, line in run(settings):  # noqa: B007  the last results are those of the whole run
         terminal.progress(line)
-    assert results is not None
     terminal.show(results)
     if options.json is not None:
         report.write_json(results, options.json)
@@ -97,8 +103,10 @@ def replay(options: argparse.Namespace) -> int:
     """One instance again: all its checks."""
     parts = options.replay.split(":")
     if len(parts) != 4 or parts[0] not in CLAIMS or parts[2] not in PROFILES or not (parts[1] + parts[3]).isdigit():
-        raise InputError(f"--replay {options.replay!r}; expected TAG:SEED:PROFILE:INDEX as the report prints it, "
-                         "such as T5:0:quick:3")  # fmt: skip
+        raise InputError(
+            f"--replay {options.replay!r}; expected TAG:SEED:PROFILE:INDEX as the report prints it, "
+            "such as T5:0:quick:3"
+        )
     tag, seed, profile, index = parts[0], int(parts[1]), parts[2], int(parts[3])
     context = Context(seed, profile, load(options.backend), options.dtype, tag, only=index)
     with listen() as checks:

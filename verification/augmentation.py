@@ -195,12 +195,12 @@ def waste(context: Context, rows: list[tuple[Any, ...]]) -> Iterator[Check]:
     The goal is judged on mini-batches, the way networks are trained; in full batch the run follows the edge where
     curvature and ε meet, and some more trials are rejected.
     """
-    images, size, steps = context.count(0, 300, 2000), context.count(0, 20, 100), context.count(0, 60, 300)
+    images, size, steps = context.count(0, 300, 2000), context.count(0, 10, 100), context.count(0, 40, 300)
     for name, s, batch in (
         (f"mini-batches of {size}", lenet_setting(images), size),
         (f"full batch of {size}", lenet_setting(size), None),
     ):
-        for rule in (Curvature(), Classic(), Fixed(4.0)):
+        for rule in (Curvature(), Classic()):
             solution = solve(
                 s.problem, s.controls, s.x, s.y, stop=Stop(steps=steps), method=Method(rule), batch_size=batch
             )

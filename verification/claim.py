@@ -188,8 +188,9 @@ class Figure:
 class Outcome:
     """What a claim found. ``measured``, ``bound``, ``problem`` are those of the worst check, ``worst`` replays it.
 
-    ``instances`` made ``checks`` comparisons, of which ``failed`` failed. ``margin`` = 1 − measured/bound (1 − bound/measured for ≥) of the worst check. ``error`` is not empty if the claim
-    itself broke down. ``applicable`` False: the claim does not speak of this dtype, and ``notes`` say why.
+    ``instances`` made ``checks`` comparisons, of which ``failed`` failed. ``margin`` = 1 − measured/bound (for ≥:
+    1 − bound/measured) of the worst check. ``error`` is not empty if the claim itself broke down.
+    ``applicable`` False: the claim does not speak of this dtype, and ``notes`` say why.
     """
 
     measured: float
@@ -210,8 +211,9 @@ class Outcome:
 
     def with_(self, notes: Iterable[str] = (), tables: Iterable[Table] = (), figures: Iterable[Figure] = ()) -> Outcome:
         """The outcome with more to show."""
-        return replace(self, notes=(*self.notes, *notes), tables=(*self.tables, *tables),
-                       figures=(*self.figures, *figures))  # fmt: skip
+        return replace(
+            self, notes=(*self.notes, *notes), tables=(*self.tables, *tables), figures=(*self.figures, *figures)
+        )
 
 
 @dataclass(frozen=True)
@@ -311,10 +313,18 @@ def survey(
         raise RuntimeError(f"claim {context.tag} made no check: it would hold for no reason")
     _, index, check = worst
     return Outcome(
-        measured=float(check.measured), bound=float(check.bound), holds=failed == 0, margin=float(check.margin),
-        instances=cases, checks=checks, failed=failed, worst=context.replay(index), problem=check.problem,
-        sense=check.sense, notes=tuple(notes),
-    )  # fmt: skip
+        measured=float(check.measured),
+        bound=float(check.bound),
+        holds=failed == 0,
+        margin=float(check.margin),
+        instances=cases,
+        checks=checks,
+        failed=failed,
+        worst=context.replay(index),
+        problem=check.problem,
+        sense=check.sense,
+        notes=tuple(notes),
+    )
 
 
 def _checks(case: Case, one: Callable[[Case], Check | Iterable[Check]]) -> Iterator[Check]:

@@ -8,8 +8,8 @@ once in the source, so that a fault cannot silently miss when the code is rewrit
 """
 
 from __future__ import annotations
-
 import __future__
+
 import builtins
 import importlib
 import inspect
@@ -26,7 +26,7 @@ PACKAGES = ("pmp_ref", "verification")
 
 @dataclass(frozen=True)
 class Edit:
-    """One replaced piece of source: ``target`` "module:function" or "module:Class.method", ``old`` text, ``new`` text."""
+    """One replaced piece of source: ``target`` is "module:function" or "module:Class.method"."""
 
     target: str
     old: str
@@ -140,7 +140,7 @@ def _by_target(one: Fault) -> dict[str, list[Edit]]:
 
 def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
     """The function compiled anew with its pieces replaced, with the globals of its own module."""
-    function = original.fget if isinstance(original, property) else inspect.unwrap(original)
+    function: Any = original.fget if isinstance(original, property) else inspect.unwrap(original)
     home = sys.modules[function.__module__]  # an inherited method lives in the module of its class
     source = textwrap.dedent(inspect.getsource(function))
     for edit in pieces:

@@ -79,6 +79,10 @@ def convergence(context: Context) -> Outcome:
             for t in accepted:
                 expected = ramp(s.problem.rho, (t.record.step - 1) / context.count(2, 10, 40))
                 yield Check(abs(t.record.rho - expected), 1e-15, f"ρ of the step; {s.name}")
+                at = replace(s, problem=replace(s.problem, rho=t.record.rho))
+                fall = runs.objective(at, t.w) - runs.objective(at, t.u)
+                yield Check(fall, -eta * t.record.tau + t.record.rounding, f"J falls at the ρ of the step; {s.name}")
+                yield Check(abs(fall - t.record.delta_J), 1e-12 + t.record.rounding, f"ΔJ at the ρ of the step; {s.name}")
         if not micro or case.index == 0:
             yield from limit_checks(case, micro, rows)
 
@@ -99,6 +103,7 @@ def descent_checks(s: Setting, trials: list[Trial], eta: float) -> Iterator[Chec
     for t, before, after, tau in zip(accepted, values, values[1:], taus, strict=False):
         yield Check(after - before, -eta * tau + t.record.rounding, f"J falls by ητ; {s.name}")
         yield Check(abs(t.record.tau - tau), 1e-10 * tau, f"τ; {s.name}")
+        yield Check(float(tau == 0), 0.0, f"an accepted step moves; {s.name}")
         yield Check(abs(t.record.J - after), 1e-12 * (1 + abs(after)), f"J recorded; {s.name}")
     rounding = sum(t.record.rounding for t in accepted) / eta
     total, fall = sum(taus), values[0]

@@ -25,8 +25,14 @@ from verification.controls import code_of
 OUTSIDE = ("pmp_ref.app", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.__main__")
 SPECIAL = ("__call__",)
 VERDICTS = (
-    "accepted", "rejected", "non-finite trial", "average dropped", "control unchanged", "precision limit", "non-finite",
-)  # fmt: skip
+    "accepted",
+    "rejected",
+    "non-finite trial",
+    "average dropped",
+    "control unchanged",
+    "precision limit",
+    "non-finite",
+)
 
 
 @dataclass(frozen=True)

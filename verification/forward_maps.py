@@ -11,7 +11,7 @@ import numpy as np
 from pmp_ref.acceptance import Absolute, Relative
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
-from pmp_ref.arrays import check_together, to_floats, to_numpy, unit_roundoff
+from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import Classic, Curvature, Fixed
 from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
 from pmp_ref.controls import (
@@ -56,12 +56,12 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
 from pmp_ref.result import Iterate
-from pmp_ref.sweep import Sweep, mean_loss
+from pmp_ref.sweep import Evaluation, Sweep, mean_loss
 from verification import oracles, problems
 from verification.claim import Case, Check, Context, Outcome, claim, survey
 from verification.libraries import load
 
-# One of each stage and geometry, with the shape of the states that enter: rows ≠ columns, in ≠ out, overlapping windows.
+# One of each stage and geometry, with the shape of the states that enter: rows ≠ columns, windows that overlap.
 STAGES: tuple[tuple[Stage, Any], ...] = (
     (Dense(3), (5,)),
     (Dense(4, bias=False), (4,)),
@@ -92,8 +92,14 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
 )
 
 
+def switching(e: Evaluation) -> Controls:
+    """g of an evaluation whose backward sweep is made."""
+    assert e.switching is not None
+    return e.switching
+
+
 def draw_state(rng: np.random.Generator, shape: Any, samples: int) -> Any:
-    """A random state of that per-sample shape (or a pair of states), permuted in memory so that it is not contiguous."""
+    """A random state (or pair of states) of that per-sample shape, not contiguous in memory."""
     if shape and not isinstance(shape[0], int):
         return tuple(draw_state(rng, part, samples) for part in shape)
     return np.moveaxis(rng.standard_normal((*shape, samples)), -1, 0)
@@ -180,8 +186,11 @@ def forward_maps(context: Context) -> Outcome:
         error = difference(found, oracles.forward_by_loops(stage, x, u))
         if _per_sample(found) != stage.output_shape(shape):
             raise ValueError(f"{stage} gives states of shape {_per_sample(found)}, says {stage.output_shape(shape)}")
-        return Check(largest_ratio(error, magnitude(stage, x, u)), (2 * terms(stage, shape) + 12) * context.u,
-                     f"{stage} on {shape}")  # fmt: skip
+        return Check(
+            largest_ratio(error, magnitude(stage, x, u)),
+            (2 * terms(stage, shape) + 12) * context.u,
+            f"{stage} on {shape}",
+        )
 
     return survey(context, one, micro=len(STAGES), quick=4 * len(STAGES), full=40 * len(STAGES))
 
@@ -192,7 +201,7 @@ def _per_sample(state: Any) -> Any:
 
 @claim(tag="T0a", title="Whole networks and objective", statement="L_B = (1/B) Σ_s Φ_s, J_B = L_B + ρ Σ ω_l r_l(u_l)")
 def objectives(context: Context) -> Outcome:
-    """Statement: the sweeps' losses, their mean and J_B are what the definitions give; L of a batch repeated twice is L.
+    """Statement: the sweeps' losses, their mean and J_B are what the definitions give; L of a batch twice is L.
 
     Hypotheses: none; smooth and kinked networks, both losses, all regularisers, several chunks in each sweep.
 
@@ -214,8 +223,11 @@ def objectives(context: Context) -> Outcome:
         losses = np.array(oracles.loss_by_loops(s.problem.loss, x, h.y))
         bound = 400 * context.u
         yield Check(largest_ratio(difference(host(e.losses), losses), 1 + np.abs(losses)), bound, f"Φ_s, {s.name}")
-        yield Check(largest_ratio(host(e.largest) - np.max(np.abs(x.reshape(len(x), -1)), axis=1),
-                                  1 + np.abs(losses)), bound, f"‖x_L‖_∞, {s.name}")  # fmt: skip
+        yield Check(
+            largest_ratio(host(e.largest) - np.max(np.abs(x.reshape(len(x), -1)), axis=1), 1 + np.abs(losses)),
+            bound,
+            f"‖x_L‖_∞, {s.name}",
+        )
         mean, penalty = to_floats(mean_loss(e), s.problem.penalty(s.controls))
         value = oracles.objective_by_loops(h)
         yield Check(abs(mean + s.problem.rho * penalty - value) / (1 + abs(value)), bound, f"J_B, {s.name}")
@@ -224,8 +236,10 @@ def objectives(context: Context) -> Outcome:
         yield Check(abs(again - mean) / (1 + abs(mean)), bound, f"batch twice, {s.name}")
         p = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, twice(s.x), twice(s.y)))
         q = s.problem.sweep.backward(s.controls, e)
-        g, h2 = to_vector(q.switching), to_vector(p.switching)
-        yield Check(float(np.linalg.norm(g - h2)) / (1 + float(np.linalg.norm(g))), bound, f"g of batch twice, {s.name}")
+        g, h2 = to_vector(switching(q)), to_vector(switching(p))
+        yield Check(
+            float(np.linalg.norm(g - h2)) / (1 + float(np.linalg.norm(g))), bound, f"g of batch twice, {s.name}"
+        )
         r, kernel = s.problem.regulariser[0][0], h.controls[0][0]
         entry = 0.0 if isinstance(r, GroupL0) else float(np.sum(host(r.pointwise(s.controls[0][0]))))
         exact = 0.0 if isinstance(r, GroupL0) else oracles.penalty_by_loops(r, kernel)
@@ -246,6 +260,8 @@ def losses(context: Context) -> Outcome:
 
     def one(case: Case) -> Check:
         size = float(case.choose(1.0, 10.0, 1000.0))
+        x: Any
+        y: Any
         if case.index % 2:
             x, y = size * case.rng.standard_normal((3, 2, 2)), case.rng.standard_normal((3, 2, 2))
             loss: Any = Squared()
@@ -260,19 +276,27 @@ def losses(context: Context) -> Outcome:
             return Check(largest_ratio(found - exact, 1 + exact), 40 * context.u, f"squared, size {size:g}")
         shifted = [row - row[k] for row, k in zip(hx, hy, strict=True)]
         top = [float(np.max(row)) for row in shifted]
-        exact = np.array([t + math.log(math.fsum(math.exp(v - t) for v in row)) for row, t in
-                          zip(shifted, top, strict=True)])  # fmt: skip
-        return Check(largest_ratio(found - exact, 1 + np.max(np.abs(hx), axis=1)), 40 * context.u,
-                     f"cross-entropy, size {size:g}")  # fmt: skip
+        exact = np.array(
+            [t + math.log(math.fsum(math.exp(v - t) for v in row)) for row, t in zip(shifted, top, strict=True)]
+        )
+        return Check(
+            largest_ratio(found - exact, 1 + np.max(np.abs(hx), axis=1)),
+            40 * context.u,
+            f"cross-entropy, size {size:g}",
+        )
 
     return survey(context, one, micro=6, quick=60, full=600)
 
 
-@claim(tag="T0c", title="Batches, chunks, nestings", statement="every sample of an epoch once; sweeps do not depend on chunks")
+@claim(
+    tag="T0c",
+    title="Batches, chunks, nestings",
+    statement="every sample of an epoch once; sweeps do not depend on chunks",
+)
 def batches(context: Context) -> Outcome:
-    """Statement: the batches of an epoch are a partition of the data into parts whose sizes differ by at most one; losses
-    and switching functions do not depend on the chunk size nor on whether states are kept; controls as a vector and
-    back are the same controls; sums, differences, products of controls are those of the vectors.
+    """Statement: the batches of an epoch are a partition of the data into parts whose sizes differ by at most one;
+    losses and switching functions do not depend on the chunk size nor on whether states are kept; controls as a
+    vector and back are the same controls; sums, differences, products of controls are those of the vectors.
 
     Hypotheses: none.
 
@@ -296,15 +320,20 @@ def batches(context: Context) -> Outcome:
         yield Check(float(not paired) + float(np.array_equal(other, used)), 0.0, "images with their labels, new order")
         whole = Sweep(s.network, s.problem.loss, chunk=1000)
         e = whole.backward(s.controls, whole.forward(s.controls, s.x, s.y))
-        g = to_vector(e.switching)
+        g = to_vector(switching(e))
         for sweep in (s.problem.sweep, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
             f = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
             sweeps = (2, 1) if sweep.memory == 0 else (1, 1)
             yield Check(float((f.forward_sweeps, f.backward_sweeps) != sweeps), 0.0, f"sweeps counted, {sweep.memory}")
             scale = 1 + float(np.linalg.norm(g))
-            yield Check(float(np.linalg.norm(to_vector(f.switching) - g)) / scale, 400 * context.u, f"chunks, {s.name}")
-            yield Check(abs(to_floats(mean_loss(f))[0] - to_floats(mean_loss(e))[0]) / scale, 400 * context.u,
-                        f"chunks, loss, {s.name}")  # fmt: skip
+            yield Check(
+                float(np.linalg.norm(to_vector(switching(f)) - g)) / scale, 400 * context.u, f"chunks, {s.name}"
+            )
+            yield Check(
+                abs(to_floats(mean_loss(f))[0] - to_floats(mean_loss(e))[0]) / scale,
+                400 * context.u,
+                f"chunks, loss, {s.name}",
+            )
         u = s.controls
         v = problems.direction(case, u)
         uv, vv = to_vector(u), to_vector(v)
@@ -331,7 +360,9 @@ def batches(context: Context) -> Outcome:
 KERNEL_ENTRIES = {"lenet5": 61470, "lenet5-caffe": 430500}
 
 
-@claim(tag="T0d", title="Networks and initial controls", statement="kernel entries as published; Var(u_0) = gain/fan-in")
+@claim(
+    tag="T0d", title="Networks and initial controls", statement="kernel entries as published; Var(u_0) = gain/fan-in"
+)
 def architectures(context: Context) -> Outcome:
     """Statement: the two LeNets have the published numbers of kernel entries and the residual net those of its formula;
     shapes chain as the sweeps give them; initial kernels have mean 0 and variance gain/fan-in, biases are 0, scales 1;
@@ -346,14 +377,24 @@ def architectures(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         example = case.asarray(np.zeros(1))
         name = case.cycle(*ARCHITECTURES)
-        network = ARCHITECTURES[name]()
-        kernels = [math.prod(shape) for names, shapes in zip(network.names(), network.control_shapes, strict=True)
-                   for label, shape in zip(names, shapes, strict=True) if label == "kernel"]  # fmt: skip
+        build: Callable[[], Network] = ARCHITECTURES[name]
+        network = build()
+        kernels = [
+            math.prod(shape)
+            for names, shapes in zip(network.names(), network.control_shapes, strict=True)
+            for label, shape in zip(names, shapes, strict=True)
+            if label == "kernel"
+        ]
         expected = KERNEL_ENTRIES.get(name, residual_entries(16, 3, 10))
         yield Check(abs(sum(kernels) - expected), 0.0, f"kernel entries of {name}")
-        built = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}[name]()
-        yield Check(float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()), 0.0,
-                    f"{name} by name and by builder")  # fmt: skip
+        by_name: dict[str, Callable[[], Network]]
+        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
+        built = by_name[name]()
+        yield Check(
+            float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()),
+            0.0,
+            f"{name} by name and by builder",
+        )
         yield Check(float(network.analytic == (name == "lenet5-caffe") or network.output_shape != (10,)), 0.0, name)
         weights = layer_weights(network, by_stage={network.layers()[0]: 3.0})
         for l in network.layers():
@@ -400,10 +441,14 @@ def _gains(network: Network) -> dict[int, float]:
     return gains
 
 
-@claim(tag="T0e", title="What the theory excludes is refused", statement="inadmissible data, shapes, coefficients ⇒ InputError in one line")
+@claim(
+    tag="T0e",
+    title="What the theory excludes is refused",
+    statement="inadmissible data, shapes, coefficients ⇒ InputError in one line",
+)
 def refusals(context: Context) -> Outcome:
-    """Statement: data, shapes and numbers outside the hypotheses are refused by an InputError of one line, and admissible
-    ones next to them are not.
+    """Statement: data, shapes and numbers outside the hypotheses are refused by an InputError of one line, and
+    admissible ones next to them are not.
 
     Hypotheses: none.
 
@@ -444,12 +489,20 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "array", lambda: problem.check(u, [[1.0]], y), fits
     if case.context.library.name == "numpy":
         strict = load("array_api_strict")
-        yield "one array library", lambda: check_together(a=x, b=strict.asarray(host(x))), lambda: check_together(a=x, b=x)
+        yield (
+            "one array library",
+            lambda: check_together(a=x, b=strict.asarray(host(x))),
+            lambda: check_together(a=x, b=x),
+        )
     yield "empty or a point", lambda: Box(1.0, 1.0), lambda: Box(1.0, 2.0)
     yield "two different", lambda: FiniteSet((1.0, 1.0)), lambda: FiniteSet((1.0, 0.0))
     yield "≥ 0", lambda: Polynomial(-1.0), lambda: Polynomial(0.0)
     yield "rho", lambda: Problem(s.network, rho=-1.0), lambda: Problem(s.network, rho=0.0)
-    yield "weights", lambda: layer_weights(s.network, by_stage={1: 2.0}), lambda: layer_weights(s.network, by_stage={0: 2.0})
+    yield (
+        "weights",
+        lambda: layer_weights(s.network, by_stage={1: 2.0}),
+        lambda: layer_weights(s.network, by_stage={0: 2.0}),
+    )
     yield "eta", lambda: Absolute(0.0), lambda: Absolute(1e-9)
     yield "eta1", lambda: Relative(1.0), lambda: Relative(0.5)
     yield "sigma", lambda: Classic(sigma=1.0), lambda: Classic(sigma=1.01)
@@ -464,11 +517,22 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "≥ 0", lambda: Stop(steps=-1), lambda: Stop(steps=0)
     yield "prepare", lambda: step(problem, Method(), Iterate(u, 1.0), 0.5), fits
     done = Stop(steps=0)
-    yield "batch size", lambda: solve(problem, u, x, y, stop=done, batch_size=0), lambda: solve(problem, u, x, y, stop=done)
+    yield (
+        "batch size",
+        lambda: solve(problem, u, x, y, stop=done, batch_size=0),
+        lambda: solve(problem, u, x, y, stop=done),
+    )
     mean = Method(averaging=Averaging())
-    yield ("need mini-batches", lambda: solve(problem, u, x, y, stop=done, method=mean),
-           lambda: solve(problem, u, x, y, stop=done, method=mean, batch_size=1))  # fmt: skip
-    yield "does not fit", lambda: Network((Convolution(1, 5),), (1, 4, 6)), lambda: Network((Convolution(1, 4),), (1, 4, 6))
+    yield (
+        "need mini-batches",
+        lambda: solve(problem, u, x, y, stop=done, method=mean),
+        lambda: solve(problem, u, x, y, stop=done, method=mean, batch_size=1),
+    )
+    yield (
+        "does not fit",
+        lambda: Network((Convolution(1, 5),), (1, 4, 6)),
+        lambda: Network((Convolution(1, 4),), (1, 4, 6)),
+    )
     yield "groups", lambda: Convolution(3, 2, groups=2), lambda: Convolution(4, 2, groups=2)
     yield "stride", lambda: AveragePool(2, stride=0), lambda: AveragePool(2, stride=1)
     yield "neurons", lambda: Dense(0), lambda: Dense(1)

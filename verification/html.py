@@ -1,4 +1,4 @@
-"""The report as one HTML page: formulas in Unicode, margins as bars, tables, figures as inline SVG, the kill matrix drawn.
+"""The report as one HTML page: formulas in Unicode, margins as bars, tables, figures and the kill matrix drawn.
 
 The page loads nothing: no script, no font, no image from elsewhere.
 """
@@ -22,7 +22,8 @@ STYLE = """
 :root{--ink:#1b1b1b;--soft:#666;--line:#ddd;--good:#2b7a4b;--bad:#b3261e;--warn:#b98900;--paper:#fff;--tint:#f6f6f4}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8e6;--soft:#a0a09c;--line:#3a3a3a;--good:#6fc08f;--bad:#ef8b84;--warn:#d9b44a;
 --paper:#191919;--tint:#222}figure{background:#fff}}
-body{font:16px/1.5 Georgia,'Times New Roman',serif;color:var(--ink);background:var(--paper);max-width:64rem;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 Georgia,'Times New Roman',serif;color:var(--ink);background:var(--paper);
+max-width:64rem;margin:2rem auto;padding:0 1rem}
 h1,h2,h3{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}
 .formula{font-style:italic;background:var(--tint);padding:.5rem .8rem;margin:.5rem 0;overflow-x:auto}
 table{border-collapse:collapse;font-size:.85rem;margin:.8rem 0;display:block;overflow-x:auto}
@@ -34,9 +35,11 @@ td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 code{font-size:.85em;background:var(--tint);padding:0 .2em}details{margin:.4rem 0}summary{cursor:pointer}
 del{color:var(--bad);text-decoration:none}ins{color:var(--good);text-decoration:none}
 figure{margin:1rem 0;overflow-x:auto}svg{max-width:100%;height:auto}
-.matrix td{padding:0;border:1px solid var(--paper);width:1rem;min-width:1rem;height:1rem}.matrix th{font-weight:normal;border:0;white-space:nowrap}
+.matrix td{padding:0;border:1px solid var(--paper);width:1rem;min-width:1rem;height:1rem}
+.matrix th{font-weight:normal;border:0;white-space:nowrap}
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);padding:.2rem 0;text-align:left}
-.matrix .caught{background:var(--good)}.matrix .survived{background:var(--line)}.matrix .none{background:var(--tint)}.matrix .error{background:var(--bad)}
+.matrix .caught{background:var(--good)}.matrix .survived{background:var(--line)}
+.matrix .none{background:var(--tint)}.matrix .error{background:var(--bad)}
 """
 
 CELLS = {"caught": "caught", "survived": "survived", "not executed": "none", "error": "error"}
@@ -59,8 +62,11 @@ def _parts(results: Results) -> Iterator[str]:
     yield f"<title>Verification of the theory of bSQH</title><style>{STYLE}</style></head><body>"
     yield "<h1>Verification of the theory of bSQH</h1>"
     state = "<b class='bad'>red</b>" if problems else "<b class='good'>green</b>"
-    yield (f"<p>{len(results.claims)} claims, {len(FAULTS)} planted faults: {state}. Profile {s.profile}, {escape(s.backend)}, "
-           f"{s.dtype}, seed {s.seed}, {results.seconds:.0f} s on {s.jobs} processes.</p>")  # fmt: skip
+    yield (
+        f"<p>{len(results.claims)} claims, {len(FAULTS)} planted faults: {state}. Profile {s.profile}, "
+        f"{escape(s.backend)}, "
+        f"{s.dtype}, seed {s.seed}, {results.seconds:.0f} s on {s.jobs} processes.</p>"
+    )
     if problems:
         yield "<ul>" + "".join(f"<li class='bad'>{escape(line)}</li>" for line in problems) + "</ul>"
     if not results.complete:
@@ -70,9 +76,12 @@ def _parts(results: Results) -> Iterator[str]:
     for tag in results.claims:
         yield from _claim(results, tag)
     yield "<h2>Kill matrix</h2>"
-    yield ("<p>Each row is a planted fault, each column a claim in its micro profile. <span class='good'>■</span> caught, "
-           "grey: executed and not caught by this claim, blank: the claim never runs the planted code. Every row and every "
-           "column must have a caught cell.</p>")  # fmt: skip
+    yield (
+        "<p>Each row is a planted fault, each column a claim in its micro profile. <span class='good'>■</span> caught, "
+        "grey: executed and not caught by this claim, blank: the claim never runs the planted code. "
+        "Every row and every "
+        "column must have a caught cell.</p>"
+    )
     yield from _matrix(results)
     yield "<h2>Planted faults</h2>"
     yield from _faults(results)
@@ -86,9 +95,12 @@ def _overview(results: Results) -> Iterator[str]:
     for tag, result in results.claims.items():
         o = result.outcome
         state = "soft" if not o.applicable else "good" if o.holds else "bad"
-        yield (f"<tr><td><a href='#{tag}' class='{state}'>{tag}</a><td>{escape(CLAIMS[tag].title)}"
-               f"<td class='n'>{number(o.measured)}<td>{escape(_sense(o))}<td class='n'>{number(o.bound)}<td>{bar(o)}"
-               f"<td class='n'>{o.instances}<td class='n'>{len(results.catches(tag))}<td class='n'>{result.seconds:.1f}</tr>")
+        yield (
+            f"<tr><td><a href='#{tag}' class='{state}'>{tag}</a><td>{escape(CLAIMS[tag].title)}"
+            f"<td class='n'>{number(o.measured)}<td>{escape(_sense(o))}<td class='n'>{number(o.bound)}<td>{bar(o)}"
+            f"<td class='n'>{o.instances}<td class='n'>{len(results.catches(tag))}"
+            f"<td class='n'>{result.seconds:.1f}</tr>"
+        )
     yield "</table>"
 
 
@@ -107,15 +119,22 @@ def bar(o: Outcome) -> str:
 def _claim(results: Results, tag: str) -> Iterator[str]:
     claim, result = CLAIMS[tag], results.claims[tag]
     o = result.outcome
-    state = "<span class='soft'>not applicable</span>" if not o.applicable else (
-        "<span class='good'>holds</span>" if o.holds else "<span class='bad'>fails</span>")  # fmt: skip
-    yield f"<h3 id='{tag}'>{tag}. {escape(claim.title)} — {state}</h3><div class='formula'>{escape(claim.statement)}</div>"
+    state = (
+        "<span class='soft'>not applicable</span>"
+        if not o.applicable
+        else ("<span class='good'>holds</span>" if o.holds else "<span class='bad'>fails</span>")
+    )
+    yield f"<h3 id='{tag}'>{tag}. {escape(claim.title)} — {state}</h3>"
+    yield f"<div class='formula'>{escape(claim.statement)}</div>"
     for paragraph in _docstring(claim.function.__doc__ or ""):
         yield f"<p>{paragraph}</p>"
     if o.applicable:
-        yield (f"<p>Measured {number(o.measured)} {_sense(o)} {number(o.bound)}, margin {number(o.margin)}, in {o.instances} "
-               f"instances with {o.checks} checks, {o.failed} failed. Worst: <code>python -m verification --replay "
-               f"{escape(o.worst)}</code> ({escape(o.problem)}).</p>")  # fmt: skip
+        yield (
+            f"<p>Measured {number(o.measured)} {_sense(o)} {number(o.bound)}, margin {number(o.margin)}, "
+            f"in {o.instances} "
+            f"instances with {o.checks} checks, {o.failed} failed. Worst: <code>python -m verification --replay "
+            f"{escape(o.worst)}</code> ({escape(o.problem)}).</p>"
+        )
     for note in o.notes:
         yield f"<p>{escape(note)}</p>"
     if o.error:
@@ -126,8 +145,11 @@ def _claim(results: Results, tag: str) -> Iterator[str]:
         yield f"<figure>{draw(figure, f'{tag}{k}')}<figcaption>{escape(figure.title)}</figcaption></figure>"
     caught = results.catches(tag)
     if caught:
-        yield (f"<details><summary>catches {len(caught)} planted faults</summary><ul>"
-               + "".join(f"<li>{escape(name)}</li>" for name in caught) + "</ul></details>")  # fmt: skip
+        yield (
+            f"<details><summary>catches {len(caught)} planted faults</summary><ul>"
+            + "".join(f"<li>{escape(name)}</li>" for name in caught)
+            + "</ul></details>"
+        )
 
 
 def _docstring(text: str) -> Iterator[str]:
@@ -137,7 +159,11 @@ def _docstring(text: str) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"<p class='soft'>{escape(table.title)}</p><table><tr>" + "".join(f"<th>{escape(c)}" for c in table.columns) + "</tr>"
+    yield (
+        f"<p class='soft'>{escape(table.title)}</p><table><tr>"
+        + "".join(f"<th>{escape(c)}" for c in table.columns)
+        + "</tr>"
+    )
     for row in table.rows:
         yield "<tr>" + "".join(_cell(v) for v in row) + "</tr>"
     yield "</table>"
@@ -173,8 +199,8 @@ def draw(figure: Figure, prefix: str) -> str:
             if curve.style == "points":
                 axes.plot(curve.x, curve.y, ".", markersize=3, label=curve.name)
             else:
-                step = {"drawstyle": "steps-post"} if curve.style == "steps" else {}
-                axes.plot(curve.x, curve.y, linewidth=1.2, label=curve.name, **step)
+                step: Any = "steps-post" if curve.style == "steps" else "default"
+                axes.plot(curve.x, curve.y, linewidth=1.2, label=curve.name, drawstyle=step)
         axes.set_xscale("log" if figure.log_x else "linear")
         axes.set_yscale("log" if figure.log_y else "linear")
         axes.set_xlabel(figure.x_label)
@@ -195,8 +221,11 @@ def _matrix(results: Results) -> Iterator[str]:
     for name in FAULTS:
         row = [results.cells[tag, name] for tag in tags]
         mark = "" if any(c.state == "caught" for c in row) else " class='bad'"
-        yield f"<tr><th{mark}>{escape(name)}" + "".join(
-            f"<td class='{CELLS[c.state]}' title='{escape(c.tag)}: {c.state}'>" for c in row) + "</tr>"  # fmt: skip
+        yield (
+            f"<tr><th{mark}>{escape(name)}"
+            + "".join(f"<td class='{CELLS[c.state]}' title='{escape(c.tag)}: {c.state}'>" for c in row)
+            + "</tr>"
+        )
     yield "</table>"
 
 
@@ -208,8 +237,10 @@ def _faults(results: Results) -> Iterator[str]:
         if fault.why:
             yield f"<p class='soft'>{escape(fault.why)}</p>"
         for edit in fault.edits:
-            yield (f"<p><code>{escape(edit.target)}</code><br><del><code>{escape(edit.old)}</code></del><br>"
-                   f"<ins><code>{escape(edit.new)}</code></ins></p>")  # fmt: skip
+            yield (
+                f"<p><code>{escape(edit.target)}</code><br><del><code>{escape(edit.old)}</code></del><br>"
+                f"<ins><code>{escape(edit.new)}</code></ins></p>"
+            )
         yield "</details>"
 
 

@@ -46,8 +46,9 @@ def load(name: str) -> Library:
         try:
             library = importlib.import_module(module)
         except ImportError as error:
-            raise InputError(f"backend {name}: {module} cannot be imported ({_first_line(error)}); install it or "
-                             "choose another") from None  # fmt: skip
+            raise InputError(
+                f"backend {name}: {module} cannot be imported ({_first_line(error)}); install it or choose another"
+            ) from None
     found = {"array_api_strict": _strict, "cupy": _cupy, "torch": _torch, "jax.numpy": _jax}[module](library, variant)
     if isinstance(found, str):
         raise InputError(f"backend {name}: {found}; choose another backend")

@@ -364,7 +364,7 @@ def verdict_checks(s: Setting, trials: list[Trial], plain: bool) -> Iterator[Che
         if r.verdict not in ("accepted", "rejected"):
             continue
         q = r.sum_dh / (r.eps * r.tau)
-        gap, doubt = q * r.eps - r.c_hat - 1e-4, r.rounding / r.tau
+        gap, doubt = r.eps - needed(r.c_hat, 1e-4, q), r.rounding / r.tau
         if abs(gap) > doubt:
             yield Check(float(r.accepted != (gap > 0)), 0.0, f"accepted iff Ĉ + η ≤ qε; {s.name}")
         yield Check(q, 1 - 1e-9, f"q ≥ 1; {s.name}", ">=")

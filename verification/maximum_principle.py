@@ -238,15 +238,22 @@ def _trained_network(case: Case) -> Iterator[Check]:
 
     start = 0.5 * rng.standard_normal(20)
     start = np.concatenate([np.maximum(start, 0), np.maximum(-start, 0)])
-    found = minimize(
-        split,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.0, box.hi)] * 40,
-        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000},
-    )
+    for _ in range(10):  # the solver may stop early on a small decrease; from there it begins again
+        found = minimize(
+            split,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0.0, box.hi)] * 40,
+            options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 5000, "maxfun": 20000},
+        )
+        start, slope = found.x, split(found.x)[1]
+        inwards = ((found.x > 0) & (slope > 0)) | ((found.x < box.hi) & (slope < 0))
+        if float(np.max(np.abs(slope[inwards]), initial=0.0)) < 1e-7:
+            break
     u = found.x[:20] - found.x[20:]
+    for point in (0.0, box.lo, box.hi):  # where the solver stopped short of it; the bound below sees the change
+        u = np.where(np.abs(u - point) < 1e-6, point, u)
     network = Network((Dense(4, bias=False), Tanh(), Dense(2, bias=False)), (3,))
     problem = Problem(network, Squared(), r, rho, box)
     controls = ((case.asarray(u[:12].reshape(4, 3)),), (), (case.asarray(u[12:].reshape(2, 4)),))

@@ -58,11 +58,14 @@ def objective(s: Setting, controls: Controls, index: Any) -> float:
     )
 
 
-@claim(tag="T13", title="Noise of a batch, all batches enumerated",
-       statement="E e = 0, E‖e‖² = ((N − B)/(B(N − 1))) (1/N) Σ_s ‖∇ℓ_s − ∇L_N‖²")  # fmt: skip
+@claim(
+    tag="T13",
+    title="Noise of a batch, all batches enumerated",
+    statement="E e = 0, E‖e‖² = ((N − B)/(B(N − 1))) (1/N) Σ_s ‖∇ℓ_s − ∇L_N‖²",
+)
 def batch_noise(context: Context) -> Outcome:
-    """Statement: for B drawn without replacement from N and u independent of the batch, e = ∇L_N(u) − ∇L_B(u) has mean 0
-    and the second moment above.
+    """Statement: for B drawn without replacement from N and u independent of the batch, e = ∇L_N(u) − ∇L_B(u) has
+    mean 0 and the second moment above.
 
     Hypotheses: N ≥ 2; any network, here smooth and kinked ones.
 
@@ -92,12 +95,17 @@ def batch_noise(context: Context) -> Outcome:
         yield Check(abs(second - due) / spread, 1e4 * context.u, f"E‖e‖², N = {n}, B = {size}, {s.name}")
 
     outcome = survey(context, one, micro=4, quick=24, full=200)
-    table = Table("Second moment of a batch's gradient error", ("N", "B", "batches", "E‖e‖²", "formula"), tuple(rows[:12]))
+    table = Table(
+        "Second moment of a batch's gradient error", ("N", "B", "batches", "E‖e‖²", "formula"), tuple(rows[:12])
+    )
     return outcome.with_(tables=[table])
 
 
-@claim(tag="T13a", title="The full loss under a batch's step",
-       statement="J_N(u⁺) − J_N(u) ≤ −(ε − C_N)τ + ⟨e, Δ⟩ ≤ −(ε − C_N − δ)τ + ‖e‖²/(4δ)")  # fmt: skip
+@claim(
+    tag="T13a",
+    title="The full loss under a batch's step",
+    statement="J_N(u⁺) − J_N(u) ≤ −(ε − C_N)τ + ⟨e, Δ⟩ ≤ −(ε − C_N − δ)τ + ‖e‖²/(4δ)",
+)
 def full_loss(context: Context) -> Outcome:
     """Statement: a step maximising K_ε on a batch changes the objective on all data by at most the bounds above; the
     batch's own objective decreases as in T6. The full loss need not decrease: how often it rises is reported.
@@ -122,7 +130,9 @@ def full_loss(context: Context) -> Outcome:
             delta = to_vector(subtract(w, s.controls))
             e = to_vector(g) - to_vector(g_n)
             tau = float(delta @ delta)
-            sum_dh = math.fsum(float(h) for part in increments(s.problem, g, s.controls, w, s.problem.rho) for h in part)
+            sum_dh = math.fsum(
+                float(h) for part in increments(s.problem, g, s.controls, w, s.problem.rho) for h in part
+            )
             after = objective(s, w, everything)
             scale = 1 + abs(before) + abs(after) + abs(sum_dh) + float(np.linalg.norm(e)) + tau * (c_n + eps)
             allowed = full_loss_bound(sum_dh, tau, c_n, float(e @ delta))
@@ -132,7 +142,9 @@ def full_loss(context: Context) -> Outcome:
             worst = -(eps - c_n) * tau + float(e @ delta)
             yield Check((allowed - worst) / scale, 2000 * context.u, f"ΣΔH ≥ ετ, {where}")
             for d in (0.1, 1.0):
-                yield Check((worst - young(eps, tau, c_n, d, float(e @ e))) / scale, 2000 * context.u, f"Young, {where}")
+                yield Check(
+                    (worst - young(eps, tau, c_n, d, float(e @ e))) / scale, 2000 * context.u, f"Young, {where}"
+                )
             own = objective(s, w, index) - objective(s, s.controls, index)
             c_b = half_curvature(s, x[list(index)])
             yield Check((own + sum_dh - c_b * tau) / scale, 2000 * context.u, f"J_B, {where}")
@@ -149,11 +161,14 @@ def half_curvature(s: Setting, x: np.ndarray) -> float:
     return 0.5 * float(np.linalg.eigvalsh(wide.T @ wide / len(x))[-1])
 
 
-@claim(tag="T13b", title="Averaged switching functions",
-       statement="J_B(w) − J_B(u) ≤ −(ε − C)τ + ⟨m − g_B, w − u⟩; m = (1 − β) Σ_k β^k g_{−k}/(1 − β^n)")  # fmt: skip
+@claim(
+    tag="T13b",
+    title="Averaged switching functions",
+    statement="J_B(w) − J_B(u) ≤ −(ε − C)τ + ⟨m − g_B, w − u⟩; m = (1 − β) Σ_k β^k g_{−k}/(1 − β^n)",
+)
 def averaged(context: Context) -> Outcome:
-    """Statement: with an average m in the maximiser the batch's objective obeys the bound above; rejections need not end
-    (J = u²/2, u = 1, m = +1), which is why the method returns to the plain switching function.
+    """Statement: with an average m in the maximiser the batch's objective obeys the bound above; rejections need not
+    end (J = u²/2, u = 1, m = +1), which is why the method returns to the plain switching function.
 
     Hypotheses: least squares; m any mean of earlier switching functions, also one that points the wrong way.
 
@@ -164,10 +179,12 @@ def averaged(context: Context) -> Outcome:
 
     def one(case: Case) -> Iterator[Check]:
         s = problems.quadratic(case, samples=5)
-        x, y = host(s.x), host(s.y)
+        x = host(s.x)
         eps = float(case.choose(0.5, 2.0))
         rule = Averaging(float(case.choose(0.5, 0.9)), 2)
-        history = [map_controls(lambda a: case.asarray(case.rng.standard_normal(a.shape)), s.controls) for _ in range(4)]
+        history = [
+            map_controls(lambda a: case.asarray(case.rng.standard_normal(a.shape)), s.controls) for _ in range(4)
+        ]
         memory = None
         for g in history:
             memory = rule.update(memory, g)
@@ -188,7 +205,10 @@ def averaged(context: Context) -> Outcome:
         yield from counterexample(case)
         problem = Problem(Network((Dense(1, bias=False),), (1,)), Squared(), NoPenalty())
         u = ((case.asarray(np.ones((1, 1))),),)
-        xs, ys = case.asarray(np.array([[1.0], [1.0], [3.0], [0.5]])), case.asarray(np.array([[0.0], [2.0], [3.0], [-4.0]]))
+        xs, ys = (
+            case.asarray(np.array([[1.0], [1.0], [3.0], [0.5]])),
+            case.asarray(np.array([[0.0], [2.0], [3.0], [-4.0]])),
+        )
         method = Method(Classic(eps0=5.0, sigma=2.0, zeta=1.0), Absolute(), averaging=Averaging(0.9, 2))
         run = solve(problem, u, xs, ys, stop=Stop(epochs=4), method=method, batch_size=1, seed=case.index)
         yield Check(float(len(run.steps)), 8.0, "steps of 16 batches under averaging", ">=")
@@ -215,12 +235,20 @@ def counterexample(case: Case) -> Iterator[Check]:
     yield Check(float(passed), 0.0, "trials that pass with an average pointing upwards")
 
 
-fault("N for N − 1 in the variance of a batch",
-      [Edit("verification.minibatch:variance_factor", "(size * (samples - 1))", "(size * planted(samples))")], section6=True)
-fault("C_N missing in the bound of the full loss",
-      [Edit("verification.minibatch:full_loss_bound", "+ constant * tau", "+ planted(0.0) * tau")])  # fmt: skip
-fault("batch noise with the wrong sign",
-      [Edit("verification.minibatch:full_loss_bound", "+ noise", "- planted(noise)")])  # fmt: skip
-fault("¼ missing in Young's inequality",
-      [Edit("verification.minibatch:young", "square / (4 * delta)", "square / (planted(16) * delta)")])  # fmt: skip
+fault(
+    "N for N − 1 in the variance of a batch",
+    [Edit("verification.minibatch:variance_factor", "(size * (samples - 1))", "(size * planted(samples))")],
+    section6=True,
+)
+fault(
+    "C_N missing in the bound of the full loss",
+    [Edit("verification.minibatch:full_loss_bound", "+ constant * tau", "+ planted(0.0) * tau")],
+)
+fault(
+    "batch noise with the wrong sign", [Edit("verification.minibatch:full_loss_bound", "+ noise", "- planted(noise)")]
+)
+fault(
+    "¼ missing in Young's inequality",
+    [Edit("verification.minibatch:young", "square / (4 * delta)", "square / (planted(16) * delta)")],
+)
 fault("noise of the average left out", [Edit("verification.minibatch:averaged_bound", "+ extra", "+ planted(0.0)")])

@@ -130,8 +130,9 @@ def _pool(p: AveragePool | MaxPool, x: np.ndarray, u: tuple[np.ndarray, ...]) ->
 
 def _global_pool(p: GlobalAveragePool, x: np.ndarray, u: tuple[np.ndarray, ...]) -> np.ndarray:
     pixels = x.shape[2] * x.shape[3]
-    return np.array([[math.fsum(map(float, x[b, c].ravel())) / pixels for c in range(x.shape[1])]
-                     for b in range(x.shape[0])])  # fmt: skip
+    return np.array(
+        [[math.fsum(map(float, x[b, c].ravel())) / pixels for c in range(x.shape[1])] for b in range(x.shape[0])]
+    )
 
 
 def _standardise(s: Standardise, x: np.ndarray, u: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -150,9 +151,15 @@ def _flatten(f: Flatten, x: np.ndarray, u: tuple[np.ndarray, ...]) -> np.ndarray
 
 
 _DEFINITIONS: dict[type, Callable[..., np.ndarray]] = {
-    Convolution: _convolution, Dense: _dense, ScaleShift: _scale_shift, AveragePool: _pool, MaxPool: _pool,
-    GlobalAveragePool: _global_pool, Standardise: _standardise, Flatten: _flatten,
-}  # fmt: skip
+    Convolution: _convolution,
+    Dense: _dense,
+    ScaleShift: _scale_shift,
+    AveragePool: _pool,
+    MaxPool: _pool,
+    GlobalAveragePool: _global_pool,
+    Standardise: _standardise,
+    Flatten: _flatten,
+}
 
 
 def loss_by_loops(loss: Loss, x: np.ndarray, y: np.ndarray) -> list[float]:
@@ -164,8 +171,10 @@ def loss_by_loops(loss: Loss, x: np.ndarray, y: np.ndarray) -> list[float]:
             found.append(math.log(total))
         return found
     if isinstance(loss, Squared):
-        return [0.5 * math.fsum((float(a) - float(b)) ** 2 for a, b in zip(s.ravel(), t.ravel(), strict=True))
-                for s, t in zip(x, y, strict=True)]  # fmt: skip
+        return [
+            0.5 * math.fsum((float(a) - float(b)) ** 2 for a, b in zip(s.ravel(), t.ravel(), strict=True))
+            for s, t in zip(x, y, strict=True)
+        ]
     raise TypeError(f"no definition by loops for {type(loss).__name__}: write one in verification/oracles.py")
 
 
@@ -203,7 +212,7 @@ def objective_by_loops(s: Setting) -> float:
     return batch_loss_by_loops(s) + s.problem.rho * penalty
 
 
-# --- derivatives from the forward maps alone ---------------------------------------------------------------------------
+# --- derivatives from the forward maps alone --------------------------------------------------------------------------
 
 STEP = 1e-30  # of the complex step: no cancellation, so far below rounding that the error is rounding alone
 
@@ -248,7 +257,7 @@ def central_difference(f: Callable[[float], float], h: float) -> float:
     return fine + (fine - coarse) / 3
 
 
-# --- exact rationals (T4) ----------------------------------------------------------------------------------------------
+# --- exact rationals (T4) ---------------------------------------------------------------------------------------------
 
 
 def exact_argmax(
@@ -308,7 +317,7 @@ def power_maximum(c: float, lam: float, q: float, lo: float, hi: float) -> tuple
     return (side * w, gain(w)) if gain(w) > 0 else (0.0, 0.0)
 
 
-# --- exhaustive search ---------------------------------------------------------------------------------------------------
+# --- exhaustive search ------------------------------------------------------------------------------------------------
 
 
 def all_controls(values: tuple[float, ...], template: Controls) -> Iterator[Controls]:
@@ -336,7 +345,7 @@ def least_squares_on_support(a: np.ndarray, b: np.ndarray, support: tuple[int, .
     return u
 
 
-# --- PyTorch, where installed --------------------------------------------------------------------------------------------
+# --- PyTorch, where installed -----------------------------------------------------------------------------------------
 
 
 def torch_available() -> bool:
@@ -388,8 +397,13 @@ def _torch_stage(torch: Any, functional: Any, stage: Stage, x: Any, u: tuple[Any
         return functional.group_norm(x, stage.groups, eps=stage.delta)
     if isinstance(stage, Flatten):
         return x.flatten(1)
-    kinds = {Tanh: torch.tanh, Sigmoid: torch.sigmoid, Softplus: functional.softplus, SiLU: functional.silu,
-             ReLU: torch.relu}  # fmt: skip
+    kinds: dict[type, Any] = {
+        Tanh: torch.tanh,
+        Sigmoid: torch.sigmoid,
+        Softplus: functional.softplus,
+        SiLU: functional.silu,
+        ReLU: torch.relu,
+    }
     if type(stage) in kinds:
         return kinds[type(stage)](x)
     return functional.leaky_relu(x, stage.leak)  # type: ignore[attr-defined]

@@ -85,9 +85,13 @@ def lenet(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     rng, act = case.rng, case.choose(*SMOOTH_ACTIVATIONS)
     shape = (int(rng.integers(1, 3)) * 2, int(rng.integers(5, 7)), int(rng.integers(7, 9)))
     conv = Convolution(
-        4, (int(rng.integers(2, 4)), 2), stride=(1, int(rng.integers(1, 3))),
-        padding=(int(rng.integers(0, 2)), 1), dilation=(1, int(rng.integers(1, 3))), groups=int(rng.integers(1, 3)),
-    )  # fmt: skip
+        4,
+        (int(rng.integers(2, 4)), 2),
+        stride=(1, int(rng.integers(1, 3))),
+        padding=(int(rng.integers(0, 2)), 1),
+        dilation=(1, int(rng.integers(1, 3))),
+        groups=int(rng.integers(1, 3)),
+    )
     return (conv, act, AveragePool((2, int(rng.integers(1, 3)))), Flatten(), Dense(3), act, Dense(4)), shape
 
 
@@ -95,8 +99,13 @@ def residual_block(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     """A residual block with standardisation and scale-and-shift, with or without projection, then global pooling."""
     rng, act = case.rng, case.choose(*SMOOTH_ACTIVATIONS)
     stride = int(rng.integers(1, 3))
-    inner = (Convolution(4, 3, stride=stride, padding=1), Standardise(2), ScaleShift(), act, Convolution(4, (3, 1),
-             padding=(1, 0)))  # fmt: skip
+    inner = (
+        Convolution(4, 3, stride=stride, padding=1),
+        Standardise(2),
+        ScaleShift(),
+        act,
+        Convolution(4, (3, 1), padding=(1, 0)),
+    )
     projection = Convolution(4, 1, stride=stride, bias=False) if stride > 1 else None
     stages = (Convolution(4, 2), act, *residual(*inner, step=float(case.choose(1.0, 0.5)), projection=projection), act)
     return (*stages, GlobalAveragePool(), Dense(3)), (1, 5, 4)
@@ -185,11 +194,20 @@ def dress(
     y = labels(case, network, loss, samples)
     last = network.layers()[-1]
     regularisers = penalties(network, regulariser)
-    problem = Problem(network, loss, regularisers, rho, admissible, layer_weights(network, by_stage={last: 2.0}),
-                      Sweep(network, loss, chunk=chunk))  # fmt: skip
+    problem = Problem(
+        network,
+        loss,
+        regularisers,
+        rho,
+        admissible,
+        layer_weights(network, by_stage={last: 2.0}),
+        Sweep(network, loss, chunk=chunk),
+    )
     start = initial_controls(network, int(rng.integers(2**31)), x)
     controls = problem.project(map_controls(lambda a: _disturbed(rng, a, spread, _has_zero(admissible)), start))
-    name = f"{build.__name__.strip('<>')}, {type(loss).__name__}, {regulariser}, ρ = {rho:g}, {admissible}, B = {samples}"
+    name = (
+        f"{build.__name__.strip('<>')}, {type(loss).__name__}, {regulariser}, ρ = {rho:g}, {admissible}, B = {samples}"
+    )
     return Setting(problem, controls, x, y, name, _hypotheses(network, loss, regulariser, admissible))
 
 

@@ -46,28 +46,37 @@ class Terminal:
         write()
         write(f"Verification of the theory of bSQH: {s.profile}, {s.backend}, {s.dtype}, seed {s.seed}")
         write()
-        write(f"{'tag':6}{'':14}{'measured':>11}    {'bound':>10}  {'margin':>7} {'inst.':>6} {'faults':>6} {'sec.':>6}  claim")
+        write(
+            f"{'tag':6}{'':14}{'measured':>11}    {'bound':>10}  {'margin':>7} "
+            f"{'inst.':>6} {'faults':>6} {'sec.':>6}  claim"
+        )
         for tag, result in results.claims.items():
             o = result.outcome
             if not o.applicable:
                 write(f"{tag:6}{'not applicable':14}{'':44}  {CLAIMS[tag].title}")
                 continue
             state = "error" if o.error else "holds" if o.holds else "FAILS"
-            write(f"{tag:6}{state:14}{o.measured:11.3g} {o.sense} {o.bound:10.3g}  {o.margin:7.3f} {o.instances:6d} "
-                  f"{len(results.catches(tag)):6d} {result.seconds:6.1f}  {CLAIMS[tag].title}")  # fmt: skip
+            write(
+                f"{tag:6}{state:14}{o.measured:11.3g} {o.sense} {o.bound:10.3g}  {o.margin:7.3f} {o.instances:6d} "
+                f"{len(results.catches(tag)):6d} {result.seconds:6.1f}  {CLAIMS[tag].title}"
+            )
         write()
         self._faults(results, write)
         self._coverage(results, write)
         found = results.problems()
         for line in found:
             write(f"RED: {line}")
-        write(f"{'RED' if found else 'GREEN'}: {len(results.claims)} claims, {len(FAULTS)} planted faults, "
-              f"{results.seconds:.0f} s")  # fmt: skip
+        write(
+            f"{'RED' if found else 'GREEN'}: {len(results.claims)} claims, {len(FAULTS)} planted faults, "
+            f"{results.seconds:.0f} s"
+        )
 
     def _faults(self, results: Results, write: Any) -> None:
         caught = [name for name in FAULTS if results.caught_by(name)]
-        write(f"Planted faults: {len(caught)} of {len(FAULTS)} caught"
-              + ("" if results.complete else " (only the claims asked for ran: survivors are not judged)"))  # fmt: skip
+        write(
+            f"Planted faults: {len(caught)} of {len(FAULTS)} caught"
+            + ("" if results.complete else " (only the claims asked for ran: survivors are not judged)")
+        )
         width = max((len(name) for name in FAULTS), default=0)
         for name in FAULTS:
             who = results.caught_by(name)
@@ -78,8 +87,10 @@ class Terminal:
     def _coverage(self, results: Results, write: Any) -> None:
         covered = results.covered()
         missing = [name for name, tags in covered.items() if not tags]
-        write(f"Public parts of the core exercised: {len(covered) - len(missing)} of {len(covered)}"
-              + ("" if results.complete else " (not judged)"))  # fmt: skip
+        write(
+            f"Public parts of the core exercised: {len(covered) - len(missing)} of {len(covered)}"
+            + ("" if results.complete else " (not judged)")
+        )
         write()
 
 
@@ -87,40 +98,70 @@ def as_json(results: Results) -> dict[str, Any]:
     """The results as the documented object (docs/verification.md)."""
     s = results.settings
     kinds = {part.name: part.kind for part in parts()}
-    return _plain({
-        "schema": SCHEMA,
-        "profile": s.profile, "seed": s.seed, "backend": s.backend, "dtype": s.dtype, "seconds": results.seconds,
-        "ok": not results.problems(), "problems": results.problems(),
-        "claims": [
-            {
-                "tag": tag, "title": CLAIMS[tag].title, "statement": CLAIMS[tag].statement, "holds": r.outcome.holds,
-                "applicable": r.outcome.applicable, "measured": r.outcome.measured, "sense": r.outcome.sense,
-                "bound": r.outcome.bound, "margin": r.outcome.margin, "instances": r.outcome.instances,
-                "checks": r.outcome.checks, "failed": r.outcome.failed, "worst": r.outcome.worst,
-                "problem": r.outcome.problem, "seconds": r.seconds, "micro_seconds": r.micro_seconds,
-                "backend": s.backend, "dtype": s.dtype, "error": r.outcome.error, "notes": list(r.outcome.notes),
-                "tables": [_table(t) for t in r.outcome.tables], "figures": [_figure(f) for f in r.outcome.figures],
-                "catches": results.catches(tag),
-            }
-            for tag, r in results.claims.items()
-        ],
-        "faults": [
-            {"name": name, "caught_by": results.caught_by(name), "section6": fault.section6,
-             "edits": [{"target": e.target, "old": e.old, "new": e.new} for e in fault.edits]}
-            for name, fault in FAULTS.items()
-        ],
-        "kill_matrix": {
-            "claims": list(results.claims), "faults": list(FAULTS),
-            "cells": [[results.cells[tag, name].state for name in FAULTS] for tag in results.claims],
-        },
-        "coverage": [{"name": name, "kind": kinds[name], "exercised_by": tags}
-                     for name, tags in results.covered().items()],
-    })  # fmt: skip
+    return _plain(
+        {
+            "schema": SCHEMA,
+            "profile": s.profile,
+            "seed": s.seed,
+            "backend": s.backend,
+            "dtype": s.dtype,
+            "seconds": results.seconds,
+            "ok": not results.problems(),
+            "problems": results.problems(),
+            "claims": [
+                {
+                    "tag": tag,
+                    "title": CLAIMS[tag].title,
+                    "statement": CLAIMS[tag].statement,
+                    "holds": r.outcome.holds,
+                    "applicable": r.outcome.applicable,
+                    "measured": r.outcome.measured,
+                    "sense": r.outcome.sense,
+                    "bound": r.outcome.bound,
+                    "margin": r.outcome.margin,
+                    "instances": r.outcome.instances,
+                    "checks": r.outcome.checks,
+                    "failed": r.outcome.failed,
+                    "worst": r.outcome.worst,
+                    "problem": r.outcome.problem,
+                    "seconds": r.seconds,
+                    "micro_seconds": r.micro_seconds,
+                    "backend": s.backend,
+                    "dtype": s.dtype,
+                    "error": r.outcome.error,
+                    "notes": list(r.outcome.notes),
+                    "tables": [_table(t) for t in r.outcome.tables],
+                    "figures": [_figure(f) for f in r.outcome.figures],
+                    "catches": results.catches(tag),
+                }
+                for tag, r in results.claims.items()
+            ],
+            "faults": [
+                {
+                    "name": name,
+                    "caught_by": results.caught_by(name),
+                    "section6": fault.section6,
+                    "edits": [{"target": e.target, "old": e.old, "new": e.new} for e in fault.edits],
+                }
+                for name, fault in FAULTS.items()
+            ],
+            "kill_matrix": {
+                "claims": list(results.claims),
+                "faults": list(FAULTS),
+                "cells": [[results.cells[tag, name].state for name in FAULTS] for tag in results.claims],
+            },
+            "coverage": [
+                {"name": name, "kind": kinds[name], "exercised_by": tags} for name, tags in results.covered().items()
+            ],
+        }
+    )
 
 
 def write_json(results: Results, path: Path) -> None:
     """Write :func:`as_json` to a file; numbers that are not finite become the strings "inf", "-inf", "nan"."""
-    path.write_text(json.dumps(as_json(results), ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(as_json(results), ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -129,8 +170,14 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     curves = [{"name": c.name, "x": list(c.x), "y": list(c.y), "style": c.style} for c in figure.curves]
-    return {"title": figure.title, "x": figure.x_label, "y": figure.y_label, "log_x": figure.log_x,
-            "log_y": figure.log_y, "curves": curves}  # fmt: skip
+    return {
+        "title": figure.title,
+        "x": figure.x_label,
+        "y": figure.y_label,
+        "log_x": figure.log_x,
+        "log_y": figure.log_y,
+        "curves": curves,
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -143,5 +190,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-

@@ -117,8 +117,11 @@ class Results:
                 found.append(f"{tag} broke down: {result.outcome.error.splitlines()[-1]}")
             elif not result.outcome.holds:
                 found.append(f"{tag} fails, replay with: --replay {result.outcome.worst}")
-        found += [f"{c.tag} under the fault {c.fault!r}: {c.detail.strip().splitlines()[-1]}"
-                  for c in self.cells.values() if c.state == "error"]  # fmt: skip
+        found += [
+            f"{c.tag} under the fault {c.fault!r}: {c.detail.strip().splitlines()[-1]}"
+            for c in self.cells.values()
+            if c.state == "error"
+        ]
         if self.cells:
             found += [f"{tag} catches no fault" for tag in self.claims if not self.catches(tag)]
         found += [f"a fault does not fit the code: {misfit(fault)}" for fault in FAULTS.values() if misfit(fault)]
@@ -162,7 +165,10 @@ def run(settings: Settings) -> Iterator[tuple[Results, str]]:
             for cell in row:
                 results.cells[cell.tag, cell.fault] = cell
             caught = [cell.tag for cell in row if cell.state == "caught"]
-            yield results, f"planted {cells[future]!r}: " + (f"caught by {', '.join(caught)}" if caught else "NOT CAUGHT")
+            yield (
+                results,
+                f"planted {cells[future]!r}: " + (f"caught by {', '.join(caught)}" if caught else "NOT CAUGHT"),
+            )
     results.seconds = time.perf_counter() - start
     yield results, ""
 

@@ -14,7 +14,6 @@ import html
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -100,6 +99,9 @@ class Book:
         name = name.lstrip("~.!").removesuffix("()")
         if name in self.defined[path]:
             return f"#{name}"
+        methods = [known for known in self.defined[path] if known.endswith(f".{name}")]
+        if len(methods) == 1:
+            return f"#{methods[0]}"
         for candidate in (name, name.rpartition(".")[2], ".".join(name.split(".")[-2:])):
             if len(self.home.get(candidate, [])) == 1:
                 return f"{docname(self.home[candidate][0])}#{candidate}"
@@ -324,9 +326,13 @@ def generate(app: Any) -> None:
 
 
 def add_toctree(app: Any, name: str, source: list[str]) -> None:
-    """The annotated pages in reading order, behind the text of their index."""
+    """The annotated pages in reading order, behind the text of their index. Pages not yet written are left out."""
+    if name == "index":
+        for page in ("backends", "verification", "conformance", "performance"):
+            if not (DOCS / f"{page}.md").is_file():
+                source[0] = source[0].replace(f"\n{page}\n", "\n")
     if name == "annotated/index":
-        entries = "\n".join(f"{Path(p.removesuffix('.py')).as_posix()} </{docname(p)}>" for p in BOOK.paths)
+        entries = "\n".join(f"{p.removeprefix('pmp_ref/')} </{docname(p)}>" for p in BOOK.paths)
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pmp_ref.acceptance import ACCEPTANCES
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.app import parse
-from pmp_ref.app.options import Options
+from pmp_ref.app.options import RULE_OPTIONS, Options
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
@@ -196,7 +196,7 @@ def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int 
 def build_method(options: Options) -> Method:
     """What varies in bSQH."""
     rule: Any = RULES[options.rule]
-    own = {f.name for f in fields(rule)} & {"sigma", "zeta", "theta", "growth"}
+    own = {f.name for f in fields(rule)} & set(RULE_OPTIONS)
     test: Any = ACCEPTANCES[options.acceptance]
     return Method(
         rule=rule(eps0=options.eps0, **{name: getattr(options, name) for name in own}),

@@ -24,7 +24,7 @@ from pmp_ref.regulariser import REGULARISERS
 
 UNSET = "by the other options"  # a default that resolve() finds
 NO_TEST = "no acceptance test: descent not guaranteed"
-RULE_OPTIONS = ("sigma", "zeta", "theta", "growth")
+RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth")
 _SHARED = object()
 
 
@@ -54,7 +54,7 @@ class Options:
     pooling: str | None = option(UNSET, **names(("average", "max")), help="pooling (default: the network's own)")
     regulariser: str = option("l0", parse.kept_as_text(parse.regulariser), "r: a name or a sum such as l0+0.1*l2",
                               metavar="|".join(REGULARISERS))  # fmt: skip
-    rho: float = option(4e-4, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
+    rho: float = option(4e-3, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
     ramp: str | None = option("0.1:0.5", parse.or_none(parse.kept_as_text(parse.pair)), "ρ rises linearly from 0 "
                               "between these parts of the run; none: constant ρ", None, "START:STOP|none")  # fmt: skip
     penalise: str = option(
@@ -70,7 +70,7 @@ class Options:
                                metavar="R|none")  # fmt: skip
     batch_size: int | str = option(64, parse.either("full", parse.whole(1), "full"), "images in a batch; full: all of "
                                    "them in every step", "full", "N|full")  # fmt: skip
-    epochs: int | None = option(15, parse.or_none(parse.whole(0)), "passes over the data (no limit of its own when "
+    epochs: int | None = option(24, parse.or_none(parse.whole(0)), "passes over the data (no limit of its own when "
                                 "--steps is given)", None, "N|none")  # fmt: skip
     steps: int | None = option(None, parse.or_none(parse.whole(0)), "accepted steps", 200, "N|none")
     increment: float = option(0.0, parse.number, "κ: stop once τ = ‖w − u‖² < κ; 0: off")
@@ -80,7 +80,9 @@ class Options:
     sigma: float | None = option(UNSET, parse.or_none(parse.number), "σ > 1: growth of ε (curvature: where the "
                                  "estimate is lost in rounding)")  # fmt: skip
     zeta: float | None = option(UNSET, parse.or_none(parse.number), "ζ in (0, 1]: least factor on ε after acceptance")
-    theta: float | None = option(UNSET, parse.or_none(parse.number), "curvature: factor on the estimate")
+    theta: float | None = option(3.0, parse.or_none(parse.number), "curvature: factor on the estimate", 1.2)
+    memory: float | None = option(0.9, parse.or_none(parse.within(0, 1)), "curvature: weight of the past in the "
+                                  "smoothed estimate", 0.5)  # fmt: skip
     growth: float | None = option(20.0, parse.or_none(parse.number), "curvature: θ grows by this factor over the "
                                   "second half of the run", 1.0)  # fmt: skip
     max_rejections: int = option(200, parse.whole(1), "rejections of one control before the run gives up", metavar="N")

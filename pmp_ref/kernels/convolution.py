@@ -1,18 +1,19 @@
 """Convolution with the batch innermost: unfolded along columns only, rows as an overlapping batch of products.
 
-Z[g, h, t, i, c, :] = x[h − padding, channel i of group g, c·stride + t·dilation − padding, :] holds kw shifted copies. For
-output row r the rows (s, t, i) of the product's right factor are Z[g, r·stride + s·dilation]; without row dilation they lie
-one after the other, so that Z[g, r·stride : r·stride + kh] is the factor and neighbouring rows share it. Products are cut
-into pieces of a few columns, which the BLAS library multiplies without packing, and Z is made for a strip of rows at a
-time, which stays in cache.
+Z[g, h, t, i, c, :] = x[h − padding, channel i of group g, c·stride + t·dilation − padding, :] holds kw shifted
+copies. For output row r the rows (s, t, i) of the product's right factor are Z[g, r·stride + s·dilation]; without row
+dilation they lie one after the other, so that Z[g, r·stride : r·stride + kh] is the factor and neighbouring rows
+share it. Products are cut into pieces of a few columns, which the BLAS library multiplies without packing, and Z is
+made for a strip of rows at a time, which stays in cache.
 
-The costate map gathers along rows (per phase of the row stride again an overlapping batch of products, the kernel's rows
-in reverse) and folds along columns. Row dilation adds the kernel's rows one by one instead.
+The costate map gathers along rows (per phase of the row stride again an overlapping batch of products, the kernel's
+rows in reverse) and folds along columns. Row dilation adds the kernel's rows one by one instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class ConvolutionMap(StageMap):
         self.bare = w.size[1] == w.stride[1] == self.groups == 1 and w.padding == (0, 0)
 
     def prepare(self, u: tuple[np.ndarray, ...]) -> Any:
-        """Kernels as (g, o, (s, t, i)), and for the costate (g, (t, i), (j, o)) by phase φ, row s = φ + stride·j, j falling."""
+        """Kernels as (g, o, (s, t, i)); for the costate (g, (t, i), (j, o)) by phase φ, s = φ + stride·j."""
         kh, kw = self.windows.size
         k = u[0].reshape(self.groups, self.channels_out, self.channels_in, kh, kw)
         forward = np.ascontiguousarray(k.transpose(0, 1, 3, 4, 2)).reshape(self.groups, 1, 1, self.channels_out, -1)
@@ -114,7 +115,7 @@ class ConvolutionMap(StageMap):
         return z
 
     def factor(self, z: np.ndarray, first: int, rows: int, depth: int, cut: int) -> np.ndarray:
-        """Lines (…, t, i) of Z from its row r·stride + first on, ``depth`` of them: (groups, r, pieces, depth, columns)."""
+        """``depth`` lines (…, t, i) of Z from its row r·stride + first on: (groups, r, pieces, depth, columns)."""
         unit = z.itemsize
         line = self.columns * z.shape[-1] * unit
         row = self.taps * line
@@ -154,7 +155,9 @@ class ConvolutionMap(StageMap):
     def costate(self, w: Workspace, u: Any, p: np.ndarray) -> np.ndarray:
         """Σ_{o, s, t} k[o, i, s, t] p[r, o, c, :] over the windows that meet each pixel."""
         result = w.array((self.key, "p"), fast_shape(self.shape))
-        out = result.reshape(self.shape[1], self.groups, self.channels_in, self.shape[2], w.batch).transpose(1, 0, 2, 3, 4)
+        out = result.reshape(self.shape[1], self.groups, self.channels_in, self.shape[2], w.batch).transpose(
+            1, 0, 2, 3, 4
+        )
         (self.gather if self.dense_rows else self.scatter)(w, u[1], p, out)
         return result
 
@@ -234,6 +237,7 @@ def geometry(windows: Any, axis: int) -> tuple[int, int, int, int]:
     return windows.size[axis], windows.stride[axis], windows.padding[axis], windows.dilation[axis]
 
 
+@lru_cache
 def meeting(count: int, length: int, stride: int, offset: int) -> tuple[int, int, slice]:
     """First and past-the-last n < count with 0 ≤ n·stride + offset < length, and those places as a slice."""
     first = min(count, max(0, -(offset // stride)))
@@ -247,7 +251,11 @@ def pieces(columns: int, work: int, scale: int = 1) -> int:
 
     ``work`` is the multiplications of one column. Where one column alone is far more, the whole row is one product.
     """
-    most = scale * PIECE
+    return _pieces(columns, work, scale * PIECE)
+
+
+@lru_cache
+def _pieces(columns: int, work: int, most: int) -> int:
     if work > 4 * most:
         return 1
     return next(n for n in range(1, columns + 1) if columns % n == 0 and (columns // n * work <= most or n == columns))

@@ -111,7 +111,7 @@ class StridedConvolution(Convolution):
         return self._image(xp.matmul(self._rows(p, Windows(w.size, dilation=w.dilation)), k), x_shape[0], *x_shape[2:])
 
     def _rows(self, x: Array, w: Windows) -> Array:
-        """(B, C, H, W) → (groups, N, C/groups·kh·kw), one window in each row: the one copy. ``w`` without padding."""
+        """(B, C, H, W) → (groups, N, C/groups·kh·kw), one window in each row: the one copy. Does not pad."""
         xp, z = namespace(x), window_view(x, w)
         b, c, rows, columns, kh, kw = z.shape
         z = xp.reshape(z, (b, self.groups, c // self.groups, rows, columns, kh, kw))
@@ -168,7 +168,7 @@ def blocks_adjoint(z: Array, rows: int, columns: int) -> Array:
 
 
 def window_view(x: Array, w: Windows) -> Array:
-    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has views; ``w`` without padding."""
+    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has views. Does not pad."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(w.dilation, w.size, strict=True))
     kind = library(x).partition(".")[0]
     if kind == "torch":
@@ -179,7 +179,7 @@ def window_view(x: Array, w: Windows) -> Array:
     elif kind == "numpy":
         sliding_window_view = np.lib.stride_tricks.sliding_window_view
     else:
-        return namespace(x).permute_dims(patches(x, w), (0, 1, 4, 5, 2, 3))
+        return namespace(x).permute_dims(patches(x, replace(w, padding=(0, 0))), (0, 1, 4, 5, 2, 3))
     z = sliding_window_view(x, reach, axis=(2, 3))
     return z[:, :, :: w.stride[0], :: w.stride[1], :: w.dilation[0], :: w.dilation[1]]
 

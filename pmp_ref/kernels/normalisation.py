@@ -24,32 +24,29 @@ class StandardiseMap(StageMap):
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:
         y = w.array((self.key, "y"), fast_shape(self.shape))
-        s = w.array((self.key, "s"), self.view[1:2])
-        xs, ys = x.reshape(*self.view, w.batch), y.reshape(*self.view, w.batch)
-        for i in range(self.view[1]):  # one group at a time stays in cache
-            c = np.subtract(xs[:, i], self.mean(xs[:, i]), out=ys[:, i])
-            square = np.multiply(c, c, out=w.scratch("product", c.shape[:-1]))
-            s[i] = np.sqrt(self.mean(square) + self.stage.delta)
-            c *= 1 / s[i]
+        s = w.array((self.key, "s"), (1, self.view[1], 1))
+        x, c = x.reshape(*self.view, w.batch), y.reshape(*self.view, w.batch)
+        np.subtract(x, self.mean(x), out=c)
+        square = np.multiply(c, c, out=w.scratch("product", self.view))
+        s[...] = np.sqrt(self.mean(square) + self.stage.delta)
+        c *= 1 / s
         return y
 
     def backward(self, w: Workspace, u: Any, x: np.ndarray, y: np.ndarray, p: np.ndarray, costate: bool) -> Any:
         if not costate:
             return (), None
-        s = w.array((self.key, "s"), self.view[1:2])
-        ps, ys = p.reshape(*self.view, w.batch), y.reshape(*self.view, w.batch)
-        for i in range(self.view[1]):
-            q, c = ps[:, i], ys[:, i]
-            product = np.multiply(c, q, out=w.scratch("product", c.shape[:-1]))
-            c *= -self.mean(product)  # −y m(y p)
-            c += q
-            c -= self.mean(q)
-            c *= 1 / s[i]
+        s = w.arrays[self.key, "s"]
+        p, c = p.reshape(*self.view, w.batch), y.reshape(*self.view, w.batch)
+        product = np.multiply(c, p, out=w.scratch("product", self.view))
+        c *= -self.mean(product)  # −y m(y p)
+        c += p
+        c -= self.mean(p)
+        c *= 1 / s
         return (), y
 
     def mean(self, a: np.ndarray) -> np.ndarray:
-        """m of one group, (b,)."""
+        """m(a), (1, groups, 1, b)."""
         n = self.view[2]
-        total = np.matmul(np.ones(n, a.dtype), a).sum(axis=0)
+        total = np.matmul(np.ones((1, n), a.dtype), a).sum(axis=0, keepdims=True)
         total *= 1 / (self.view[0] * n)
         return total

@@ -107,7 +107,7 @@ def plan(network: Network) -> Plan:
 
 
 def fuse(first: StageMap, second: StageMap) -> None:
-    """Let a pooling stage take over the slope of the activation before it, and ReLU altogether where it takes maxima."""
+    """Let a pooling stage take over the slope of the activation before it; before maxima also ReLU itself."""
     if isinstance(first, OnBranchMap) and isinstance(second, OnBranchMap) and first.branch == second.branch:
         fuse(first.inner, second.inner)
     if isinstance(first, OutputMap) and isinstance(second, AveragePoolMap | MaxPoolMap):
@@ -127,5 +127,9 @@ def build(stage: Stage, shape: Any, key: int, overwrite: bool) -> StageMap:
         return BUILDERS[kind](stage, shape, key)
     if kind in OUTPUT_MAPS and (not isinstance(stage, LeakyReLU) or 0 <= stage.leak < 1) and not is_pair(shape):
         return OUTPUT_MAPS[kind](stage, shape, key, overwrite)
-    own = kind.forward is Activation.forward and kind.costate is Activation.costate if isinstance(stage, Activation) else False
+    own = (
+        kind.forward is Activation.forward and kind.costate is Activation.costate
+        if isinstance(stage, Activation)
+        else False
+    )
     return (ActivationMap if own and not is_pair(shape) else ClearMap)(stage, shape, key)

@@ -1,7 +1,7 @@
 """Pooling with the batch innermost.
 
-Along columns a mean is a product with a banded matrix, and so is its adjoint. Where an activation stands before the pooling
-stage, the slope is taken here: for maxima at the winning entry only, where σ(x) is the state leaving.
+Along columns a mean is a product with a banded matrix, and so is its adjoint. Where an activation stands before the
+pooling stage, the slope is taken here: for maxima at the winning entry only, where σ(x) is the state leaving.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class AveragePoolMap(_PoolMap):
 class MaxPoolMap(_PoolMap):
     """Maximum over windows that do not overlap; the first maximal entry of a window carries the costate.
 
-    ReLU before it commutes with the maximum and is taken here, on fewer entries: where it matters, at positive entries, it
-    changes nothing, so that the winners are the same.
+    ReLU before it commutes with the maximum and is taken here, on fewer entries: where it matters, at positive
+    entries, it changes nothing, so that the winners are the same.
     """
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Found:
-    """What the sweep of one chunk found: Φ_s, ‖x_L^s‖_∞, the chunk's part of g (perhaps in its workspace), its states."""
+    """What the sweep of one chunk found: Φ_s, ‖x_L^s‖_∞, the chunk's part of g (in its workspace, partly), states."""
 
     losses: np.ndarray
     largest: np.ndarray
@@ -100,16 +100,17 @@ class FastSweep(Sweep):
     ``chunk`` samples are swept at a time (0: by :func:`chunk_size`, from batch and dtype alone), on ``threads`` threads
     (0: as many as cores) or by ``mapper``, any map that gives its results in order. The results do not depend on that.
 
-    States are kept for the backward sweep if they fit ``memory`` bytes. Otherwise they are computed once more, or, with
-    ``costates``, the forward sweep of a trial takes costates along while its states are in cache: cheaper if more than
-    about two trials in three are accepted (docs/performance.md). Both are counted as the sweeps they are.
+    States are kept for the backward sweep if they fit ``memory`` bytes. Otherwise, with ``costates``, the forward sweep
+    of a trial takes costates along while its states are in cache; without, states are computed once more if asked for.
+    The former is cheaper if more than about two trials in three are accepted, as with the default rule for ε. Either is
+    counted as the sweeps it is (docs/performance.md).
 
     Arrays other than NumPy's float32 and float64 take the clear path.
     """
 
     chunk: int = 0
     threads: int = 0
-    costates: bool = False
+    costates: bool = True
     mapper: OrderedMap | None = None
     plan: Plan = field(init=False, repr=False, compare=False)
     store: Store = field(init=False, repr=False, compare=False)
@@ -121,7 +122,7 @@ class FastSweep(Sweep):
         object.__setattr__(self, "store", Store())
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
-        """Per-sample losses of the batch: one forward sweep, and one backward sweep where costates are taken along."""
+        """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
         if not applies(controls, x, y):
             return super().forward(controls, x, y)
         keep = self.mapper is None and x.shape[0] * self.bytes_per_sample(x) <= self.memory
@@ -208,7 +209,7 @@ def make_sweep(
     example: Any = None,
     chunk: int | None = None,
     memory: int | None = None,
-    costates: bool = False,
+    costates: bool = True,
 ) -> Sweep:
     """A fast sweep where it applies to arrays like ``example``, else the clear one.
 

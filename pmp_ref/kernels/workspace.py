@@ -16,9 +16,10 @@ Arrays = dict[Any, np.ndarray]
 class Workspace:
     """Arrays of one chunk of ``batch`` samples; the batch is their last axis. Three kinds, by how long they live:
 
-    ``array``: a stage's own, as long as the states of the chunk are kept. ``scratch``: room that all stages of a worker
-    share under one name, so that it stays in cache; as long as one map. ``result``: switching functions, without a batch
-    axis, until they are added to those of the other chunks. All hold what was left in them; a new ``array`` holds zeros.
+    ``array``: a stage's own, as long as the states of the chunk are kept. ``scratch``: room that all stages of a
+    worker share under one name, so that it stays in cache; as long as one map. ``result``: switching functions,
+    without a batch axis, until they are added to those of the other chunks. All hold what was left in them; a new
+    ``array`` holds zeros.
     """
 
     batch: int

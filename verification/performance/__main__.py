@@ -1,4 +1,4 @@
-"""``python -m verification.performance [--json FILE] [--quick] [--figure FILE] [--table FILE] [--rows OPERATION,CONFIG,…]``."""
+"""``python -m verification.performance [--quick] [--json FILE] [--figure FILE] [--table FILE] [--docs]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 from verification.performance.benchmark import Benchmark, plan
-from verification.performance.figure import draw, table
+from verification.performance.figure import draw, into_page, table
+
+PAGE, FIGURE = Path(__file__).parents[2] / "docs" / "performance.md", "figures/performance.png"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     parser.add_argument("--figure", type=Path, help="draw ratios and scaling into this file")
     parser.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
+    parser.add_argument("--docs", action="store_true", help="put figure and table into docs/performance.md")
     parser.add_argument("--threads", type=int, help="threads of both sides (default: all cores)")
     parser.add_argument("--only", help="rows whose text 'operation config batch dtype' contains this")
     options = parser.parse_args(arguments)
@@ -31,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         draw(result, options.figure)
     if options.table:
         options.table.write_text(table(result))
+    if options.docs:
+        draw(result, PAGE.parent / FIGURE)
+        PAGE.write_text(into_page(PAGE.read_text(), result, FIGURE))
     return 0
 
 

@@ -11,7 +11,7 @@ COLOURS = {"float32": "#0072B2", "float64": "#E69F00"}
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Above: ratios as bars, quartiles as whiskers, the matrix products alone as black strokes. Below: time per image."""
+    """Above: ratios as bars, quartiles as whiskers, the products alone as black strokes. Below: time per image."""
     from matplotlib.figure import Figure
 
     rows = [r for r in result["rows"] if r["ratio"] is not None]
@@ -37,7 +37,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
         upper.legend(fontsize=8)
     for name, marker in (("batch", "o"), ("depth", "s"), ("width", "^")):
         points = result["scaling"][name]
-        words = {"batch": "batch size (lenet5)", "depth": "residual blocks (width 8)", "width": "width (3 residual blocks)"}
+        words = {
+            "batch": "batch size (lenet5)",
+            "depth": "residual blocks (width 8)",
+            "width": "width (3 residual blocks)",
+        }
         lower.loglog(*zip(*points, strict=True), marker=marker, label=f"{words[name]}: slope {slope(points):.2f}")
     lower.set_xlabel("batch size, number of residual blocks, width")
     lower.set_ylabel("microseconds per image, float32")
@@ -56,7 +60,8 @@ def table(result: dict[str, Any]) -> str:
         number = lambda key, form=".2f", r=r: "" if r[key] is None else format(r[key], form)  # noqa: E731
         mark = " busy" if r["busy"] else ""
         text.append(
-            f"| {r['operation']} | {r['config']} | {r['batch']} | {r['dtype']} | {number('ours_ms')} | {number('torch_ms')} "
+            f"| {r['operation']} | {r['config']} | {r['batch']} | {r['dtype']} "
+            f"| {number('ours_ms')} | {number('torch_ms')} "
             f"| {r['torch_variant'] or ''} | {number('ratio')} | {number('ratio_low')}–{number('ratio_high')} "
             f"| {number('ratio_default')} | {number('floor_ms')} | {r['rounds']} ({r['discarded']}){mark} |"
         )
@@ -65,5 +70,25 @@ def table(result: dict[str, Any]) -> str:
     for r in result["rows"]:
         if r["operation"] == "peak_memory":
             other = "" if r["torch_peak_mib"] is None else f"{r['torch_peak_mib']:.0f}"
-            text.append(f"| full_batch_step | {r['config']} | {r['batch']} | {r['dtype']} | {r['ours_peak_mib']:.0f} | {other} |")
+            ours = f"{r['ours_peak_mib']:.0f}"
+            text.append(f"| full_batch_step | {r['config']} | {r['batch']} | {r['dtype']} | {ours} | {other} |")
     return "\n".join(text) + "\n"
+
+
+BEGIN, END = "<!-- results: written by the benchmark -->", "<!-- end of results -->"
+
+
+def into_page(page: str, result: dict[str, Any], figure: str) -> str:
+    """The page with everything between the two marks replaced by this result."""
+    head, rest = page.split(BEGIN)
+    tail = rest.split(END)[1]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
+    busy = sum(bool(r.get("busy")) for r in result["rows"])
+    note = f" In {busy} rows every round was disturbed by other load; they are marked." if busy else ""
+    slopes = "; ".join(f"{name} {slope(points):.2f}" for name, points in result["scaling"].items())
+    where = f"{result['machine']}, {result['threads']} threads on both sides; {versions}"
+    text = (
+        f"Measured on {result['date']}: {where}.{note}\n\n![Ratios and scaling]({figure})\n\n"
+        f"Slopes of log time per image: {slopes}.\n\n{table(result)}"
+    )
+    return f"{head}{BEGIN}\n\n{text}\n{END}{tail}"

@@ -78,11 +78,11 @@ def final_state(stages: tuple[Stage, ...], controls: Parameters, x: Any) -> Any:
     return x
 
 
-def parameters(controls: Any, channels_last: bool) -> Parameters:
+def parameters(controls: Any, channels_last: bool, device: str = "cpu") -> Parameters:
     """The controls as tensors."""
     result = []
     for stage in controls:
-        tensors = [torch.from_numpy(np.array(a)) for a in stage]
+        tensors = [torch.from_numpy(np.array(a)).to(device) for a in stage]
         if channels_last:
             tensors = [t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
         result.append(tuple(t.requires_grad_() for t in tensors))
@@ -94,13 +94,15 @@ def flat(controls: Parameters) -> list[torch.Tensor]:
     return [t for stage in controls for t in stage]
 
 
-def operation(name: str, case: Case, threads: int, channels_last: bool) -> Callable[[], float]:
+def operation(
+    name: str, case: Case, threads: int, channels_last: bool, device: str = "cpu"
+) -> Callable[[], float]:
     """As :func:`verification.performance.ours.operation`."""
     torch.set_num_threads(threads)
-    x, y = torch.from_numpy(case.x), torch.from_numpy(case.y)
+    x, y = torch.from_numpy(case.x).to(device), torch.from_numpy(case.y).to(device)
     if channels_last and x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    stages, u = case.network.stages, parameters(case.controls, channels_last)
+    stages, u = case.network.stages, parameters(case.controls, channels_last, device)
     penalised = [n == "kernel" for names in case.network.names() for n in names]
 
     def losses(v: Parameters) -> torch.Tensor:

@@ -15,18 +15,22 @@ from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.problem import Problem
 from pmp_ref.result import Iterate
-from pmp_ref.sweep import mean_loss
+from pmp_ref.sweep import Sweep, mean_loss
 from verification.performance.configurations import EPS, RHO, Case
 
 
 def operation(name: str, case: Case, threads: int, **options: Any) -> Callable[[], float]:
     """The operation as a function without arguments; it returns the mean loss it ended with.
 
-    ``forward_backward``: losses and switching functions of the batch. ``full_batch_step``: one accepted step from an iterate
-    whose switching functions are known, with those of the next. ``mini_batch_step``: switching functions on a new batch, then
-    one accepted step.
+    ``forward_backward``: losses and switching functions of the batch. ``full_batch_step``: one accepted step from an
+    iterate whose switching functions are known, with those of the next. ``mini_batch_step``: switching functions on a
+    new batch, then one accepted step.
     """
-    sweep = FastSweep(case.network, CrossEntropy(), threads=threads, **options)
+    return on_sweep(name, case, FastSweep(case.network, CrossEntropy(), threads=threads, **options))
+
+
+def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
+    """The operation on any sweep, in the library of the case's arrays."""
     u, x, y = case.controls, case.x, case.y
     if name == "forward_backward":
         return lambda: to_floats(mean_loss(sweep.backward(u, sweep.forward(u, x, y))))[0]

@@ -30,7 +30,12 @@ class Side:
     """A worker process and the line it is spoken to over."""
 
     def __init__(self, side: str, threads: int, environment: dict[str, str] | None = None) -> None:
-        settings = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads), **(environment or {})}
+        settings = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+            **(environment or {}),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "verification.performance.worker", side],
             cwd=ROOT, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -91,10 +96,13 @@ def one_round(variants: dict[str, tuple[Side, str]], seconds: float, cores: int)
     return Round(ms, other_load(start, now(), own, cores))
 
 
-def rounds(variants: dict[str, tuple[Side, str]], wanted: int, most: int, seconds: float, cores: int) -> list[Round]:
-    """Rounds until ``wanted`` of them were quiet, or ``most`` were made."""
+def rounds(
+    variants: dict[str, tuple[Side, str]], wanted: int, budget: float, seconds: float, cores: int
+) -> list[Round]:
+    """Rounds until ``wanted`` of them were quiet, or ``budget`` seconds have passed; three at least."""
     done: list[Round] = []
-    while len(done) < most and sum(r.quiet for r in done) < wanted:
+    start = now().clock
+    while len(done) < 3 or (now().clock - start < budget and sum(r.quiet for r in done) < wanted):
         done.append(one_round(variants, seconds, cores))
     return done
 

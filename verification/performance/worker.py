@@ -60,7 +60,9 @@ class Worker:
         """Where this side's operations are."""
         return importlib.import_module(f"verification.performance.{'ours' if self.side == 'ours' else 'opponent'}")
 
-    def setup(self, key: str, operation: str, config: str, batch: int, dtype: str, threads: int, **options: Any) -> float:
+    def setup(
+        self, key: str, operation: str, config: str, batch: int, dtype: str, threads: int, **options: Any
+    ) -> float:
         """Make an operation ready; returns the loss it found."""
         data = self.case(config, batch, dtype)
         if operation == "floor":

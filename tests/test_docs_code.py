@@ -1,0 +1,148 @@
+"""What the documentation shows is run: every Python block, every ``pmp-ref`` line, every link to a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from pmp_ref.result import Status
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    p
+    for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    # _build is made by the build, and so are the stubs annotated/*.*.md, which hold no block
+    if "_build" not in p.parts and p.is_file() and p.name.count(".") == 1
+)
+FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.M | re.S)
+LANGUAGES = {"python", "console", "bash", "text", "json", "{toctree}", "{annotated}"}
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The blocks of a page in one of the languages."""
+    return [body for _, language, body in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_have_a_known_language(page: Path) -> None:
+    """A block without a language, or with one that is not listed, would be run by nobody."""
+    found = {language for _, language, _ in FENCE.findall(page.read_text(encoding="utf-8"))}
+    assert found <= LANGUAGES, f"{name(page)}: {found - LANGUAGES}; signatures and output are `text`"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
+    """The Python blocks of a page, in order, as one program: in an empty directory, warnings as errors."""
+    program = tmp_path / "page.py"
+    program.write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert run.returncode == 0, f"{name(page)}:\n{run.stdout[-2000:]}\n{run.stderr[-4000:]}"
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command line) of each ``pmp-ref`` and ``make`` line in the console blocks."""
+    return [
+        (name(page), line.strip().removeprefix("$ "))
+        for page in PAGES
+        for block in blocks(page, "console", "bash")
+        for line in block.splitlines()
+        if re.match(r"\s*(\$ )?(pmp-ref|make|python -m (verification|pmp_ref)\b(?!\.))", line)
+    ]
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_are_understood(page: str, line: str) -> None:
+    """Command lines parse with the real parsers, and the values they give are valid."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        check_make(words[1:])
+        return
+    arguments = words[3:] if words[:2] == ["python", "-m"] else words[1:]
+    if words[:3] == ["python", "-m", "verification"]:
+        from verification.__main__ import parser
+
+        parser().parse_args(arguments)
+        return
+    check_pmp_ref(arguments)
+
+
+def check_make(words: list[str]) -> None:
+    """The targets of a make line exist."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for word in words:
+        assert "=" in word or re.search(rf"^{re.escape(word)}:", makefile, re.M), f"no target {word} in the Makefile"
+
+
+def check_pmp_ref(arguments: list[str]) -> None:
+    """The command, its options and their values are understood; nothing is run."""
+    from pmp_ref.app import main as app
+    from pmp_ref.app.options import Options, resolve
+
+    if arguments == ["--version"]:
+        return
+    command, *rest = arguments
+    assert command in app.COMMANDS
+    if command == "train" and rest not in (["--help"], ["-h"]):
+        a = app.train_parser().parse_args(rest)
+        given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}
+        resolve(given)
+
+
+def test_commands_are_checked() -> None:
+    """The check above refuses what the program would refuse."""
+    from pmp_ref.errors import InputError
+
+    for wrong in (["train", "--rule", "newton"], ["train", "--rho", "many"], ["train", "--speed", "fast"]):
+        with pytest.raises(InputError):
+            check_pmp_ref(wrong)
+    with pytest.raises(AssertionError):
+        check_make(["nothing-of-this-name"])
+
+
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_figures(page: Path) -> None:
+    """Relative links lead to files and headings that exist; every figure has an alternative text."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for figure, label, target in LINK.findall(text):
+        if figure:
+            assert len(label) > 20, f"{name(page)}: the figure {target} needs a text for those who do not see it"
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = page if not path else (page.parent / path).resolve()
+        assert file.exists(), f"{name(page)}: link to {target}, which does not exist"
+        if heading and file.suffix == ".md":
+            assert heading in headings(file), f"{name(page)}: {target} names no heading"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return {
+        re.sub(r"[^\w\- ]", "", h.strip().lower().replace("`", "")).replace(" ", "-")
+        for h in re.findall(r"^#{1,4} (.+)$", text, re.M)
+    }
+
+
+def test_every_status_has_its_advice() -> None:
+    """The troubleshooting page has one section per status, under the name that is printed."""
+    text = (ROOT / "docs" / "users" / "statuses.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", text, re.M)
+    assert set(titles) - {"Other things that happen"} == {str(status) for status in Status}
