@@ -5,7 +5,7 @@
 #   JOBS=...     test processes (default 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format verify clean FORCE
+.PHONY: help run test lint format verify docs clean FORCE
 
 JOBS ?= 2
 VENV_PYTHON := .venv/bin/python
@@ -37,12 +37,16 @@ format: $(STAMP) ## rewrite the sources as ruff formats them
 verify: $(STAMP) ## check the theory numerically (short form)
 	@$(VENV_PYTHON) -m verification --quick $(ARGS)
 
+docs: $(STAMP) ## build the documentation, docs/_build/html/index.html
+	@$(VENV_PYTHON) -m sphinx -q -E -W --keep-going -b html -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean: ## remove the environment, caches and build outputs; runs/ stays
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist pmp_ref.egg-info
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist pmp_ref.egg-info docs/_build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is brought up to date; any other is replaced. The stamp is written last.
-$(STAMP): pyproject.toml requirements.txt $(if $(BROKEN),FORCE)
+$(STAMP): pyproject.toml requirements.txt docs/requirements.txt $(if $(BROKEN),FORCE)
 	@set -eu; \
 	new_enough() { "$$@" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
 	if [ -n '$(BROKEN)' ] || ! new_enough $(VENV_PYTHON) || ! $(VENV_PYTHON) -m pip --version >/dev/null 2>&1; then \

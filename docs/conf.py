@@ -30,6 +30,7 @@ html_theme_path = ["_ext"]
 html_title = "pmp_ref"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_show_sphinx = False
 html_copy_source = False
 html_use_index = False

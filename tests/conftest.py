@@ -28,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     only = config.getoption("--backend")
     if only and (reason := probe(only)):
         raise pytest.UsageError(f"--backend {only}: this backend cannot be used here: {reason}")
+    if only == "jax.numpy":  # every operation is compiled for every new shape: seconds an example
+        hypothesis.settings.register_profile("jax", max_examples=3, derandomize=bool(os.environ.get("CI")), **_UNTIMED)
+        hypothesis.settings.load_profile("jax")
     if not hasattr(config, "workerinput"):  # worker processes of pytest-xdist print no summary
         config.pluginmanager.register(BackendSummary(only), "backend-summary")
 

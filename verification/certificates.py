@@ -244,7 +244,7 @@ def _task(case: Case) -> tuple[Problem, Any, Any, Any, int]:
         full = case.context.profile == "full"
         network = Network((AveragePool(4), Flatten(), Dense(12), Tanh(), Dense(10)), (1, 28, 28))
         network = lenet5() if full and case.index else network
-        samples, steps = (1000, 2000 if case.index == 0 else 300) if full else (200, 300)
+        samples, steps = ((1000, 2000) if case.index == 0 else (500, 150)) if full else (200, 300)
         rho = 1e-4 if full and case.index else 1e-3
         x, y = data.train_images[:samples], np.asarray(data.train_labels[:samples], dtype=np.int64)
     x, y = case.asarray(x), case.asarray(y)

@@ -11,7 +11,7 @@ import numpy as np
 from pmp_ref.acceptance import Absolute, Relative
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
-from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
+from pmp_ref.arrays import Controls, check_together, on_gpu, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import Classic, Curvature, Fixed
 from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
 from pmp_ref.controls import (
@@ -351,6 +351,7 @@ def batches(context: Context) -> Outcome:
         yield Check(abs(to_floats(total(ones))[0] / float(uv @ uv) - 1), 1e-13, "total")
         bits = {to_numpy(a).dtype.name for a in arrays_of(cast(u, "float32"))}
         yield Check(float(bits != {"float32"}), 0.0, "cast")
+        yield Check(float(on_gpu(s.x) != (context.library.name == "cupy")), 0.0, "on a GPU")
         yield Check(abs(unit_roundoff(s.x) / context.u - 1), 0.0, "unit roundoff")
 
     return survey(context, one, micro=3, quick=30, full=300)
@@ -377,7 +378,7 @@ def architectures(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         example = case.asarray(np.zeros(1))
         name = case.cycle(*ARCHITECTURES)
-        build: Callable[[], Network] = ARCHITECTURES[name]
+        build: Any = ARCHITECTURES[name]
         network = build()
         kernels = [
             math.prod(shape)
@@ -408,7 +409,8 @@ def architectures(context: Context) -> Outcome:
         for l in network.layers():
             for label, a in zip(network.names()[l], controls[l], strict=True):
                 h = host(a)
-                bare = network.stages[l].stage if isinstance(network.stages[l], OnBranch) else network.stages[l]
+                stage = network.stages[l]
+                bare = stage.stage if isinstance(stage, OnBranch) else stage
                 if label == "bias" or isinstance(bare, ScaleShift):
                     due = 0.0 if label == "bias" else 1.0
                     yield Check(float(np.max(np.abs(h - due))), 0.0, f"initial {label} of stage {l}")

@@ -230,6 +230,11 @@ class Reference:
                         sum(np.count_nonzero(a) for stage in self.at(w, index).controls for a in stage[:1])
                     ),
                 }
+                kernels = np.concatenate(
+                    [np.full(u.shape, float(i == 0)).ravel() for v in self.s.controls for i, u in enumerate(v)]
+                )
+                vanishing = kernels * (u == 0) * (np.abs(taken) < 1e-13 * np.max(np.abs(taken)))
+                numbers["nonzeros"] = math.nan if np.any(vanishing) else numbers["nonzeros"]  # its sign is rounding
                 if verdict == "accepted":
                     eps, smoothed = self.shrink(eps, known, smoothed, progress)
                     u, steps, returns = w, steps + 1, 0 if use else returns
@@ -276,6 +281,8 @@ def compare(name: str, records: tuple[Record, ...], controls: list[np.ndarray], 
         scale = abs(trial.numbers["J"]) + abs(trial.numbers["J_before"]) + abs(trial.numbers["sum_dh"])
         for field, due in trial.numbers.items():
             value = float(getattr(record, field))
+            if field == "nonzeros" and math.isnan(due):
+                continue
             if field in EXACT:
                 yield Check(abs(value - due), 0.0, f"{field} {value:g} for {due:g}, {where}")
             elif field == "c_hat":
@@ -353,11 +360,11 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {
         "rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
         "size": 2,
-        "averaging": Averaging(0.9, 2),
+        "averaging": Averaging(0.9, 1),
         "epochs": 3,
         "acceptance": Absolute(0.2),
     },
-    {"rule": Classic(eps0=0.05, sigma=4.0, zeta=0.25), "size": 2, "averaging": Averaging(0.8, 1), "epochs": 3},
+    {"rule": Classic(eps0=0.05, sigma=4.0, zeta=0.25), "size": 2, "averaging": Averaging(0.8, 2), "epochs": 3},
     {"rule": Fixed(eps0=0.01), "size": 3, "epochs": 2, "acceptance": Absolute(0.5)},
 )
 
@@ -599,8 +606,8 @@ def undefined(context: Context) -> Outcome:
 
     Hypotheses: two dense stages whose product overflows for small ε.
 
-    Measured: over a line search from ε = 10⁻²⁰⁰ (10⁻²⁵ in float32): accepted trials whose J is not finite or does not fall (bound 0), and
-    entries of the control, of g and of Φ(u) that change in a rejected trial (bound 0).
+    Measured: over a line search from ε = 10⁻²⁰⁰ (10⁻²⁵ in float32): accepted trials whose J is not finite or does not
+    fall (bound 0), and entries of the control, of g and of Φ(u) that change in a rejected trial (bound 0).
     """
 
     def one(case: Case) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import html
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,13 +130,23 @@ def inline(text: str, path: str, used: set[str]) -> list[nodes.Node]:
             literal = nodes.literal(m[1].lstrip("~."), m[1].lstrip("~."))
             where = BOOK.locate(m[1], path)
             if where is None:
-                log.warning("%s: no definition of %s", path, m[1])
+                if not known(m[1]):
+                    log.warning("%s: no definition of %s", path, m[1])
                 result.append(literal)
             else:
                 result.append(link(where, literal, "definition"))
         else:
             result += plain(piece, path, used)
     return result
+
+
+def known(name: str) -> bool:
+    """True if a dotted name is a module, or a definition in a module, that has no page of its own."""
+    path = ROOT / name.lstrip("~.").replace(".", "/")
+    if path.with_suffix(".py").is_file() or path.is_dir():
+        return True
+    module = path.parent.with_suffix(".py")
+    return module.is_file() and re.search(rf"^(class|def) {path.name}\b", module.read_text("utf-8"), re.M) is not None
 
 
 def plain(text: str, path: str, used: set[str]) -> list[nodes.Node]:
@@ -288,7 +299,8 @@ def code_html(node: Cell, builder: Any) -> str:
         section = section_of(m[1], BOOK.sections)
         if section is None:
             return m[0]
-        return f'<a class="tag" href="{builder.get_relative_uri(here, "theory")}#{anchor(section, BOOK.sections)}">{m[0]}</a>'
+        uri = f"{builder.get_relative_uri(here, 'theory')}#{anchor(section, BOOK.sections)}"
+        return f'<a class="tag" href="{uri}">{m[0]}</a>'
 
     text = re.sub(r'<span class="(?:c1|s[12]|sd|ch)">[^<]*</span>', lambda m: TAG.sub(tag, m[0]), text)
     imported = BOOK.imports(path)
@@ -311,14 +323,19 @@ def code_html(node: Cell, builder: Any) -> str:
 def generate(app: Any) -> None:
     """Write the stub of each annotated page; what they show is read from the source."""
     global BOOK
-    BOOK = Book()
+    missing = [path for path in reading_order() if not (ROOT / path).is_file()]
+    for path in missing:
+        log.warning("docs/annotated/index.md names %s, which does not exist", path)
+    BOOK = Book([path for path in reading_order() if path not in missing])
     wanted = set()
     for path in BOOK.paths:
         stub = DOCS / f"{docname(path)}.md"
         title = path.removeprefix("pmp_ref/")
         text = f"# {title}\n\n```{{annotated}} {path}\n```\n"
         if not stub.exists() or stub.read_text(encoding="utf-8") != text:
-            stub.write_text(text, encoding="utf-8")
+            new = stub.with_suffix(f".{os.getpid()}")  # two builds at once must not see half a file
+            new.write_text(text, encoding="utf-8")
+            os.replace(new, stub)
         wanted.add(stub)
     for stub in (DOCS / "annotated").glob("*.*.md"):
         if stub not in wanted:
@@ -364,7 +381,7 @@ def decorate_theory(app: Any, document: nodes.document) -> None:
     sources = claims()
     for section in document.findall(nodes.section):
         title = section.next_node(nodes.title)
-        if title is None or section.parent is not document and not isinstance(section.parent, nodes.section):
+        if title is None:
             continue
         m = re.match(r"(T\d+[ab]?) — ", title.astext())
         tag = m[1] if m else "S5" if title.astext() == "The algorithm" else None
@@ -474,7 +491,7 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
 
 
 def keep_together(formula: nodes.math) -> None:
-    """No line begins with the full stop or closing bracket behind a short formula, none ends with the bracket before."""
+    """No line begins with the full stop or bracket behind a formula, none ends with the bracket before it."""
     outer = formula.parent if isinstance(formula.parent, nodes.reference) else formula
     parent = outer.parent
     place = parent.index(outer)

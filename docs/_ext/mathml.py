@@ -17,7 +17,9 @@ from latex2mathml.converter import convert
 
 SPACE = "{http://www.w3.org/1998/Math/MathML}"
 NAMED_DELIMITERS = {r"\lceil": "⌈", r"\rceil": "⌉", r"\langle": "⟨", r"\rangle": "⟩", r"\Vert": "‖", r"\vert": "|"}
-SIZED = re.compile(r"(\\(?:big|Big|bigg|Bigg)[lr]?)\s*(" + "|".join(map(re.escape, NAMED_DELIMITERS)) + r")(?![A-Za-z])")
+SIZED = re.compile(
+    r"(\\(?:big|Big|bigg|Bigg)[lr]?)\s*(" + "|".join(map(re.escape, NAMED_DELIMITERS)) + r")(?![A-Za-z])"
+)
 LIMITS = {"max", "min", "sup", "inf", "limsup", "liminf", "argmax"}
 SIGNS = {"+", "−", "-", "±", "∓"}
 RELATIONS = {"=", "≤", "≥", "<", ">", "≠", "∈", "∉", "⊂", "∋", "→", "↦", "≈", "←", ":=", "⇔"}
@@ -97,15 +99,13 @@ def tidy(row: ElementTree.Element, display: bool) -> None:
         before = child
 
 
-def space(
-    operator: ElementTree.Element, before: ElementTree.Element | None, after: ElementTree.Element | None
-) -> None:
+def space(operator: ElementTree.Element, before: ElementTree.Element | None, after: ElementTree.Element | None) -> None:
     """The space around an operator, as TeX would set it."""
     text = operator.text or ""
     opens = before is None or (kind(before) == "mo" and (before.text or "") not in CLOSING)
     if text in SIGNS:
         operator.set("form", "prefix" if opens else "infix")
-    elif text == "/":
+    elif text in ("/", "…"):
         operator.set("lspace", "0")
         operator.set("rspace", "0")
     elif text in LIMITS or (len(text) > 1 and text.isalpha()):

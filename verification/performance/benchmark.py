@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from pmp_ref.kernels.workers import available_cores
@@ -161,7 +162,9 @@ def slope(points: list[tuple[float, float]]) -> float:
 
 def machine(cores: int) -> str:
     """The machine in words."""
-    return f"{cores} cores, {platform.machine().replace('_', '-')}"
+    info = Path("/proc/cpuinfo")
+    vectors = " with AVX-512" if info.exists() and "avx512f" in info.read_text() else ""
+    return f"{cores} cores, {platform.machine().replace('_', '-')}{vectors}"
 
 
 def line(row: dict[str, Any]) -> str:

@@ -20,13 +20,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
     groups = list(dict.fromkeys((r["operation"], r["config"], r["batch"]) for r in rows))
     for r in rows:
         at = groups.index((r["operation"], r["config"], r["batch"])) + (-0.2 if r["dtype"] == "float32" else 0.2)
-        upper.bar(at, r["ratio"], 0.36, color=COLOURS[r["dtype"]])
+        upper.bar(at, r["ratio"], 0.36, color=COLOURS[r["dtype"]], hatch="///" if r["busy"] else None)
         upper.plot([at, at], [r["ratio_low"], r["ratio_high"]], color="0.35", linewidth=1)
         if r["floor_ms"]:
             upper.plot([at - 0.18, at + 0.18], [r["floor_ms"] / r["torch_ms"]] * 2, color="black", linewidth=2)
     for dtype, colour in COLOURS.items():
         upper.bar(0, 0, color=colour, label=dtype)
     upper.plot([], [], color="black", linewidth=2, label="matrix products alone")
+    if any(r["busy"] for r in rows):
+        upper.bar(0, 0, color="white", edgecolor="black", hatch="///", label="no quiet round: says little")
     upper.axhline(1, color="0.5", linewidth=0.8)
     labels = [f"{o.replace('_', ' ')} · {c} · {b}" for o, c, b in groups]
     upper.set_xticks(range(len(groups)), labels, rotation=90, fontsize=7)
@@ -43,6 +45,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             "width": "width (3 residual blocks)",
         }
         lower.loglog(*zip(*points, strict=True), marker=marker, label=f"{words[name]}: slope {slope(points):.2f}")
+    lower.grid(which="major", color="0.9")
     lower.set_xlabel("batch size, number of residual blocks, width")
     lower.set_ylabel("microseconds per image, float32")
     lower.legend(fontsize=8)

@@ -63,8 +63,8 @@ def measure(made: dict[str, Callable[[], float]], rounds: int, dtype: str) -> di
     return {"ms": {name: median(t[name] for t in times) for name in made}, "ratio": ratio}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and print one line per row; returns the exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(prog="python -m verification.performance.gpu", description=__doc__)
     p.add_argument("--ours", default="cupy", help="array library of our side (default: cupy)")
     p.add_argument("--device", default="cuda", help="PyTorch's device (default: cuda)")
@@ -73,7 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--rounds", type=int, default=30)
     p.add_argument("--json", type=Path, help="write all rows to this file")
     p.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
-    options = p.parse_args(arguments)
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print one line per row; returns the exit code."""
+    options = parser().parse_args(arguments)
     rows = []
     try:
         for config in options.configs.split(","):
@@ -87,10 +92,11 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    place = where(options.ours, options.device)
     if options.json:
-        options.json.write_text(json.dumps({"where": where(options.ours, options.device), "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"where": place, "rows": rows}, indent=1) + "\n")
     if options.table:
-        options.table.write_text(table(rows, where(options.ours, options.device)))
+        options.table.write_text(table(rows, place))
     return 0
 
 

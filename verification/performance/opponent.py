@@ -94,9 +94,7 @@ def flat(controls: Parameters) -> list[torch.Tensor]:
     return [t for stage in controls for t in stage]
 
 
-def operation(
-    name: str, case: Case, threads: int, channels_last: bool, device: str = "cpu"
-) -> Callable[[], float]:
+def operation(name: str, case: Case, threads: int, channels_last: bool, device: str = "cpu") -> Callable[[], float]:
     """As :func:`verification.performance.ours.operation`."""
     torch.set_num_threads(threads)
     x, y = torch.from_numpy(case.x).to(device), torch.from_numpy(case.y).to(device)

@@ -1,0 +1,87 @@
+"""docs/backends.md: its Python blocks run, its commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pmp_ref.app.conclude import MODEL
+from pmp_ref.app.main import train_parser
+from pmp_ref.app.options import resolve
+from pmp_ref.kernels import FastSweep
+from tests.app_data import run, write_images
+from tests.backends import NAMES, probe
+from verification.__main__ import parser as verification_parser
+from verification.performance import gpu
+
+PAGE = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+SHELL = re.findall(r"^ *```sh\n(.*?)^ *```", PAGE, re.M | re.S)
+COMMANDS = [line.strip() for block in SHELL for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """The names that the Python blocks define, run one after the other as a reader would."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in PYTHON:
+        exec(compile(block, "docs/backends.md", "exec"), names)
+    return names
+
+
+def test_the_tutorial_trains_and_goes_on(page: dict[str, Any]) -> None:
+    assert [r.step for r in page["laptop"].steps] == [1, 2, 3]
+    assert [r.step for r in page["goes_on"].steps] == [4, 5, 6]
+    assert isinstance(page["problem"].sweep, FastSweep)
+    assert page["host"].evaluation is None
+
+
+def test_the_moved_run_is_the_run(page: dict[str, Any]) -> None:
+    problem, controls, x, y = page["setup"]("numpy")
+    whole = page["solve"](problem, controls, x, y, batch_size=20, stop=page["Stop"](steps=6))
+    assert repr(whole.steps[3:]) == repr(page["goes_on"].steps)
+
+
+def test_the_tutorial_in_pytorch(page: dict[str, Any]) -> None:
+    if reason := probe("torch"):
+        pytest.skip(f"backend torch: {reason}")
+    problem, controls, x, y = page["setup"]("torch")
+    there = page["solve"](problem, controls, x, y, batch_size=20, stop=page["Stop"](steps=3))
+    np.testing.assert_allclose([r.J for r in there.records], [r.J for r in page["laptop"].records], rtol=1e-10)
+    resumed = page["moved"](page["host"], page["mover"]("torch"))
+    on = page["solve"](problem, resumed.controls, x, y, batch_size=20, stop=page["Stop"](steps=6), resume=resumed)
+    np.testing.assert_allclose([r.J for r in on.records], [r.J for r in page["goes_on"].records], rtol=1e-10)
+
+
+def test_a_model_is_read(page: dict[str, Any], tmp_path: Path) -> None:
+    assert run(write_images(tmp_path / "d.npz"), tmp_path / "r", "--network", "lenet5") == 0
+    network = page["lenet5"]((1, 12, 12), 3)
+    controls = page["read_model"](tmp_path / "r" / MODEL, network, np.asarray)
+    assert tuple(tuple(a.shape for a in stage) for stage in controls) == network.control_shapes
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command: str) -> None:
+    words = shlex.split(command)
+    if words[:2] == ["pmp-ref", "train"]:
+        given = vars(train_parser().parse_args(words[2:]))
+        resume = given.pop("resume")
+        known = {name: given[name] for name in ("steps", "backend", "dtype") if given[name] is not None}
+        assert not resume or set(known) == {"backend"}
+        resolve(known)
+    elif words[:3] == ["python", "-m", "verification"]:
+        options = verification_parser().parse_args(words[3:])
+        assert options.backend in (*NAMES, "mylibrary")
+    elif words[:3] == ["python", "-m", "verification.performance.gpu"]:
+        assert gpu.parser().parse_args(words[3:]).ours == "cupy"
+    else:
+        assert words[:4] == ["python", "-m", "pytest", "--backend"] and words[4] in (*NAMES, "mylibrary")
+
+
+def test_blocks_are_found() -> None:
+    assert len(PYTHON) == 4 and len(COMMANDS) == 10
