@@ -48,15 +48,6 @@ def device(a: Array) -> Any:
     return array_api_compat.device(a)
 
 
-def on_gpu(a: Array) -> bool:
-    """True for CuPy arrays and for arrays of PyTorch or JAX that lie on anything but the CPU."""
-    if array_api_compat.is_torch_array(a):
-        return bool(a.device.type != "cpu")
-    if array_api_compat.is_jax_array(a):
-        return any(d.platform != "cpu" for d in a.devices())
-    return array_api_compat.is_cupy_array(a)
-
-
 def is_array(a: Any) -> bool:
     """True if ``a`` belongs to a library of the array API standard (a NumPy scalar does not)."""
     return isinstance(a, np.ndarray) or (not isinstance(a, np.generic) and array_api_compat.is_array_api_obj(a))

@@ -128,9 +128,7 @@ def test_a_run_goes_on_on_another_backend(
     assert json.loads((tmp_path / "moved" / "config.json").read_text())["options"]["backend"] == begun
 
 
-def test_a_restart_takes_no_other_option(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_restart_takes_no_other_option(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path / "r", *OPTIONS) == 0
     capsys.readouterr()
     for option in (["--seed", "3"], ["--backend", "numpy", "--sweep", "fast"], ["--backend", "cuda"]):

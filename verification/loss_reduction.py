@@ -67,9 +67,9 @@ def terms_of(s: Setting, trial: Trial) -> tuple[float, float, float]:
 def exact_loss_change(context: Context) -> Outcome:
     """Statement: for every trial J(w) − J(u) = −ΣΔH + ∫₀¹(1 − t)d(t)dt, d(t) = D²L_B(u + tΔ)[Δ, Δ].
     Hypotheses: L_B ∈ C²: LeNets, residual nets, dense chains with smooth activations, every regulariser, line and box.
-    Measured: J(w) − J(u) and ΣΔH as the method recorded them, J also by fresh sweeps, against Gauss–Legendre
-    quadrature of Hessian-vector products, nodes doubled until two results agree. Tolerance
-    1e-10·(|J(u)| + |J(w)| + Σ|ΔH_l| + |remainder|), a thousand times what sums of this length round to.
+    Measured: J(w) − J(u) and ΣΔH as the method recorded them, J also by fresh sweeps, against Gauss–Legendre quadrature
+    of Hessian-vector products, nodes doubled until two results agree. Tolerance 1e-10·(|J(u)| + |J(w)| + Σ|ΔH_l| +
+    |remainder|), a thousand times what sums of this length round to.
     """
 
     def one(case: Case) -> Iterator[Check]:
@@ -132,7 +132,7 @@ def loss_reduction(context: Context) -> Outcome:
         (name, len(r), float(np.min(r)), float(np.median(r)), float(np.max(r))) for name, r in ratios.items() if r
     )
     return outcome.with_(
-        tables=[Table("Proven bound over measured Ĉ (trials with Ĉ > 0)", ("bound", "trials", "least", "median", "largest"), rows)]
+        tables=[Table("Proven bound over measured Ĉ", ("bound", "trials, Ĉ > 0", "least", "median", "largest"), rows)]
     )  # fmt: skip
 
 
@@ -247,10 +247,10 @@ def convex_layers(context: Context) -> Outcome:
     """Statement: where r_l and U_l are convex an exact maximiser has ΔH_l ≥ 2ετ_l, elsewhere ΔH_l ≥ ετ_l; if all are
     convex every ε ≥ (C + η)/2 passes.
     Hypotheses: exact maximiser; L0, L1, L2 and sums, on line and box; biases unpenalised, hence convex.
-    Measured: ΔH_l/(ετ_l) of each control of each trial against q_l, and J(w) − J(u) against −Σ(q_lε − C)τ_l with C
-    from T7b. The least ratio of a single entry over a fine set of (u, g): 2.000 for L1, and 1.000 for L0, reached
-    where g = 0 and ρ = εu² (dropping costs exactly what it gains), so q = 2 is false for L0. Least squares with convex
-    penalties: ε = (C + η)/2 is accepted.
+    Measured: ΔH_l/(ετ_l) of each control of each trial against q_l, and J(w) − J(u) against −Σ(q_lε − C)τ_l with C from
+    T7b. The least ratio of a single entry over a fine set of (u, g): 2.000 for L1, and 1.000 for L0, reached where g =
+    0 and ρ = εu² (dropping costs exactly what it gains), so q = 2 is false for L0. Least squares with convex penalties:
+    ε = (C + η)/2 is accepted.
     """
     least: dict[str, float] = {"L0": math.inf, "L1": math.inf, "no penalty": math.inf}
 
@@ -322,9 +322,9 @@ def meaning_of_acceptance(context: Context) -> Outcome:
     """Statement: accepted iff Ĉ + η ≤ qε, q = ΣΔH/(ετ) ≥ 1; q = 2 exactly without penalty and box, ≥ 2 where convex.
     The classic rule pushes ε down to about (Ĉ + η)/q, the curvature rule aims at Ĉ.
     Hypotheses: full batch, exact maximiser.
-    Measured: the verdict of every trial of runs by the classic and the curvature rule; q; the median of
-    ε/((Ĉ + η)/q) over the second half of the classic run, which lies in [1, σ/ζ²], and of ε/(Ĉ + η) for the
-    curvature rule, in [½, 2θ] on least squares. Figure: ε_k, Ĉ_k, Ĉ_k/q_k and ½λ_max(D²L_B(u^k)) along a run.
+    Measured: the verdict of every trial of runs by the classic and the curvature rule; q; the median of ε/((Ĉ + η)/q)
+    over the second half of the classic run, which lies in [1, σ/ζ²], and of ε/(Ĉ + η) for the curvature rule, in [½,
+    2θ] on least squares. Figure: ε_k, Ĉ_k, Ĉ_k/q_k and ½λ_max(D²L_B(u^k)) along a run.
     """
     figures: list[Figure] = []
 
@@ -334,7 +334,7 @@ def meaning_of_acceptance(context: Context) -> Outcome:
         s = runs.enclosable(case, **choices)
         classic = Classic()
         for rule in (classic, Curvature()):
-            solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(6, 40, 200)))
+            _solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(6, 40, 200)))
             yield from verdict_checks(s, trials, plain)
             if rule is classic and context.profile != "micro":
                 late = [t.record for t in solution_half(trials) if t.record.accepted]
@@ -482,8 +482,8 @@ def metric_constant(constant: float, smallest: float) -> float:
 )
 def variable_metric(context: Context) -> Outcome:
     """Statement: with weights d in K_ε, the maximiser has c_i = u_i + g_i/(2εd_i) and thresholds √(ρω_i/(εd_i)); ΔH
-    needs no D; C_D ≤ C/d_min; if D changes only between iterates, Στ_D ≤ (J_0 − J_inf)/η and ε_k ≤
-    max(ε_0, ε_min, s(C/d_min + η)), s = max(σ_min, θ, σ).
+    needs no D; C_D ≤ C/d_min; if D changes only between iterates, Στ_D ≤ (J_0 − J_inf)/η and ε_k ≤ max(ε_0, ε_min,
+    s(C/d_min + η)), s = max(σ_min, θ, σ).
     Hypotheses: L0, whole line, least squares for the constant (C exact), smooth nets for the rest; PerLayer and
     GradientScaled metrics, and Identity.
     Measured: d against its definition from the history of g, summed afresh; the candidate entry by entry; the recorded

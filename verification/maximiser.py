@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -30,6 +30,7 @@ SETS: tuple[Admissible, ...] = (
     Box(-2.0, -0.5),
     Box(0.0, math.inf),
     Box(-math.inf, 0.5),
+    Box(-1.0, 0.0),
     FiniteSet((-1.0, 0.0, 1.0)),
     FiniteSet((-1.0, -0.5, 0.5, 1.0)),
     FiniteSet((0.0, 0.25, 2.0)),
@@ -41,6 +42,7 @@ POLYNOMIALS = (
     NoPenalty(),
     Polynomial(0.5, 0.25, 0.0),
     Polynomial(1.0, 0.0, 2.0),
+    Polynomial(1.0, 1.0, 1.0),
     Polynomial(0.5, 0.5, 1.0),
 )
 
@@ -62,12 +64,14 @@ def exact_maximiser(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         rng = case.rng
         r, admissible = POLYNOMIALS[case.index % len(POLYNOMIALS)], SETS[case.index // 2 % len(SETS)]
-        eps, rho = float(rng.choice([0.25, 0.5, 1.0, 2.0])), float(rng.choice([0.125, 0.5, 1.0, 2.0]))
+        eps, rho = float(rng.choice([0.25, 0.5, 1.0, 2.0])), float(rng.choice([0.0, 0.125, 0.5, 1.0, 2.0]))
         u, g = rng.integers(-12, 13, 24) / 8, rng.integers(-24, 25, 24) / 8
         g[:8] = _on_thresholds(u[:8], rng, eps, rho, r)
         u = host(admissible.project(u))
-        if isinstance(admissible, FiniteSet) and 0.0 in admissible.values:
-            g[8:16] = _tied_with_zero(u[8:16], rng, eps, rho, r, admissible)
+        if isinstance(admissible, FiniteSet):
+            u[8:20] = rng.integers(-12, 13, 12) / 8  # ties in distance need a control between the values
+            g[8:20] = _tied(u[8:20], rng, eps, rho, r, admissible)
+            u[20:], g[20:] = 0.0, 0.0  # −v and v tie
         found = host(r.argmax(case.asarray(u), case.asarray(g), eps, rho, admissible))
         yield worst_entry(found, u, g, np.full(24, eps), rho, r, admissible, context)
         d = 2.0 ** rng.integers(-1, 2, 24)  # a metric, T17
@@ -84,12 +88,16 @@ def _on_thresholds(u: np.ndarray, rng: np.random.Generator, eps: float, rho: flo
     return rng.choice([-1.0, 1.0], len(u)) * (rho * r.a1 + root) - 2 * eps * u
 
 
-def _tied_with_zero(
+def _tied(
     u: np.ndarray, rng: np.random.Generator, eps: float, rho: float, r: Polynomial, finite: FiniteSet
 ) -> np.ndarray:
-    """Switching functions at which 0 and another value of the set tie: g = ε(v − 2u) + ρ r(v)/v."""
-    v = rng.choice([v for v in finite.values if v != 0], len(u))
-    return eps * (v - 2 * u) + rho * (r.a0 + r.a1 * np.abs(v) + r.a2 / 2 * v * v) / v
+    """Switching functions at which two values of the set tie: g = ε(v + w − 2u) + ρ(r(v) − r(w))/(v − w)."""
+    pairs = [(v, w) for v in finite.values for w in finite.values if v != w]
+    value = lambda v: r.a0 * (v != 0) + r.a1 * abs(v) + r.a2 / 2 * v * v  # noqa: E731
+    chosen = [pairs[k] for k in rng.integers(0, len(pairs), len(u))]
+    return np.array(
+        [eps * (v + w - 2 * a) + rho * (value(v) - value(w)) / (v - w) for a, (v, w) in zip(u, chosen, strict=True)]
+    )
 
 
 def worst_entry(
@@ -108,14 +116,14 @@ def worst_entry(
         exact = oracles.exact_argmax(a, b, e, rho, r, admissible)
         error = abs(Fraction(float(w)) - exact) / (1 + abs(exact))
         rounded = isinstance(admissible, Box) and math.frexp(2 * e + rho * r.a2)[0] != 0.5
-        if rounded and (w == 0) != (exact == 0) and _tied(float(exact or w), a, b, e, rho, r):
+        if rounded and (w == 0) != (exact == 0) and _nearly_tied(float(exact or w), a, b, e, rho, r):
             continue
         if error >= worst:
             worst, at = float(error), f"u = {a:g}, g = {b:g}, ε = {e:g}: {w:g}, exactly {float(exact):g}"
     return Check(worst, 4 * context.u, f"{r} on {admissible}, ρ = {rho:g}; {at}")
 
 
-def _tied(w: float, u: float, g: float, eps: float, rho: float, r: Polynomial) -> bool:
+def _nearly_tied(w: float, u: float, g: float, eps: float, rho: float, r: Polynomial) -> bool:
     gain = g * w + 2 * eps * u * w - eps * w * w - rho * (r.a0 * (w != 0) + r.a1 * abs(w) + r.a2 / 2 * w * w)
     return abs(gain) < 1e-5 * (1 + abs(g * w))
 
@@ -146,8 +154,31 @@ def challengers(context: Context) -> Outcome:
             yield from challenge(case, r, admissible)
             positive = [oracles.penalty_by_loops(r, np.array([v])) > 0 for v in (-1.0, 0.5, 2.0)]
             yield Check(float(r.penalises(finite[0]) != all(positive)), 0.0, f"{r} is positive off 0")
+        yield Check(float(r.convex != midpoint_convex(r)), 0.0, f"convexity of {r}")
+        w = case.rng.standard_normal(9) * (case.rng.random(9) < 0.7)
+        for name, due in NAMED.items():
+            found = float(REGULARISERS[name]().value(case.asarray(w)))
+            yield Check(abs(found - due(host(case.asarray(w)))) / (1 + abs(found)), 20 * context.u, f"value of {name}")
 
     return survey(context, one, micro=14, quick=300, full=6000)
+
+
+# The regularisers by name, by their formulas.
+NAMED: dict[str, Callable[[np.ndarray], float]] = {
+    "l0": lambda w: float(np.sum(w != 0)),
+    "l1": lambda w: float(np.sum(np.abs(w))),
+    "l2": lambda w: 0.5 * float(w @ w),
+    "l1/2": lambda w: float(np.sum(np.sqrt(np.abs(w)))),
+    "l2/3": lambda w: float(np.sum(np.cbrt(w * w))),
+    "none": lambda w: 0.0,
+}
+
+
+def midpoint_convex(r: Regulariser) -> bool:
+    """Whether r((a + b)/2) ≤ (r(a) + r(b))/2 on a grid around 0."""
+    value = lambda v: oracles.penalty_by_loops(r, np.array([v]))  # noqa: E731
+    grid = np.arange(-8, 9) / 4
+    return all(value((a + b) / 2) <= (value(a) + value(b)) / 2 + 1e-12 for a in grid for b in grid)
 
 
 def challenge(case: Case, r: Regulariser, admissible: Admissible) -> Iterator[Check]:
@@ -219,7 +250,7 @@ def powers(context: Context) -> Outcome:
     def one(case: Case) -> Check:
         rng = case.rng
         r: Any = case.cycle(LHalf(), LTwoThirds())
-        box = case.choose(WHOLE_LINE, Box(-1.0, 0.75))
+        box = (WHOLE_LINE, Box(-1.0, 0.75))[case.index // 2 % 2]
         eps = float(rng.choice([0.25, 1.0, 3.0]))
         lam = 10.0 ** float(rng.uniform(-3, 2))
         edge = {0.5: 1.5, 2 / 3: 2.0 / 3 * 3**0.25}[r.q] * (lam ** (1 / (2 - r.q)))

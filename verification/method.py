@@ -346,7 +346,11 @@ def algorithm(context: Context) -> Outcome:
 # Each rule, test and metric appears; ε₀ is small to provoke rejections.
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"rule": Curvature(eps0=0.01, memory=0.75), "regulariser": L0()},
-    {"rule": Classic(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04), "regulariser": Polynomial(0.5, 0.5, 1.0)},
+    {
+        "rule": Classic(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04),
+        "regulariser": Polynomial(0.5, 0.5, 1.0),
+        "ramp": Ramp(0.0, 0.75),
+    },
     {
         "rule": Curvature(eps0=0.02, growth=3.0),
         "acceptance": Relative(0.4),
@@ -360,11 +364,17 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {
         "rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
         "size": 2,
-        "averaging": Averaging(0.9, 1),
+        "averaging": Averaging(0.9, 2),
         "epochs": 3,
         "acceptance": Absolute(0.2),
     },
-    {"rule": Classic(eps0=0.05, sigma=4.0, zeta=0.25), "size": 2, "averaging": Averaging(0.8, 2), "epochs": 3},
+    {
+        "rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
+        "size": 2,
+        "averaging": Averaging(0.8, 1),
+        "epochs": 3,
+        "acceptance": Absolute(0.2),
+    },
     {"rule": Fixed(eps0=0.01), "size": 3, "epochs": 2, "acceptance": Absolute(0.5)},
 )
 
@@ -520,6 +530,9 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     huge = problems.with_data(s, 1e200 * s.x, s.y)  # J(u) overflows
     run = go(huge, Stop(steps=3), Method(Classic()))
     yield run.status is Status.NON_FINITE and run.records[0].verdict == "non-finite", "J(u) not finite"
+    steep = replace(s, x=1e200 * s.x, controls=map_controls(lambda a: 1e-200 * a, s.controls))  # J finite, ‖g‖² not
+    run = go(steep, Stop(steps=3), Method(Classic()))
+    yield run.status is Status.NON_FINITE and math.isfinite(run.records[0].J_before), "g not finite"
     far = Method(Fixed(eps0=1e-220), acceptance=NoTest())
     run = go(s, Stop(steps=3), far)
     yield run.records[0].verdict == "non-finite trial" and not run.steps, "J(w) not finite is never accepted"
@@ -550,6 +563,20 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     # An epoch in which no batch admits a step; batches are skipped and counted.
     run = go(zero, Stop(epochs=3), Method(Fixed(eps0=1.0)), batch_size=3)
     yield run.status is Status.CONTROL_UNCHANGED and run.iterate.skipped == 2, "an epoch without a step ends the run"
+    # One step to 0, where no batch admits a step: the second epoch ends the run.
+    heavy = go(penalised, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
+    yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
+    yield len(heavy.steps) == 1, "one step to 0"
+    scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
+    run = go(s, Stop(epochs=400, residual=1e-2), scaled, batch_size=6)
+    yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
+    e = s.problem.sweep.backward(run.controls, s.problem.sweep.forward(run.controls, s.x, s.y))
+    yield bool(np.linalg.norm(to_vector(e.switching)) <= 1.01e-2), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
+    previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.99e-2]
+    yield not previous, "not converged at the end of an earlier epoch"
+    epochs = run.iterate.epoch
+    yield run.iterate.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"
+    yield run.iterate.backward_sweeps == 2 * epochs, "backward sweeps at the ends of epochs"
     full, part = go(s, Stop(steps=6), slow, batch_size=4), go(s, Stop(steps=3), slow, batch_size=4)
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
@@ -742,6 +769,15 @@ def rules(context: Context) -> Outcome:
             for delta in (-0.125 * tau, -0.25 * dh, float(rng.integers(-8, 9)) / 16, math.nan, -math.inf, math.inf):
                 wrong = test.accepts(delta, tau, dh) != reference.accepts(delta, tau, dh)
                 yield Check(float(wrong), 0.0, f"{test} of ΔJ = {delta}, τ = {tau}, ΣΔH = {dh}")
+        for _ in range(12):
+            residual, dh, eps, tau, level = (float(2.0**k) for k in rng.integers(-4, 4, 5))
+            due = residual * dh <= level * 2 * eps * tau if dh > 2 * eps * tau else residual <= level
+            found = Stop(residual=level).stationary(residual, dh, eps, tau)
+            yield Check(float(found != due), 0.0, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
+        zero = ((case.asarray(np.zeros((2, 3))),),)
+        for metric in (PerLayer(), GradientScaled()):
+            _, d = metric.update(None, 0, zero)
+            yield Check(float(np.sum(to_vector(d) != 1)), 0.0, f"{metric} where every switching function is 0")
         ramp = Ramp(0.25, 0.75)
         for at, due in ((0.0, 0.0), (0.25, 0.0), (0.375, 0.5), (0.5, 1.0), (0.75, 2.0), (1.0, 2.0)):
             yield Check(abs(ramp(2.0, at) - due), 0.0, f"ramp at {at}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pmp_ref.bounds import (
     radii_of_box,
 )
 from pmp_ref.bounds.constants import activation_constants, bilinear_norm, linear_norm
+from pmp_ref.bounds.segment import Rows, enclose_rows
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bsqh import Method, Stop, prepare, step
 from pmp_ref.controls import add, arrays_of, inner, map_controls, scaled, to_vector
@@ -131,10 +133,11 @@ def coarse_constant(context: Context) -> Outcome:
     """Statement: C̄ of the recursion for X, Z, Y bounds ½‖D²L_B‖ on the whole set; k, β, s₁, s₂ and the norms of
     pooling are bounds of the stages.
     Hypotheses: dense, convolution (stride, padding, dilation, groups), scale-and-shift, tanh, logistic, softplus, SiLU,
-    average pooling, residual blocks; cross-entropy, and squared loss with its own last line. Standardisation is left out.
+    average pooling, residual blocks; cross-entropy, and squared loss with its own last line. Standardisation is left
+    out.
     Measured: ½‖D²L_B‖ from the full Hessian at random controls and corners of a box against C̄; C̄ against the
-    recursion written a second time with constants found by counting and sampling, relative error 1e-4; a product of
-    two scalars where C̄ is exactly twice ½λ_max; ‖A(x, K)‖ ≤ k‖K‖‖x‖ and ‖Λx‖ ≤ norm·‖x‖ on random draws.
+    recursion written a second time with constants found by counting and sampling, relative error 1e-4; a product of two
+    scalars where C̄ is exactly twice ½λ_max; ‖A(x, K)‖ ≤ k‖K‖‖x‖ and ‖Λx‖ ≤ norm·‖x‖ on random draws.
     """
     loose: list[float] = []
 
@@ -204,7 +207,7 @@ def activation_checks(stage: Activation) -> Iterator[Check]:
         yield Check(float(np.max(np.abs(values))), bound * (1 + 1e-12), f"s_{name} of {stage}")
         if name != "3":
             yield Check(bound, 1.01 * float(np.max(np.abs(values))), f"s_{name} of {stage} is not larger than needed")
-    f, errors = coefficients(stage, z[:, None], 6)
+    f, _errors = coefficients(stage, z[:, None], 6)
     tops = suprema(stage)
     for k in range(1, 7):
         yield Check(float(np.max(np.abs(f[k]))), tops[k] * (1 + 1e-12), f"sup|f_{k}| of {stage}")
@@ -219,6 +222,7 @@ def activation_checks(stage: Activation) -> Iterator[Check]:
 # --- T7a --------------------------------------------------------------------------------------------------------------
 
 START, LATE = 15.0, 3.0  # goals for certified ε over ½λ_max
+RATIOS = ("problem", "steps", "first", "late (median)", "largest")
 
 
 @claim(
@@ -228,14 +232,13 @@ START, LATE = 15.0, 3.0  # goals for certified ε over ½λ_max
     dtypes=("float64",),
 )
 def ball_around(context: Context) -> Outcome:
-    """Statement: C̄(r) = ½min(mean_s G_s(r), λ_max(D²L_B(u))₊ + mean_s Δ_s(r)) bounds ½λ_max(D²L_B(w))₊ on the ball, G_s
-    each sample's λ_max, Δ_s ≥ ‖D²(w) − D²(u)‖; hence the certified ε passes.
+    """Statement: C̄(r) = ½min(mean_s G_s(r), λ_max(D²L_B(u))₊ + mean_s Δ_s(r)) bounds ½λ_max(D²L_B(w))₊ on the ball,
+    G_s each sample's λ_max, Δ_s ≥ ‖D²(w) − D²(u)‖; hence the certified ε passes.
     Hypotheses: chains of dense, convolution, smooth activation, average pooling under cross-entropy; controls on a box.
     Measured: full Hessians at random points of spheres of radius 1e-3 … 1 against C̄, G, Δ; C̄(0) = ½λ_max; on scalar
-    chains G_s(0) at most 3·λ_max of that sample (there the bound loses little). A run on a box with the certified ε alone:
-    every first trial is accepted; certified ε over ½λ_max(D²L_B(u)) (full Hessian) at most 15 at the start, and with L2 at
-    most 3 late (median of the last quarter).
-    ½λ_max by Lanczos agrees with the full Hessian.
+    chains G_s(0) at most 3·λ_max of that sample (there the bound loses little). A run on a box with the certified ε
+    alone: every first trial is accepted; certified ε over ½λ_max(D²L_B(u)) (full Hessian) at most 15 at the start, and
+    with L2 at most 3 late (median of the last quarter). ½λ_max by Lanczos agrees with the full Hessian.
     """
     rows: list[tuple[Any, ...]] = []
     figures: list[Figure] = []
@@ -269,7 +272,7 @@ def ball_around(context: Context) -> Outcome:
             )
 
     return survey(context, one, micro=3, quick=9, full=54).with_(
-        tables=[Table("Certified ε over ½λ_max along runs on a box", ("problem", "steps", "first", "late (median)", "largest"), tuple(rows))],
+        tables=[Table("Certified ε over ½λ_max along runs on a box", RATIOS, tuple(rows))],
         figures=figures,
     )  # fmt: skip
 
@@ -373,7 +376,9 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
     kind = ("L2", "deep", "L0")[case.index // 3 % 3]
     build = runs.tanh_chain if kind == "deep" else certified_chain
     regulariser, rho = (L2(), 1e-2) if kind == "L2" else (L0(), 1e-3)
-    s = problems.dress(case, build, loss=CrossEntropy(), rho=rho, samples=20, admissible=Box(-4.0, 4.0), regulariser=regulariser)
+    s = problems.dress(
+        case, build, loss=CrossEntropy(), rho=rho, samples=20, admissible=Box(-4.0, 4.0), regulariser=regulariser
+    )
     eta = 1e-6
     method = Method(Curvature(), Absolute(eta))
     it = Iterate(s.controls, 1.0)
@@ -510,8 +515,6 @@ def random_segment(case: Case) -> Iterator[Check]:
 
 def inside_parts(case: Case, s: Setting, w: Controls) -> Iterator[Check]:
     """φ_n on a part, and its lower coefficients by the mean value form, against thin values at points of the part."""
-    from pmp_ref.bounds.segment import Rows, enclose_rows
-
     order = case.cycle(2, 3, 4)
     delta = map_controls(lambda a, b: b - a, s.controls, w)
     samples = np.arange(s.x.shape[0])
@@ -529,8 +532,6 @@ def inside_parts(case: Case, s: Setting, w: Controls) -> Iterator[Check]:
 
 def derivatives(s: Setting, w: Controls) -> Iterator[Check]:
     """φ_{k+1} = φ_k′/(k + 1), k = 0 … 3, by central differences along the segment; thin values throughout."""
-    from pmp_ref.bounds.segment import Rows, enclose_rows
-
     delta = map_controls(lambda a, b: b - a, s.controls, w)
     samples, h = np.arange(s.x.shape[0]), 1e-4
     one = np.ones(samples.size)
@@ -539,7 +540,9 @@ def derivatives(s: Setting, w: Controls) -> Iterator[Check]:
     for k in range(4):
         slope = (at[1][k].mid - at[2][k].mid) / (2 * h) / (k + 1)
         size = max(1e-3, *(float(np.max(np.abs(phi.mid))) for phi in at[0]))  # differences err by h²φ_{k+3}, u φ_k/h
-        yield Check(float(np.max(np.abs(slope - at[0][k + 1].mid))), 1e-6 * size, f"φ_{k + 1} = φ_{k}′/{k + 1}; {s.name}")
+        yield Check(
+            float(np.max(np.abs(slope - at[0][k + 1].mid))), 1e-6 * size, f"φ_{k + 1} = φ_{k}′/{k + 1}; {s.name}"
+        )
 
 
 def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
@@ -548,10 +551,10 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
     Targets are large, so that φ_n is nearly −y times the coefficient of the last state; one kernel or both move, the
     other way round in turn, so that each cause of a radius is alone in some draws.
     """
-    from pmp_ref.bounds.segment import Rows, enclose_rows
-
     dense = Network((Dense(1, bias=False), Tanh(), Dense(1, bias=False)), (1,))
-    pooled = Network((Convolution(1, 1, bias=False), Tanh(), AveragePool((1, 2)), Flatten(), Dense(1, bias=False)), (1, 1, 2))
+    pooled = Network(
+        (Convolution(1, 1, bias=False), Tanh(), AveragePool((1, 2)), Flatten(), Dense(1, bias=False)), (1, 1, 2)
+    )
     h = np.array([1 / 64])
     for i in range(draws):
         network = pooled if i % 2 else dense
@@ -569,8 +572,7 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
             for part in (start, move)
         )
         for order in (2, 3, 4) if draws > 6 else (2,):
-            put = lambda t, width: enclose_rows(  # noqa: E731
-                network, Squared(), controls, delta, x, y, Rows(np.array([0]), np.array([t]), width, order))[-1]  # fmt: skip
+            put = partial(top_coefficient, network, controls, delta, x, y, order)
             wide = put(0.5, h)
             for t in (0.5 - 1 / 64, 0.5 + 1 / 64):
                 thin = put(t, 0 * h)
@@ -579,12 +581,18 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
                 yield Check(float(np.max(wide.lower - thin.upper)), 0.0, name)
 
 
+def top_coefficient(network: Network, u: Any, delta: Any, x: Any, y: Any, order: int, t: float, h: Any) -> Any:
+    """The ball of φ_n on [t − h, t + h] of one sample under the squared loss."""
+    return enclose_rows(network, Squared(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
+
+
 def orders(s: Setting, w: Controls) -> Iterator[Check]:
     """Width against M for fixed M: log₂ of the ratio from M to 2M is about n − 1."""
     middle = add(s.controls, scaled(0.125, map_controls(lambda a, b: b - a, s.controls, w)))
     for order, parts in ((2, 32), (3, 16), (4, 8)):
-        widths = [certify_step(s.problem, s.controls, middle, s.x, s.y, order=order, parts=m, max_parts=m).remainder.width
-                  for m in (parts, 2 * parts)]  # fmt: skip
+        found = (certify_step(s.problem, s.controls, middle, s.x, s.y, order=order, parts=m, max_parts=m)
+                 for m in (parts, 2 * parts))  # fmt: skip
+        widths = [c.remainder.width for c in found]
         if widths[1] > 1e-15:  # else rounding is all that is left
             yield Check(
                 math.log2(widths[0] / widths[1]), order - 1 - 0.3, f"width falls like 1/M^{order - 1}; {s.name}", ">="
@@ -617,7 +625,7 @@ def summary(name: str, certificates: list[StepCertificate], eta: float) -> tuple
             float(np.mean([c.parts for c in certificates])), max(c.most_parts for c in certificates))  # fmt: skip
 
 
-LENET_IMAGES, LENET_STEPS = 200, 100  # about ten minutes on one core
+LENET_IMAGES, LENET_STEPS = 100, 100  # some minutes on one core
 
 
 def lenet_setting(images: int, rho: float = 1e-4) -> Setting:

@@ -244,7 +244,8 @@ class Annotated(Directive):
                 title = nodes.paragraph(classes=["name"])
                 title += link(f"#{row.name}", nodes.literal(row.name, row.name), "definition")
                 cell += title
-            cell += prose_nodes(row.comment, path, used)
+            # A ruled heading, "--- T9 -------", without its rule.
+            cell += prose_nodes(re.sub(r"^[-—─=]* *(.*?) *[-—─=]{6,}$", r"\1", row.comment, flags=re.M), path, used)
             cell += prose_nodes(row.prose, path, used)
             if row.name and not row.prose:
                 base, text = BOOK.inherited(row.name)
@@ -470,7 +471,8 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
         used: set[str] = set()
         for formula in list(document.findall(nodes.math)):
             key = symbol_of(formula.astext())
-            if key in BOOK.symbols and key not in used and not inside(formula, nodes.reference, nodes.title):
+            alone = len(formula.astext()) <= len(key) + 6  # ε > 0 is, an equation is not
+            if alone and key in BOOK.symbols and key not in used and not inside(formula, nodes.reference, nodes.title):
                 used.add(key)
                 formula.parent.replace(formula, link(f"notation#{BOOK.symbols[key]}", formula.deepcopy(), "symbol"))
     for formula in list(document.findall(nodes.math)):

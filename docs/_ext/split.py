@@ -234,9 +234,15 @@ def _plain(text: str, result: list[Piece]) -> None:
     end = 0
     while (m := SUBSCRIPT.search(text, end)) is not None:
         result.append(Piece("text", text[end : m.end("base")]))
-        while m is not None:
-            result.append(Piece("sub" if m["sign"] == "_" else "sup", m["group"] if m["plain"] is None else m["plain"]))
-            end = m.end()
-            m = FURTHER.match(text, end)
+        if m["base"] in "∂∇" and m["plain"]:  # ∂_xΛ: one letter, the next begins what is differentiated
+            result.append(Piece("sub", m["plain"][0]))
+            end = m.start("plain") + 1
+            continue
+        further: re.Match[str] | None = m
+        while further is not None:
+            index = further["group"] if further["plain"] is None else further["plain"]
+            result.append(Piece("sub" if further["sign"] == "_" else "sup", index))
+            end = further.end()
+            further = FURTHER.match(text, end)
     if text[end:]:
         result.append(Piece("text", text[end:]))

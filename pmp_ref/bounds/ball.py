@@ -48,7 +48,8 @@ class Layer:
 @dataclass(frozen=True)
 class BallBound:
     """All that C̄(r) needs of the control u. ``a[l]`` = ‖∂x_l/∂u‖₂, ``rows[l]`` its row norms, ``gram[l]``
-    the Gram matrix of its rows, ``gamma[l][j]`` = ‖∂x_l/∂x_j‖₂, each (B, …); ``hessian`` D²L_B(u) as a matrix, ``curvature`` = λ_max(D²L_B(u))₊ from it."""
+    the Gram matrix of its rows, ``gamma[l][j]`` = ‖∂x_l/∂x_j‖₂, each (B, …); ``hessian``
+    D²L_B(u) as a matrix, ``curvature`` = λ_max(D²L_B(u))₊ from it."""
 
     layers: tuple[Layer, ...]
     a: tuple[np.ndarray, ...]

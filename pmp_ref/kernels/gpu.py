@@ -170,7 +170,7 @@ def blocks_adjoint(z: Array, rows: int, columns: int) -> Array:
 def window_view(x: Array, w: Windows) -> Array:
     """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has views. Does not pad."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(w.dilation, w.size, strict=True))
-    kind = library(x).partition(".")[0]
+    kind = _kind(x)
     if kind == "torch":
         z = x.unfold(2, reach[0], w.stride[0]).unfold(3, reach[1], w.stride[1])
         return z[..., :: w.dilation[0], :: w.dilation[1]]
@@ -182,6 +182,19 @@ def window_view(x: Array, w: Windows) -> Array:
         return namespace(x).permute_dims(patches(x, replace(w, padding=(0, 0))), (0, 1, 4, 5, 2, 3))
     z = sliding_window_view(x, reach, axis=(2, 3))
     return z[:, :, :: w.stride[0], :: w.stride[1], :: w.dilation[0], :: w.dilation[1]]
+
+
+def on_gpu(a: Array) -> bool:
+    """True for CuPy arrays and for arrays of PyTorch or JAX that lie on anything but the CPU."""
+    kind = _kind(a)
+    if kind == "torch":
+        return bool(a.device.type != "cpu")
+    return kind == "cupy" or (kind == "jaxlib" and any(d.platform != "cpu" for d in a.devices()))
+
+
+def _kind(a: Array) -> str:
+    """Name of the library of ``a``."""
+    return library(a).partition(".")[0]
 
 
 def _padded(x: Array, w: Windows) -> Array:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, namespace, on_gpu
+from pmp_ref.arrays import Array, Controls, namespace
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
-from pmp_ref.kernels.gpu import GpuSweep
+from pmp_ref.kernels.gpu import GpuSweep, on_gpu
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import OrderedMap, Threads, available_cores
