@@ -22,7 +22,7 @@ PAGES = sorted(
     if "_build" not in p.parts and p.is_file() and p.name.count(".") == 1
 )
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.M | re.S)
-LANGUAGES = {"python", "console", "bash", "text", "json", "{toctree}", "{annotated}"}
+LANGUAGES = {"python", "console", "bash", "sh", "text", "json", "{toctree}", "{annotated}"}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -58,7 +58,7 @@ def commands() -> list[tuple[str, str]]:
     return [
         (name(page), line.strip().removeprefix("$ "))
         for page in PAGES
-        for block in blocks(page, "console", "bash")
+        for block in blocks(page, "console", "bash", "sh")
         for line in block.splitlines()
         if re.match(r"\s*(\$ )?(pmp-ref|make|python -m (verification|pmp_ref)\b(?!\.))", line)
     ]

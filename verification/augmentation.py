@@ -15,7 +15,7 @@ from pmp_ref.arrays import to_floats
 from pmp_ref.augmentation import Classic, Curvature, Rule
 from pmp_ref.bounds import ball_bound
 from pmp_ref.bsqh import Method, Stop, solve
-from pmp_ref.controls import map_controls, to_vector, total
+from pmp_ref.controls import to_vector, total
 from pmp_ref.hamiltonian import augmented_increment, increments, squared_increments
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.maximise import maximise
@@ -264,7 +264,7 @@ def ladder(s: Setting, u_mach: float, rungs: int) -> Iterator[Check]:
     """τ(ε), ΣΔH(ε) and the augmented increment for rising ε at one control."""
     u, problem = s.controls, s.problem
     g = runs.switching(s, u)
-    size = sum(to_floats(*[a for l in map_controls(lambda p, q: abs(p * q).sum(), g, u) for a in l]) or [0.0])
+    size = float(np.sum(np.abs(to_vector(g) * to_vector(u))))
     before: tuple[float, float] | None = None
     fixed = False
     for eps in np.geomspace(1e-3, 1e3, rungs):

@@ -224,7 +224,7 @@ def slope_two(case: Case) -> Iterator[Check]:
     g = runs.switching(s, s.controls)
     base = runs.objective(s, s.controls)
     h = 2.0 ** -np.arange(3.0, 10.0)
-    rest = [runs.objective(s, add(s.controls, scaled(t, v))) - base + t * float(inner(g, v)) for t in h]
+    rest = [runs.objective(s, add(s.controls, scaled(t, v))) - base + t * float(inner(g, v)) for t in h.tolist()]
     slope = np.polyfit(np.log(h), np.log(np.abs(rest)), 1)[0]
     yield Check(abs(float(slope) - 2), 0.1, f"slope of the remainder; {s.name}")
 

@@ -55,6 +55,7 @@ class Book:
     defined: dict[str, dict[str, str]] = field(default_factory=dict)  # path → name → kind
     bases: dict[str, list[str]] = field(default_factory=dict)  # class → base classes, by bare name
     prose: dict[str, str] = field(default_factory=dict)  # Class.method → docstring
+    imported: dict[str, dict[str, str]] = field(default_factory=dict)
     home: dict[str, list[str]] = field(default_factory=dict)  # bare name of a definition → paths
 
     def __post_init__(self) -> None:
@@ -84,7 +85,9 @@ class Book:
 
     def imports(self, path: str) -> dict[str, str]:
         """Imported name → page and anchor of its definition."""
-        found = {}
+        if path in self.imported:
+            return self.imported[path]
+        found = self.imported.setdefault(path, {})
         for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:

@@ -1,0 +1,218 @@
+"""Bounds: ball arithmetic against exact rationals, enclosures against exact derivatives, the refusals of each bound."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmp_ref.admissible import Box, FiniteSet
+from pmp_ref.architectures import residual_net
+from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around, radii_of_box
+from pmp_ref.bounds.constants import overlaps
+from pmp_ref.bounds.intervals import Ball, Point, hull
+from pmp_ref.bounds.step import Interval, moment
+from pmp_ref.bounds.taylor import coefficients, suprema
+from pmp_ref.bounds.terminal import corner_softmax
+from pmp_ref.controls import map_controls
+from pmp_ref.errors import InputError
+from pmp_ref.initialise import initial_controls
+from pmp_ref.layers import Activation, Dense, Flatten, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Standardise, Tanh
+from pmp_ref.layers.windows import Windows
+from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.network import Network
+from pmp_ref.problem import Problem
+from pmp_ref.regulariser import L1, L2, LHalf, Polynomial
+from tests.strategies import seeds
+
+finite = st.floats(-1e6, 1e6, allow_subnormal=False)
+radius = st.floats(0.0, 10.0, allow_subnormal=False)
+
+
+def ends(b: Ball) -> tuple[Fraction, Fraction]:
+    """The exact ends of a ball of one entry."""
+    mid, rad = Fraction(float(b.mid[0])), Fraction(float(b.rad[0]))
+    return mid - rad, mid + rad
+
+
+def ball(mid: float, rad: float) -> Ball:
+    return Ball(np.array([mid]), np.array([rad]))
+
+
+@given(a=finite, r=radius, b=finite, s=radius)
+def test_sums_and_products_of_balls_hold_those_of_their_points(a: float, r: float, b: float, s: float) -> None:
+    x, y = ball(a, r), ball(b, s)
+    corners = [(p, q) for p in ends(x) for q in ends(y)]
+    for result, f in ((x + y, lambda p, q: p + q), (x - y, lambda p, q: p - q), (x * y, lambda p, q: p * q)):
+        low, high = ends(result)
+        assert all(low <= f(p, q) <= high for p, q in corners)
+        assert Fraction(float(result.lower[0])) <= low and high <= Fraction(float(result.upper[0]))
+    low, high = ends(x.square())
+    assert all(low <= p * p <= high for p in (*ends(x), Fraction(a)))
+    third = Fraction(1, 3)  # a factor known up to its rounding only
+    low, high = ends(x * (1 / 3))
+    assert all(low <= p * third <= high for p in ends(x))
+
+
+@given(low=finite, width=radius)
+def test_a_hull_holds_its_ends(low: float, width: float) -> None:
+    high = low + width
+    a, b = ends(hull(np.array([low]), np.array([high])))
+    assert a <= Fraction(low) and Fraction(high) <= b
+
+
+@given(seed=seeds, n=st.integers(1, 300))
+def test_totals_and_points_cover_their_rounding(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((2, 1, n)) * 10.0 ** rng.integers(-8, 8, (2, 1, n))
+    exact = sum((Fraction(float(v)) for v in a.ravel()), Fraction(0))
+    total = Ball(a, np.zeros_like(a)).total(1)
+    assert abs(Fraction(float(total.mid[0])) - exact) <= Fraction(float(total.rad[0]))
+    product = Point(a, np.zeros(1)) * Point(b, np.zeros(1))
+    worst = max(abs(Fraction(float(p)) * Fraction(float(q)) - Fraction(float(v)))
+                for p, q, v in zip(a.ravel(), b.ravel(), product.mid.ravel(), strict=True))  # fmt: skip
+    assert worst <= Fraction(float(product.err[0]))
+    square = sum((Fraction(float(v)) ** 2 for v in a.ravel()), Fraction(0))
+    assert Fraction(float(Point(a, np.zeros(1)).length[0])) ** 2 >= square
+
+
+def test_numpys_functions_err_less_than_assumed() -> None:
+    """tanh and exp within 4 units in the last place, against 50 decimal digits."""
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.uniform(-20, 20, 200), rng.uniform(-1, 1, 200), 10.0 ** rng.uniform(-12, 0, 100)])
+    with localcontext() as context:
+        context.prec = 50
+        for name, f in (("exp", np.exp(z)), ("tanh", np.tanh(z))):
+            for x, value in zip(z.tolist(), f.tolist(), strict=True):
+                e = (2 * Decimal(x)).exp() if name == "tanh" else Decimal(x).exp()
+                exact = (e - 1) / (e + 1) if name == "tanh" else e
+                assert abs(Decimal(value) - exact) <= 4 * Decimal(float(np.spacing(abs(value)))), (name, x)
+
+
+@pytest.mark.parametrize("stage", [Tanh(), Sigmoid(), Softplus(), SiLU()])
+def test_taylor_coefficients_are_derivatives(stage: Activation) -> None:
+    z = np.linspace(-5, 5, 101)[:, None]
+    f, errors = coefficients(stage, z, 6)
+    step = 1e-30j
+    np.testing.assert_allclose(f[0], stage.sigma(z), rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(f[1], np.imag(stage.sigma(z + step)) / 1e-30, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(2 * f[2], np.imag(stage.slope(z + step)) / 1e-30, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(6 * f[3], np.imag(stage.curvature(z + step)) / 1e-30, rtol=0, atol=1e-13)
+    for k in range(1, 7):
+        assert np.max(np.abs(f[k])) <= suprema(stage)[k] and np.all(errors[k] < 1e-12)
+
+
+@given(seed=seeds)
+def test_corner_softmax_holds_the_softmax_of_the_box(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low = rng.normal(0, 3, (1, 4))
+    high = low + rng.uniform(0, 1, (1, 4))
+    p = corner_softmax(low, high)
+    for _ in range(20):
+        x = np.where(rng.random((1, 4)) < 0.5, low, high)
+        e = np.exp(x - x.max())
+        assert np.all(p.lower <= e / e.sum()) and np.all(e / e.sum() <= p.upper)
+
+
+@pytest.mark.parametrize("j", [0, 1, 2])
+def test_moments_of_a_part(j: int) -> None:
+    c, h = 0.375, 0.125
+    points, weights = np.polynomial.legendre.leggauss(8)
+    expected = h * float(weights @ ((1 - c - h * points) * (h * points) ** j))
+    assert float(moment(np.array(c), np.array(h), j)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_overlaps_of_windows() -> None:
+    assert overlaps(Windows((3, 3)), 8, 8) == 9
+    assert overlaps(Windows((3, 3), stride=(3, 3)), 9, 9) == 1
+    assert overlaps(Windows((2, 2), stride=(2, 1)), 6, 6) == 2
+    assert overlaps(Windows((5, 1), padding=(2, 0)), 1, 1) == 1
+
+
+def small(loss: Any = None, regulariser: Any = None) -> tuple[Problem, Any, Any, Any]:
+    network = Network((Dense(3), Tanh(), Dense(3)), (2,))
+    problem = Problem(network, loss or CrossEntropy(), regulariser or L1(), 0.1)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 2))
+    y = np.array([0, 1, 2, 0]) if loss is None else rng.standard_normal((4, 3))
+    return problem, initial_controls(network, 0, x), x, y
+
+
+@pytest.mark.parametrize("regulariser", [L1(), L2(), LHalf(), Polynomial(1.0, 0.5, 0.25)])
+@pytest.mark.parametrize("loss", [None, Squared()])
+def test_a_certificate_holds_the_change_of_the_objective(regulariser: Any, loss: Any) -> None:
+    problem, u, x, y = small(loss, regulariser)
+    w = map_controls(lambda a: np.where(a > 0.3, 0.0, a + 0.1), u)
+    c = certify_step(problem, u, w, x, y)
+    value = lambda v: float(np.mean(problem.sweep.forward(v, x, y).losses)) + 0.1 * float(problem.penalty(v))  # noqa: E731
+    change = value(w) - value(u)
+    assert c.delta_J.lower - 1e-14 <= change <= c.delta_J.upper + 1e-14
+    assert c.proves_descent(-change / c.tau.upper - 1) == (c.delta_J.upper <= change + c.tau.upper)
+    assert c.refutes_descent(1e6) and not c.proves_descent(1e6)
+    assert 1.0 <= c.looseness <= 1.1
+
+
+def test_an_enclosure_of_a_step_that_overflows_proves_nothing() -> None:
+    problem, u, x, y = small()
+    w = map_controls(lambda a: a + 1e6, u)
+    c = certify_step(problem, u, w, x, y, max_parts=2)
+    assert not c.proves_descent(1e-6) and c.looseness == np.inf
+
+
+def test_the_same_control_is_certified_as_no_change() -> None:
+    problem, u, x, y = small()
+    c = certify_step(problem, u, u, x, y, max_parts=2)
+    assert 0.0 in c.remainder and c.remainder.width < 1e-12 and c.penalty.width < 1e-12
+
+
+def test_intervals() -> None:
+    total = Interval(0.0, 1.0) + Interval(-1.0, 2.0)
+    assert -1.0 in total and 3.0 in total and 3.1 not in total
+
+
+def test_single_and_double_precision_controls_are_taken_exactly() -> None:
+    problem, u, x, y = small()
+    u32 = map_controls(lambda a: a.astype(np.float32), u)
+    w32 = map_controls(lambda a: (a + np.float32(0.125)).astype(np.float32), u32)
+    wide = [map_controls(lambda a: a.astype(np.float64), v) for v in (u32, w32)]
+    assert certify_step(problem, u32, w32, x, y) == certify_step(problem, *wide, x, y)
+
+
+@pytest.mark.parametrize("stage", [ReLU(), Standardise()])
+def test_stages_without_bounds_are_refused(stage: Any) -> None:
+    network = Network((Dense(4), stage, Dense(2)), (3,))
+    x, y = np.ones((2, 3)), np.array([0, 1])
+    u = initial_controls(network, 0, x)
+    problem = Problem(network, admissible=Box(-9.0, 9.0))
+    for attempt in (
+        lambda: global_constant(problem, radii_around(u, 1.0), x, y),
+        lambda: ball_bound(problem, u, x, y),
+        lambda: certify_step(problem, u, u, x, y),
+    ):
+        with pytest.raises(InputError):
+            attempt()
+
+
+def test_other_refusals() -> None:
+    problem, u, x, y = small()
+    with pytest.raises(InputError, match="order"):
+        certify_step(problem, u, u, x, y, order=5)
+    with pytest.raises(InputError, match="powers of two"):
+        certify_step(problem, u, u, x, y, parts=3)
+    for unbounded in (Box(), FiniteSet((0.0, 1.0))):
+        with pytest.raises(InputError, match="bounded box"):
+            radii_of_box(Problem(problem.network, admissible=unbounded))
+    with pytest.raises(InputError):
+        ball_bound(Problem(problem.network, Squared()), u, x, np.zeros((4, 3)))
+    net = residual_net((1, 4, 4), classes=2, width=4, blocks=(1,), groups=2)
+    image = np.ones((1, 1, 4, 4))
+    with pytest.raises(InputError):
+        ball_bound(Problem(net), initial_controls(net, 0, image), image, np.array([0]))
+    pooled = Network((MaxPool(2), Flatten(), Dense(2)), (1, 4, 4))
+    with pytest.raises(InputError):
+        certify_step(Problem(pooled), *2 * (initial_controls(pooled, 0, image),), image, np.array([0]))
