@@ -142,7 +142,7 @@ def tanh_chain(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
 def smooth_activation(case: Case) -> Activation:
     """Each of the smooth activations in turn, the networks going round faster than the activations."""
     kinds = problems.SMOOTH_ACTIVATIONS
-    return kinds[(case.index // 3 + case.index) % len(kinds)]
+    return kinds[(case.index // 3 + case.index % 3) % len(kinds)]
 
 
 ENCLOSABLE = (plain_chain, plain_lenet, plain_residual)

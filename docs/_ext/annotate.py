@@ -465,8 +465,8 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
         if inside(literal, nodes.reference, nodes.title):
             continue
         page = pages.get(text)
-        if page is None and re.fullmatch(r"(pmp_ref|verification)/([\w]+/)*", text):
-            first = next((p for p in BOOK.paths if p.startswith(text)), None)
+        if page is None and re.fullmatch(r"(pmp_ref|verification)/(\w+/?)*", text):  # a folder: its first page
+            first = next((p for p in BOOK.paths if p.startswith(text.rstrip("/") + "/")), None)
             page = None if first is None else docname(first)
         if page is not None and page != name:
             literal.parent.replace(literal, link(page, literal.deepcopy(), "path"))

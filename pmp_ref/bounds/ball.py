@@ -170,6 +170,8 @@ def ball_bound(problem: Problem, u: Controls, x: Array, y: Array) -> BallBound:
     for l, stage in enumerate(network.stages):
         if not isinstance(stage, AffineStage | Activation | AveragePool | GlobalAveragePool | Flatten):
             raise InputError(f"no ball bound for {stage}; expected a chain of smooth stages without standardisation")
+        if isinstance(stage, Activation):
+            suprema(stage)  # refuses an activation that is not smooth
         matrix = state_jacobian(stage, states[l], u[l])
         q = costates[l + 1].reshape(samples, -1)
         kappa = chi = np.zeros(samples)
