@@ -1,4 +1,4 @@
-"""Rules for the augmentation parameter ε: classic σ/ζ, curvature estimate, fixed (theory, section 5, T8, T15).
+"""Rules for the augmentation parameter ε: classic σ/ζ, curvature estimate, fixed (theory, T8, T15).
 
 A trial measures the curvature along its step, Ĉ = [J(w) − J(u) + ΣΔH]/τ, at no extra sweep. A rule answers with
 the ε of the next trial. Under the relative test it is given Ĉ/(1 − η₁), which ε must exceed there (T16).
@@ -70,9 +70,10 @@ class Classic(Rule):
 class Curvature(Rule):
     """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η)).
 
-    C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown a rejected trial multiplies ε by ``sigma``. ``growth``
-    makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a falling step
-    size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε (T8).
+    C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
+    ``sigma``. ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the
+    counterpart of a falling step size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every
+    jump increases ε (T8).
     """
 
     eps0: float = 1.0
@@ -98,10 +99,11 @@ class Curvature(Rule):
     def accepted(
         self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
     ) -> tuple[float, float | None]:
-        if c_hat is None:
-            return eps, smoothed
-        c = max(c_hat, 0.0)
-        smoothed = c if smoothed is None else smoothed + (1 - self.memory) * (c - smoothed)
+        if c_hat is not None:
+            c = max(c_hat, 0.0)
+            smoothed = c if smoothed is None else smoothed + (1 - self.memory) * (c - smoothed)
+        if smoothed is None:
+            return eps, None
         theta = self.theta * self.growth ** max(0.0, min(2 * progress - 1, 1.0))
         return max(self.zeta * eps, theta * (smoothed + eta), self.eps_min), smoothed
 

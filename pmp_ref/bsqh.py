@@ -3,7 +3,7 @@
 ``solve`` prepares the current control on the current batch (forward and backward sweep), makes a trial (``step``)
 and moves on: to the next control or batch after an accepted trial, to a larger ε after a rejected one. Full batch
 is the case of one batch that never changes; then an accepted trial keeps the sweep it has already made, so a step
-without rejection costs one forward and one backward sweep. Theory, section 5.
+without rejection costs one forward and one backward sweep. Theory: "The algorithm".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hamiltonians and their increments (theory, section 0 and T2).
+"""Hamiltonians and their increments (theory: notation, T2).
 
     H_l(x, p, w) = ⟨p, Λ_l(x, w)⟩ − ρ ω_l r_l(w)
     K_ε(x, p, w; u) = H_l(x, p, w) − ε‖w − u‖²_D

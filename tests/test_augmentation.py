@@ -50,7 +50,10 @@ def test_curvature_follows_a_smoothed_estimate(
 
 
 def test_curvature_keeps_what_it_knows_where_the_measurement_is_lost() -> None:
-    assert Curvature().accepted(2.0, None, 0.5, 0.1, 1.0) == (2.0, 0.5)
+    rule = Curvature(theta=2.0, growth=4.0, zeta=1e-6)
+    assert rule.accepted(2.0, None, None, 0.1, 1.0) == (2.0, None)  # nothing is known: ε stays
+    assert rule.accepted(2.0, None, 0.5, 0.25, 0.0) == (1.5, 0.5)  # ε follows the estimate there is
+    assert rule.accepted(2.0, None, 0.5, 0.25, 1.0) == (6.0, 0.5)  # and θ_t goes on growing
 
 
 def test_growth_starts_at_half_of_the_run() -> None:

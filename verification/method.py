@@ -140,10 +140,12 @@ class Reference:
             return max(rule.eps_min, rule.zeta * eps), None
         if isinstance(rule, Fixed) or not isinstance(rule, Curvature):
             return eps, None
-        if c_hat is None:
-            return eps, smoothed
-        positive = c_hat if c_hat > 0 else 0.0
-        new = positive if smoothed is None else rule.memory * smoothed + (1 - rule.memory) * positive
+        new = smoothed
+        if c_hat is not None:
+            positive = c_hat if c_hat > 0 else 0.0
+            new = positive if smoothed is None else rule.memory * smoothed + (1 - rule.memory) * positive
+        if new is None:
+            return eps, None
         late = 0.0 if progress < 0.5 else 2 * progress - 1
         theta = rule.theta * rule.growth**late
         return max(rule.zeta * eps, theta * (new + eta), rule.eps_min), new

@@ -6,7 +6,7 @@ For a step from u to w made on a batch with ρ, metric d and η, two fresh forwa
 
 Absolute test: ΔJ ≤ −ητ. Relative test: ΔJ ≤ −η₁ΣΔH, ΣΔH from a backward sweep of its own. Losses, τ, ΔH and the
 verdict of the solver are not used. Runs without a test are held against the absolute inequality. The allowance is
-ν = 4 u_mach (1/B) Σ_s (|Φ_s(u)| + ‖x_L^s‖_∞), the rounding of ΔJ in the dtype of the run (theory, section 5); under
+ν = 4 u_mach (1/B) Σ_s (|Φ_s(u)| + ‖x_L^s‖_∞), the rounding of ΔJ in the dtype of the run; under
 the relative test η₁ times the rounding of ΣΔH, 4 u_mach (1 + √B) Σ_i |g_i Δ_i|, is added: √B, for the switching
 function is a sum over the batch.
 """

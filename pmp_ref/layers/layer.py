@@ -1,7 +1,7 @@
 """The protocol of an elementary stage x_{l+1} = Λ_l(x_l, u_l).
 
 A stage is *affine in its control* (:class:`AffineStage`) or *control-free* (:class:`ControlFreeStage`). Then its
-Hamiltonian is affine in every control and the pointwise maximisation of K_ε is exact (theory, section 0).
+Hamiltonian is affine in every control and the pointwise maximisation of K_ε is exact (theory: notation).
 
 Six maps stand side by side in every stage, all on a whole batch (first axis), all written by hand:
 
