@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -142,7 +143,7 @@ def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
     """The function compiled anew with its pieces replaced, with the globals of its own module."""
     function: Any = original.fget if isinstance(original, property) else inspect.unwrap(original)
     home = sys.modules[function.__module__]  # an inherited method lives in the module of its class
-    source = textwrap.dedent(inspect.getsource(function))
+    source = source_of(function)
     for edit in pieces:
         if source.count(edit.old) != 1:
             raise NotPlantable(
@@ -154,6 +155,24 @@ def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
     # In the globals of the module itself, not a copy: planted code must see what other edits put there.
     exec(code, vars(home), local)
     return local[function.__name__]
+
+
+@cache
+def source_of(function: Any) -> str:
+    """Source text of a function, read once: a file changed during a run must not be mistaken for the code that runs."""
+    return textwrap.dedent(inspect.getsource(function))
+
+
+def read_sources() -> None:
+    """Read the sources of all targets now. Those that are not there are reported when the fault is planted."""
+    for one in FAULTS.values():
+        for edit in one.edits:
+            try:
+                owner, name = locate(edit.target)
+            except NotPlantable:
+                continue
+            original = inspect.getattr_static(owner, name)
+            source_of(original.fget if isinstance(original, property) else inspect.unwrap(original))
 
 
 def _importers(original: Any) -> list[tuple[ModuleType, str]]:

@@ -66,18 +66,18 @@ def exact_maximiser(context: Context) -> Outcome:
         admissible = SETS[case.index % len(SETS)]
         r = POLYNOMIALS[(case.index + case.index // len(SETS)) % len(POLYNOMIALS)]
         eps, rho = float(rng.choice([0.25, 0.5, 1.0, 2.0])), float(rng.choice([0.0, 0.125, 0.5, 1.0, 2.0]))
-        u, g = rng.integers(-12, 13, 24) / 8, rng.integers(-24, 25, 24) / 8
-        g[:8] = _on_thresholds(u[:8], rng, eps, rho, r)
+        u, g = rng.integers(-12, 13, 18) / 8, rng.integers(-24, 25, 18) / 8
+        g[:7] = _on_thresholds(u[:7], rng, eps, rho, r)
         u = host(admissible.project(u))
         if isinstance(admissible, FiniteSet):
-            u[8:20] = rng.integers(-12, 13, 12) / 8  # ties in distance need a control between the values
-            g[8:20] = _tied(u[8:20], rng, eps, rho, r, admissible)
-            u[20:], g[20:] = 0.0, 0.0  # −v and v tie
+            u[7:15] = rng.integers(-12, 13, 8) / 8  # ties in distance need a control between the values
+            g[7:15] = _tied(u[7:15], rng, eps, rho, r, admissible)
+            u[15:], g[15:] = 0.0, 0.0  # −v and v tie
         found = host(r.argmax(case.asarray(u), case.asarray(g), eps, rho, admissible))
-        yield worst_entry(found, u, g, np.full(24, eps), rho, r, admissible, context)
+        yield worst_entry(found, u, g, np.full(18, eps), rho, r, admissible, context)
         if context.profile == "micro" and case.index % 3:
             return
-        d = 2.0 ** rng.integers(-1, 2, 24)  # a metric, T17
+        d = 2.0 ** rng.integers(-1, 2, 18)  # a metric, T17
         found = host(r.argmax(case.asarray(u), case.asarray(g), eps * case.asarray(d), rho, admissible))
         yield worst_entry(found, u, g, eps * d, rho, r, admissible, context)
 
@@ -159,9 +159,12 @@ def challengers(context: Context) -> Outcome:
             yield Check(float(r.penalises(finite[0]) != all(positive)), 0.0, f"{r} is positive off 0")
         yield Check(float(r.convex != midpoint_convex(r)), 0.0, f"convexity of {r}")
         w = case.rng.standard_normal(9) * (case.rng.random(9) < 0.7)
-        for name, due in NAMED.items():
-            found = float(REGULARISERS[name]().value(case.asarray(w)))
-            yield Check(abs(found - due(host(case.asarray(w)))) / (1 + abs(found)), 20 * context.u, f"value of {name}")
+        builders = {**REGULARISERS, "L0()": L0, "L1()": L1, "L2()": L2, "NoPenalty()": NoPenalty}
+        for name, formula in NAMED.items():
+            due = formula(host(case.asarray(w)))
+            for key in (name, ALIASES.get(name, name)):
+                found = float(builders[key]().value(case.asarray(w)))
+                yield Check(abs(found - due) / (1 + due), 20 * context.u, f"value of {key}")
 
     return survey(context, one, micro=14, quick=300, full=6000)
 
@@ -175,6 +178,9 @@ NAMED: dict[str, Callable[[np.ndarray], float]] = {
     "l2/3": lambda w: float(np.sum(np.cbrt(w * w))),
     "none": lambda w: 0.0,
 }
+
+
+ALIASES = {"l0": "L0()", "l1": "L1()", "l2": "L2()", "none": "NoPenalty()"}
 
 
 def midpoint_convex(r: Regulariser) -> bool:
@@ -256,8 +262,8 @@ def powers(context: Context) -> Outcome:
         box = (WHOLE_LINE, Box(-1.0, 0.75))[case.index // 2 % 2]
         eps = float(rng.choice([0.25, 1.0, 3.0]))
         lam = 10.0 ** float(rng.uniform(-3, 2))
-        edge = {0.5: 1.5, 2 / 3: 2.0 / 3 * 3**0.25}[r.q] * (lam ** (1 / (2 - r.q)))
-        c = edge * rng.uniform(-3, 3, 24)
+        edge = {0.5: 54 ** (1 / 3) / 4, 2 / 3: 2.0 / 3 * 3**0.25}[r.q] * (lam ** (1 / (2 - r.q)))
+        c = edge * rng.uniform(-2, 2, 24)
         u = host(case.asarray(box.project(rng.standard_normal(24))))
         g = host(case.asarray(2 * eps * (c - u)))
         found = host(r.argmax(case.asarray(u), case.asarray(g), eps, eps * lam, box))

@@ -468,7 +468,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     c = curvature(s)
     slow = Method(Fixed(eps0=4 * c))  # contraction ¾ or slower: τ falls by less than 2 in a step
 
-    kappa = 1e-4
+    kappa = 1e-3
     run = go(s, Stop(increment=kappa, steps=2000), slow)
     yield run.status is Status.CONVERGED_INCREMENT, f"{run.status}, expected convergence by increment"
     yield (
@@ -477,12 +477,12 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     )
     yield str(run.status) == "converged by increment" and "κ" in run.status.message, "words of the status"
 
-    run = go(s, Stop(residual=1e-3, steps=2000), slow)
+    run = go(s, Stop(residual=1e-2, steps=2000), slow)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}, expected convergence by residual"
     u, x, y = to_vector(run.controls), host(s.x), host(s.y).ravel()
     gradient = x.T @ (x @ u - y) / len(x)
-    yield bool(np.linalg.norm(gradient) <= 1.01e-3), "‖∇L‖ below the residual asked for"
-    yield all(r.residual > 1e-3 for r in run.records[:-1]), "residual not met before"
+    yield bool(np.linalg.norm(gradient) <= 1.01e-2), "‖∇L‖ below the residual asked for"
+    yield all(r.residual > 1e-2 for r in run.records[:-1]), "residual not met before"
     yield run.iterate.step == len(run.steps) == len(run.records) - 1, "the control returned is that of the residual"
 
     impatient = Method(
@@ -553,13 +553,13 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(s, Stop(steps=50), slow, callback=stopped)
     yield run.status is Status.INTERRUPTED, "interrupted from the keyboard"
 
-    run = go(s, Stop(steps=400, increment=1e-6), slow, batch_size=6)
-    other = go(s, Stop(steps=400, residual=1e-2), slow, batch_size=6)
+    run = go(s, Stop(steps=400, increment=1e-4), slow, batch_size=6)
+    other = go(s, Stop(steps=400, residual=0.05), slow, batch_size=6)
     yield run.status is Status.CONVERGED_INCREMENT, "increment at the end of an epoch"
     yield other.status is Status.CONVERGED_RESIDUAL, "residual at the end of an epoch"
     u = to_vector(other.controls)
-    yield bool(np.linalg.norm(x.T @ (x @ u - y) / len(x)) <= 1.01e-2), "‖∇L‖ on all data at the end of an epoch"
-    before = [r for r in other.steps[:-1] if r.residual <= 1e-2]
+    yield bool(np.linalg.norm(x.T @ (x @ u - y) / len(x)) <= 0.0501), "‖∇L‖ on all data at the end of an epoch"
+    before = [r for r in other.steps[:-1] if r.residual <= 0.05]
     yield len(before) <= 1, "not converged epochs before"
 
     # An epoch in which no batch admits a step; batches are skipped and counted.
@@ -570,11 +570,11 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
     yield len(heavy.steps) == 1, "one step to 0"
     scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
-    run = go(s, Stop(epochs=400, residual=1e-2), scaled, batch_size=6)
+    run = go(s, Stop(epochs=400, residual=0.05), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
     e = s.problem.sweep.backward(run.controls, s.problem.sweep.forward(run.controls, s.x, s.y))
-    yield bool(np.linalg.norm(to_vector(e.switching)) <= 1.01e-2), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
-    previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.99e-2]
+    yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.0501), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
+    previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.0499]
     yield not previous, "not converged at the end of an earlier epoch"
     epochs = run.iterate.epoch
     yield run.iterate.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"

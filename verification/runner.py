@@ -28,7 +28,7 @@ from typing import Any
 
 import verification
 from verification.claim import CLAIMS, Claim, Context, Outcome, evaluate
-from verification.controls import FAULTS, Fault, NotPlantable, plant, targets
+from verification.controls import FAULTS, Fault, NotPlantable, plant, read_sources, targets
 from verification.coverage import parts, watch
 from verification.libraries import load
 
@@ -42,6 +42,7 @@ def load_all() -> dict[str, Claim]:
         importlib.import_module(f"verification.{name}")
     for name in FAULT_MODULES:
         importlib.import_module(name)
+    read_sources()
     return CLAIMS
 
 
