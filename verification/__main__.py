@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of the instances (default: 0)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     p.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained report")
+    p.add_argument("--faults", type=Path, metavar="FILE", help="write which claim catches which fault, as Markdown")
     p.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     p.add_argument("--replay", metavar="TAG:SEED:PROFILE:INDEX", help="make one instance again and show its checks")
     p.add_argument("--list", action="store_true", help="list the claims and leave")
@@ -61,7 +62,7 @@ def command(options: argparse.Namespace) -> int:
         return 0
     if options.replay:
         return replay(options)
-    for path in (options.json, options.html):
+    for path in (options.json, options.html, options.faults):
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f"{path}: there is no directory {path.absolute().parent}; make it first")
     settings = Settings(
@@ -79,6 +80,8 @@ def command(options: argparse.Namespace) -> int:
     terminal.show(results)
     if options.json is not None:
         report.write_json(results, options.json)
+    if options.faults is not None:
+        report.write_faults(results, options.faults)
     if options.html is not None:
         from verification import html
 

@@ -163,8 +163,9 @@ def source_of(function: Any) -> str:
     return textwrap.dedent(inspect.getsource(function))
 
 
+@cache
 def read_sources() -> None:
-    """Read the sources of all targets now. Those that are not there are reported when the fault is planted."""
+    """Read the sources of all targets now, once. Those that are not there are reported when the fault is planted."""
     for one in FAULTS.values():
         for edit in one.edits:
             try:

@@ -98,6 +98,7 @@ LIMITS = ("problem", "status", "steps", "residual", "ε*(ū)", "largest ε late"
 
 def descent_checks(s: Setting, trials: list[Trial], eta: float) -> Iterator[Check]:
     """J falls by ητ_k or more; sums and rates."""
+    yield runs.ends_well(trials, s.name)
     accepted = [t for t in trials if t.record.accepted]
     if not accepted:
         return
@@ -180,6 +181,7 @@ def structure(context: Context) -> Outcome:
         s = problems.smooth(case, regulariser=regulariser, admissible=admissible, rho=0.02)
         s = replace(s, controls=s.problem.project(s.controls))
         _, trials = runs.run(s, Method(Curvature(), Absolute(eta)), Stop(steps=steps))
+        yield runs.ends_well(trials, s.name)
         accepted = [t for t in trials if t.record.accepted]
         if kind == "finite":
             yield from finite_checks(s, accepted)
@@ -330,6 +332,7 @@ def small_steps(context: Context) -> Outcome:
                 case, tiny_chain, regulariser=L0(), admissible=WHOLE_LINE, loss=CrossEntropy(), rho=0.01, samples=4
             )
         _, trials = runs.run(s, Method(Curvature(), Absolute(1e-6)), Stop(steps=context.count(5, 25, 100)))
+        yield runs.ends_well(trials, s.name)
         for t in trials:
             if not t.record.accepted:
                 continue

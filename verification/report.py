@@ -164,6 +164,24 @@ def write_json(results: Results, path: Path) -> None:
     )
 
 
+def write_faults(results: Results, path: Path) -> None:
+    """Write the table of faults and the claims that catch them as Markdown (docs/verification-faults.md)."""
+    lines = [
+        "# Which fault is caught by which claim",
+        "",
+        "Written by `python -m verification --faults docs/verification-faults.md`. Faults in bold are those of section 6",
+        "of the theory.",
+        "",
+        "| fault | where | caught by |",
+        "|---|---|---|",
+    ]
+    for name, fault in FAULTS.items():
+        where = ", ".join(f"`{target}`" for target in dict.fromkeys(e.target for e in fault.edits))
+        label = f"**{name}**" if fault.section6 else name
+        lines.append(f"| {label} | {where} | {', '.join(results.caught_by(name)) or 'none'} |".replace("‖|", "‖"))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _table(table: Table) -> dict[str, Any]:
     return {"title": table.title, "columns": list(table.columns), "rows": [list(row) for row in table.rows]}
 

@@ -32,7 +32,7 @@ from pmp_ref.result import Record, Solution
 from pmp_ref.second_order import hessian
 from pmp_ref.sweep import mean_loss
 from verification import problems
-from verification.claim import Case
+from verification.claim import Case, Check
 from verification.problems import Setting
 
 
@@ -80,6 +80,14 @@ def sequences(trials: list[Trial]) -> Iterator[list[Trial]]:
             current = []
     if current:
         yield current
+
+
+def ends_well(trials: list[Trial], name: str) -> Check:
+    """Every line search ends by acceptance, or because nothing is left to gain (T8): the last trial says which."""
+    last = trials[-1].record.verdict
+    return Check(
+        float(last not in ("accepted", "control unchanged", "precision limit")), 0.0, f"ends as {last}; {name}"
+    )
 
 
 def switching(setting: Setting, u: Controls) -> Controls:
