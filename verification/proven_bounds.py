@@ -498,6 +498,7 @@ def random_segment(case: Case) -> Iterator[Check]:
         convex = abs(second) > 0.05 * length**2 and c.remainder.lower > 0
         if order == 4 and convex and c.remainder.width > 4 * nu:
             yield Check(c.remainder.upper / (value + slope), LOOSE, f"upper end over value, {name}")
+            yield Check(c.remainder.upper / (value + slope), c.looseness + 1e-9, f"looseness, {name}")
     tau, penalty = float(np.sum(to_vector(delta) ** 2)), s.problem.rho * float(
         s.problem.penalty(w) - s.problem.penalty(s.controls))  # fmt: skip
     rate = -(value + penalty) / tau  # the η at which the inequality is an equality

@@ -169,16 +169,17 @@ def write_faults(results: Results, path: Path) -> None:
     lines = [
         "# Which fault is caught by which claim",
         "",
-        "Written by `python -m verification --faults docs/verification-faults.md`. Faults in bold are those of section 6",
-        "of the theory.",
+        "Written by `python -m verification --faults docs/verification-faults.md`.",
+        "Faults in bold are those of section 6 of the theory.",
         "",
         "| fault | where | caught by |",
         "|---|---|---|",
     ]
     for name, fault in FAULTS.items():
         where = ", ".join(f"`{target}`" for target in dict.fromkeys(e.target for e in fault.edits))
-        label = f"**{name}**" if fault.section6 else name
-        lines.append(f"| {label} | {where} | {', '.join(results.caught_by(name)) or 'none'} |".replace("‖|", "‖"))
+        words = name.replace("*", "\\*")
+        label = f"**{words}**" if fault.section6 else words
+        lines.append(f"| {label} | {where} | {', '.join(results.caught_by(name)) or 'none'} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -57,11 +57,6 @@ class Jet:
     top: Ball | None
     moving: bool = True
 
-    def at(self, k: int, shape: tuple[int, ...]) -> Point:
-        """x_k(c), zero written out."""
-        found = self.thin[k]
-        return Point(np.zeros(shape), np.zeros(shape[0])) if found is None else found
-
     def over(self, k: int, rows: Rows) -> Ball | None:
         """The ball of x_k over the part, k < n; None where it is zero."""
         n, parts = rows.order, []
