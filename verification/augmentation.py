@@ -165,11 +165,12 @@ def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str) -> 
         r = t.record
         if not r.accepted:
             continue
-        if abs(r.c_hat * r.tau) <= 10 * r.rounding:
-            yield Check(abs(t.eps_next - r.eps), 0.0, f"ε stays where Ĉ is lost in rounding; {name}")
+        if abs(r.c_hat * r.tau) > 10 * r.rounding:  # else Ĉ is lost in rounding, and the mean stays as it is
+            c = max(r.c_hat, 0.0)
+            mean = c if mean is None else rule.memory * mean + (1 - rule.memory) * c
+        if mean is None:
+            yield Check(abs(t.eps_next - r.eps), 0.0, f"ε stays while no Ĉ is known; {name}")
             continue
-        c = max(r.c_hat, 0.0)
-        mean = c if mean is None else rule.memory * mean + (1 - rule.memory) * c
         aim = rule.theta * (mean + eta)
         yield Check(t.eps_next, max(r.eps, aim, rule.eps_min) * (1 + 1e-12), f"ε after acceptance is bounded; {name}")
         expected = max(rule.zeta * r.eps, aim, rule.eps_min)
