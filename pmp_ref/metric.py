@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from pmp_ref.arrays import Array, Controls, as_floats, namespace, sum64
@@ -64,7 +65,7 @@ class _Scaled(Metric):
     def _mean(self, d: Controls, g: Controls) -> Array:
         """Mean of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
         sums = map_controls(lambda a, b: sum64(namespace(a).broadcast_to(a, b.shape)), d, g)
-        return total(sums) / sum(_size(b) for b in arrays_of(g))
+        return total(sums) / sum(prod(b.shape) for b in arrays_of(g))
 
     def _clipped(self, d: Controls, mean: Array) -> Controls:
         """d clipped to [floor, ceiling]·mean; all ones where every switching function is 0."""
@@ -122,13 +123,6 @@ class Averaging:
     def mean(self, memory: Any, count: int) -> Controls:
         """m, with ``count`` ≥ 1 switching functions in it."""
         return map_controls(lambda m: m / (1 - self.beta**count), memory)
-
-
-def _size(a: Array) -> int:
-    n = 1
-    for k in a.shape:
-        n *= k
-    return n
 
 
 METRICS = {"identity": Identity, "layer": PerLayer, "gradient": GradientScaled}

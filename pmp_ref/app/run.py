@@ -193,13 +193,10 @@ class Recorder:
         return self.state.seconds + time.perf_counter() - self.began
 
     def __call__(self, it: Iterate, record: Record) -> bool:
-        moved = record.accepted and it.step == record.step  # at "converged by residual" the trial is not taken
-        if moved:
+        if record.accepted:
             self.checker.submit(it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position,
                                 record.rho)  # fmt: skip
-        if record.accepted and not moved:
-            record = replace(record, verdict=str(Status.CONVERGED_RESIDUAL), step=it.step)
-        self.history.record(record, moved, self.seconds)
+        self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
         self.iterate, self.epoch = it, it.epoch
         full = self.setup.batch_size is None
