@@ -220,10 +220,10 @@ def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -
     """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g."""
     e = it.evaluation
     if e is None:
-        e = problem.sweep.forward(it.controls, x, y)
+        e = problem.sweep.forward_backward(it.controls, x, y)
         it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
                      backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
-    if e.switching is None:
+    elif e.switching is None:
         before, e = e, problem.sweep.backward(it.controls, e)
         it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps - before.forward_sweeps,
                      backward_sweeps=it.backward_sweeps + e.backward_sweeps - before.backward_sweeps)  # fmt: skip
@@ -347,7 +347,7 @@ def end_of_epoch(
     """Tests of τ and residual on all data, made after an epoch of mini-batches if asked for: one sweep each way."""
     if stop.increment == 0 and stop.residual == 0:
         return None, it
-    e = problem.sweep.backward(it.controls, problem.sweep.forward(it.controls, x, y))
+    e = problem.sweep.forward_backward(it.controls, x, y)
     it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
                  backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
     w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)

@@ -90,7 +90,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
     x, controls = cast(((x,),), "float64")[0][0], problem.project(cast(controls, "float64"))
     sweep = Sweep(problem.network, problem.loss)
-    e = sweep.backward(controls, sweep.forward(controls, x, y))
+    e = sweep.forward_backward(controls, x, y)
     assert e.switching is not None
     rows = []
     for l, names in enumerate(problem.network.names()):

@@ -3,7 +3,7 @@
 ``Sweep.forward`` maps the batch's chunks to per-sample losses, ``Sweep.backward`` to switching functions, summed
 over the chunks in fixed order. What a sweep found is an :class:`Evaluation`. States are kept for the backward
 sweep only if they fit the memory budget; otherwise they are computed once more, and that sweep is counted too.
-A faster sweep with the same two methods can stand in for this one (``pmp_ref.kernels``); the method does not know.
+A faster sweep with the same methods can stand in for this one (``pmp_ref.kernels``); the method does not know.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ class Sweep:
         again = 0 if e.states is not None else 1
         return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + again,
                        backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+
+    def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Losses and switching functions of the batch; one sweep each way."""
+        return self.backward(controls, self.forward(controls, x, y))
 
     def terminal_costate(self, x: Array, y: Array, samples: int) -> Array:
         """p_L = −(1/B)∇Φ_s(x_L^s), B the samples of the whole batch."""

@@ -388,6 +388,17 @@ def test_results_do_not_depend_on_what_is_kept() -> None:
     assert counts == [(1, 1), (2, 1), (1, 1)]
 
 
+def test_both_sweeps_at_once_find_the_same() -> None:
+    network = NETWORKS["residual"]
+    x, y, u, loss = batch(network, 150, np.float32)
+    for sweep in (FastSweep(network, loss), Sweep(network, loss)):
+        at_once, in_turn = sweep.forward_backward(u, x, y), sweep.backward(u, sweep.forward(u, x, y))
+        same(at_once, in_turn)
+        assert (at_once.forward_sweeps, at_once.backward_sweeps) == (1, 1)
+    with pytest.raises(AssertionError):  # another batch is another evaluation
+        same(at_once, sweep.forward_backward(u, x, (y + 1) % 10))
+
+
 def test_chunk_sizes_agree_to_rounding() -> None:
     for dtype in DTYPES:
         reference = evaluation({"chunk": 150}, dtype=dtype)

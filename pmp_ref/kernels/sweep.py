@@ -142,6 +142,13 @@ class FastSweep(Sweep):
         return replace(e, states=None, switching=g, forward_sweeps=e.forward_sweeps + (swept is None),
                        backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
 
+    def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Losses and switching functions of the batch; each chunk there and back while it is in cache."""
+        if not applies(controls, x, y):
+            return super().forward_backward(controls, x, y)
+        losses, largest, g, _ = self._sweep(controls, x, y, None, True, False)
+        return Evaluation(x, y, losses, largest, None, g, backward_sweeps=1)
+
     def chunks(self, x: Array) -> Iterator[slice]:
         """Slices of the batch, in order."""
         chunk = self.chunk or chunk_size(x.shape[0], namespace(x).finfo(x.dtype).bits // 8)

@@ -33,7 +33,7 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
     """The operation on any sweep, in the library of the case's arrays."""
     u, x, y = case.controls, case.x, case.y
     if name == "forward_backward":
-        return lambda: to_floats(mean_loss(sweep.backward(u, sweep.forward(u, x, y))))[0]
+        return lambda: to_floats(mean_loss(sweep.forward_backward(u, x, y)))[0]
     problem = Problem(case.network, rho=RHO, sweep=sweep)
     method = Method(rule=Fixed(EPS), acceptance=NoTest())
     start = Iterate(u, EPS)
@@ -52,6 +52,6 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
 def switching_norms(case: Case, threads: int) -> list[float]:
     """‖g_l‖ of each control, to compare with the other side."""
     sweep = FastSweep(case.network, CrossEntropy(), threads=threads)
-    g = sweep.backward(case.controls, sweep.forward(case.controls, case.x, case.y)).switching
+    g = sweep.forward_backward(case.controls, case.x, case.y).switching
     assert g is not None
     return [float(np.linalg.norm(a.astype(np.float64))) for stage in g for a in stage]
