@@ -391,12 +391,12 @@ def test_results_do_not_depend_on_what_is_kept() -> None:
 def test_both_sweeps_at_once_find_the_same() -> None:
     network = NETWORKS["residual"]
     x, y, u, loss = batch(network, 150, np.float32)
-    for sweep in (FastSweep(network, loss), Sweep(network, loss)):
-        at_once, in_turn = sweep.forward_backward(u, x, y), sweep.backward(u, sweep.forward(u, x, y))
+    for path in (FastSweep(network, loss), Sweep(network, loss)):
+        at_once, in_turn = path.forward_backward(u, x, y), path.backward(u, path.forward(u, x, y))
         same(at_once, in_turn)
         assert (at_once.forward_sweeps, at_once.backward_sweeps) == (1, 1)
     with pytest.raises(AssertionError):  # another batch is another evaluation
-        same(at_once, sweep.forward_backward(u, x, (y + 1) % 10))
+        same(at_once, path.forward_backward(u, x, (y + 1) % 10))
 
 
 def test_chunk_sizes_agree_to_rounding() -> None:
