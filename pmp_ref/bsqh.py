@@ -9,6 +9,7 @@ without rejection costs one forward and one backward sweep. Theory: "The algorit
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -19,11 +20,11 @@ from pmp_ref.acceptance import Absolute, Acceptance, NoTest
 from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, sum64, to_floats, unit_roundoff
 from pmp_ref.augmentation import Curvature, Rule
 from pmp_ref.controls import inner, map_controls, subtract, total
-from pmp_ref.errors import InputError
+from pmp_ref.errors import InputError, ScaleWarning
 from pmp_ref.hamiltonian import increments, squared_increments
 from pmp_ref.maximise import maximise
 from pmp_ref.metric import Averaging, Identity, Metric
-from pmp_ref.problem import Problem
+from pmp_ref.problem import Problem, scale_advice
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import Evaluation, mean_loss, quiet
 
@@ -159,7 +160,8 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     u, e = it.controls, it.evaluation
     if not it.prepared or e is None or e.switching is None:
         raise InputError("step needs an iterate with switching functions; call prepare first")
-    w = maximise(problem, u, direction(method, it), it.eps, rho, it.metric)
+    with quiet():
+        w = maximise(problem, u, direction(method, it), it.eps, rho, it.metric)
     trial = problem.sweep.forward(w, e.x, e.y)
     with quiet():
         m = measure(problem, it, w, trial)
@@ -195,6 +197,9 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     )  # fmt: skip
     eta = method.acceptance.eta
     if verdict == "accepted":
+        above = 11 * nu / (m.tau * method.acceptance.share)
+        if known is None and it.smoothed is not None and above < it.smoothed:
+            known = above  # Ĉτ is lost in rounding, so at most 11ν: an estimate above that comes down, or ε would stay
         eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, eta, progress)
         it = replace(it, controls=w, evaluation=trial, prepared=False, eps=eps, smoothed=smoothed,
                      step=it.step + 1, accepted_in_epoch=it.accepted_in_epoch + 1,
@@ -262,10 +267,12 @@ def solve(
     so does Ctrl-C, both with the last complete iterate. ``resume`` continues from an iterate of an earlier run with
     the same arguments; the order of the batches depends on (seed, epoch) only, so the run goes on bit for bit.
 
-    Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit.
+    Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit. Warns with
+    ScaleWarning, once, of images whose largest value is far from 1.
     """
     method = Method() if method is None else method
-    problem.check(controls if resume is None else resume.controls, x, y)
+    if advice := scale_advice(problem.check(controls if resume is None else resume.controls, x, y)):
+        warnings.warn(advice, ScaleWarning, stacklevel=2)
     n = x.shape[0]
     if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= n):
         raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
@@ -350,13 +357,14 @@ def end_of_epoch(
     e = problem.sweep.forward_backward(it.controls, x, y)
     it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
                  backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
-    w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
-    delta = subtract(w, it.controls)
-    scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
-    tau, fixed_point, sum_dh = to_floats(
-        total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled),
-        total(increments(problem, e.switching, it.controls, w, rho)),
-    )  # fmt: skip
+    with quiet():
+        w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
+        delta = subtract(w, it.controls)
+        scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
+        tau, fixed_point, sum_dh = to_floats(
+            total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled),
+            total(increments(problem, e.switching, it.controls, w, rho)),
+        )  # fmt: skip
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it
     if stop.stationary(2 * it.eps * math.sqrt(fixed_point), sum_dh, it.eps, tau):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "ScaleWarning", "nearest"]
 
 
 class InputError(ValueError):
     """Bad input. The message is one line: what was given, what was expected, what to do."""
+
+
+class ScaleWarning(UserWarning):
+    """The data can be used but are ill-scaled. The message is one line: what was seen, what to do."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -69,8 +69,11 @@ class Problem:
         """ω_l r_l(u_l) of each control, 0-d in float64, nested like the controls."""
         return map_controls(lambda r, omega, u: omega * r.value(u), self.regulariser, self.weights, controls)
 
-    def check(self, controls: Controls, x: Array, y: Array) -> None:
-        """Raise InputError unless controls, images and labels fit this problem, are finite and admissible."""
+    def check(self, controls: Controls, x: Array, y: Array) -> float:
+        """Raise InputError unless controls, images and labels fit this problem, are finite and admissible.
+
+        Returns the largest absolute value of the images, see :func:`scale_advice`.
+        """
         self.network.check_images(x)
         check_together(images=x, labels=y)
         check_float64(x)
@@ -80,10 +83,12 @@ class Problem:
         self.network.check_controls(controls, x)
         xp = namespace(x)
         targets = {} if xp.isdtype(y.dtype, "integral") else {"targets": y}
+        largest: dict[str, float] = {}
         for name, a in {"images": x, **targets}.items():
             if a.dtype != x.dtype:
                 raise InputError(f"images are {x.dtype} but {name} are {a.dtype}; expected one dtype: convert one")
-            if not bool(xp.all(xp.isfinite(a))):
+            largest[name] = float(xp.max(xp.abs(a)))  # NaN if there is one
+            if not math.isfinite(largest[name]):
                 raise InputError(f"the {name} hold NaN or infinite values; remove or replace them")
         for l, (names, us, sets) in enumerate(zip(self.network.names(), controls, self.admissible, strict=True)):
             for name, u, admissible in zip(names, us, sets, strict=True):
@@ -95,10 +100,26 @@ class Problem:
                     raise InputError(
                         f"the {name} of stage {l} leaves {admissible}; start from problem.project(controls)"
                     )
+        return largest["images"]
 
     def project(self, controls: Controls) -> Controls:
         """The closest admissible controls."""
         return map_controls(lambda a, u: a.project(u), self.admissible, controls)
+
+
+SCALE = (1e-2, 1e2)  # of max |x|: holds pixels in [0, 1], standardised images, outliers; not bytes, not other units
+
+
+def scale_advice(largest: float) -> str | None:
+    """One line on images whose largest absolute value is far from 1; None if it is not.
+
+    Such images are no error, but ΣΔH falls below the rounding of J early, or states overflow and ε grows.
+    """
+    low, high = SCALE
+    if low <= largest <= high:
+        return None
+    return (f"the largest absolute value in the images is {largest:.3g}; expected about 1 (from {low:g} to {high:g}): "
+            "standardise them, (x − mean)/std for each channel, as pmp_ref.data.prepare does")  # fmt: skip
 
 
 def everywhere(network: Network, value: Any) -> Any:

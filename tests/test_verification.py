@@ -16,6 +16,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.layers import Dense
 from verification import __main__ as command
 from verification import html, oracles, problems, report, runner
+from verification.backends import residual_floor
 from verification.claim import CLAIMS, Case, Check, Context, Figure, Outcome, Table, claim, evaluate, listen, survey
 from verification.controls import FAULTS, Edit, Executed, Fault, NotPlantable, fault, plant, targets
 from verification.coverage import parts, watch
@@ -54,6 +55,7 @@ def micro(tag: str) -> Outcome:
 def test_a_check_holds_iff_its_inequality_is_true_and_its_margin_agrees(check: Check, holds: bool) -> None:
     assert check.holds is holds
     assert (check.margin >= 0) is holds
+    assert not check.margin > 1  # a bound that is far away is unused, no more
 
 
 def test_a_survey_reports_the_worst_check_and_how_to_make_it_again() -> None:
@@ -505,3 +507,28 @@ def test_the_page_draws_figures_and_escapes_text() -> None:
 )
 def test_numbers_of_the_page(value: float, text: str) -> None:
     assert html.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("formula", "shown"),
+    [
+        ("½λ_max(D²L_B)", "½λ<sub>max</sub>(D²L<sub>B</sub>)"),
+        ("Σε_kτ_k, J(u^k)", "Σε<sub>k</sub>τ<sub>k</sub>, J(u<sup>k</sup>)"),
+        ("argmax_w K_ε(w; u*_l)", "argmax<sub>w</sub> K<sub>ε</sub>(w; u*<sub>l</sub>)"),
+        ("min_{k<K} τ_k", "min<sub>k&lt;K</sub> τ<sub>k</sub>"),
+        ("eps_min, max_pool_net, numpy.float64", "eps_min, max_pool_net, numpy.float64"),
+    ],
+)
+def test_subscripts_of_formulas(formula: str, shown: str) -> None:
+    assert html.typeset(formula) == shown
+
+
+def test_the_residual_of_two_runs_is_known_to_the_rounding_of_w() -> None:
+    """Two candidates that differ by a unit in the last place, at a large ε: nothing else may be taken off."""
+    u, eps, roundoff = np.full(50, 1.25), 1e11, 2.0**-53
+    w = u + 1e-10
+    other = np.nextafter(w, 2.0)
+    residuals = [2 * eps * float(np.linalg.norm(a - u)) for a in (w, other)]
+    floor = residual_floor(roundoff, eps, 1.0, float(np.linalg.norm(w)))
+    assert abs(residuals[0] - residuals[1]) <= floor <= 100 * abs(residuals[0] - residuals[1])
+    assert residual_floor(roundoff, 1.0, 1.0, 10.0) < 1e-12

@@ -165,9 +165,12 @@ def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str) -> 
         r = t.record
         if not r.accepted:
             continue
-        if abs(r.c_hat * r.tau) > 10 * r.rounding:  # else Ĉ is lost in rounding, and the mean stays as it is
-            c = max(r.c_hat, 0.0)
-            mean = c if mean is None else rule.memory * mean + (1 - rule.memory) * c
+        clear = abs(r.c_hat * r.tau) > 10 * r.rounding  # else Ĉ is lost in rounding, but below 11ν/τ
+        c = max(r.c_hat, 0.0) if clear else 11 * r.rounding / r.tau
+        if mean is None:
+            mean = c if clear else None
+        elif clear or c < mean:
+            mean = rule.memory * mean + (1 - rule.memory) * c
         if mean is None:
             yield Check(abs(t.eps_next - r.eps), 0.0, f"ε stays while no Ĉ is known; {name}")
             continue

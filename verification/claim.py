@@ -145,7 +145,9 @@ class Check:
             return small / large if math.isfinite(small) and small > large > 0 else math.inf
         if large == 0:
             return 0.0
-        return large / small if large < 0 else small / large if math.isfinite(large) else 0.0
+        if large < 0:
+            return large / small
+        return max(0.0, small / large) if math.isfinite(large) else 0.0
 
     @property
     def margin(self) -> float:

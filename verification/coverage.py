@@ -21,8 +21,8 @@ import pmp_ref
 from pmp_ref.result import Record, Solution, Status
 from verification.controls import code_of
 
-# Not the core: the application, the readers of data files, and the fast kernels, which are checked against the core.
-OUTSIDE = ("pmp_ref.app", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.__main__")
+# Not the core: the application, readers of data files, and what is checked against the core: kernels, compaction.
+OUTSIDE = ("pmp_ref.app", "pmp_ref.compact", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.__main__")
 SPECIAL = ("__call__",)
 VERDICTS = (
     "accepted",
@@ -32,6 +32,7 @@ VERDICTS = (
     "control unchanged",
     "precision limit",
     "non-finite",
+    "converged by residual",
 )
 
 

@@ -916,6 +916,8 @@ fault(
 )
 fault("rounding estimate ν doubled", [Edit(f"{BSQH}:step", "nu = 4 *", "nu = planted(8) *")])
 fault("Ĉ lost in rounding fed to the rule", [Edit(f"{BSQH}:step", "abs(remainder) > 10 * nu", "planted(True)")])
+fault("ε stays where Ĉ is lost in rounding", [Edit(f"{BSQH}:step", "known = above", "known = planted(None)")])
+fault("bound of a lost Ĉ too small", [Edit(f"{BSQH}:step", "above = 11 * nu", "above = planted(1) * nu")])
 fault("precision limit not seen", [Edit(f"{BSQH}:step", "elif sum_dh <= nu and", "elif planted(False) and")])
 fault(
     "accepted step keeps its old controls",
@@ -1104,4 +1106,8 @@ fault(
             "Convolution(channels, planted(3), stride=stride, padding=1)",
         )
     ],
+)
+fault(
+    "images of 0 to 255 taken for well scaled",
+    [Edit("pmp_ref.problem:scale_advice", "largest <= high", "largest <= planted(10) * high")],
 )

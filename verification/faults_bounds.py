@@ -73,7 +73,15 @@ one("T7a: entries of states move by a tenth", f"{BALL}:BallBound._forward",
     "(self.rows[l + 1] + d[:, None]) * r", "planted(0.1) * (self.rows[l + 1] + d[:, None]) * r")  # fmt: skip
 one("T7a: σ″ missing in the Hessian from Jacobians", f"{BALL}:full_hessian",
     "layer.q * layer.stage.curvature(layer.z)", "planted(0.0 * layer.q)")  # fmt: skip
-one("T7a: certified ε for half the bound", f"{BALL}:certified_eps", "eps >= bound(", "eps >= planted(0.1) * bound(")
+one("T7a: certified ε for half the bound", f"{BALL}:certified_eps", "eps >= bound", "eps >= planted(0.1) * bound")
+one("T7a: 1 − t forgotten along the segment", f"{BALL}:BallBound.along", "(2 * (PARTS - m) + 1)", "planted(PARTS)")
+one(
+    "T7a: a part's left end for its right end",
+    f"{BALL}:BallBound.along",
+    "self(m / PARTS",
+    "self(planted(m - 1) / PARTS",
+)
+one("T7a: weights (1 − t) without the factor 2", f"{BALL}:BallBound.along", "/ PARTS**2", "/ planted(2 * PARTS**2)")
 one("T7a: bisection returns the failing end", f"{BALL}:certified_eps", "return high", "return planted(0.2 * high)")
 
 # --- T7b --------------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ from pmp_ref.layers import (
 from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.metric import Averaging, PerLayer
 from pmp_ref.network import Network
-from pmp_ref.problem import Problem, layer_weights
+from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
 from pmp_ref.result import Iterate
 from pmp_ref.sweep import Evaluation, Sweep, mean_loss
@@ -467,12 +467,12 @@ def _gains(network: Network) -> dict[int, float]:
 )
 def refusals(context: Context) -> Outcome:
     """Statement: data, shapes and numbers outside the hypotheses are refused by an InputError of one line, and
-    admissible ones next to them are not.
+    admissible ones next to them are not; images whose largest entry leaves [1e-2, 1e2] are warned of.
 
     Hypotheses: none.
 
     Measured: refusals that do not happen, happen without the words that say what was wrong, or take more than one
-    line, and admissible input that is refused (number of them, bound 0).
+    line, and admissible input that is refused (number of them, bound 0); the same for the warning.
     """
 
     def one(case: Case) -> Iterator[Check]:
@@ -485,6 +485,9 @@ def refusals(context: Context) -> Outcome:
                 text = str(error)
                 verdict = "" if words in text and len(text.splitlines()) == 1 else f"says {text!r}"
             yield Check(float(bool(verdict)), 0.0, f"{words}: {verdict or 'refused'}")
+        for largest, ill in ((0.01, False), (1.0, False), (100.0, False), (0.0099, True), (100.1, True)):
+            warned = scale_advice(largest) is not None
+            yield Check(float(warned != ill), 0.0, f"images up to {largest}: {'warned of' if warned else 'taken'}")
 
     return survey(context, one, micro=1, quick=1, full=1)
 

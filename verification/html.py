@@ -34,7 +34,7 @@ td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar i{display:block;height:100%;background:var(--good)}.bar i.over{background:var(--bad)}
 code{font-size:.85em;background:var(--tint);padding:0 .2em}details{margin:.4rem 0}summary{cursor:pointer}
 del{color:var(--bad);text-decoration:none}ins{color:var(--good);text-decoration:none}
-figure{margin:1rem 0;overflow-x:auto}svg{max-width:100%;height:auto}
+sub,sup{font-size:.75em;line-height:0}figure{margin:1rem 0;overflow-x:auto}svg{max-width:100%;height:auto}
 .matrix td{padding:0;border:1px solid var(--paper);width:1rem;min-width:1rem;height:1rem}
 .matrix th{font-weight:normal;border:0;white-space:nowrap}
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);padding:.2rem 0;text-align:left}
@@ -125,7 +125,7 @@ def _claim(results: Results, tag: str) -> Iterator[str]:
         else ("<span class='good'>holds</span>" if o.holds else "<span class='bad'>fails</span>")
     )
     yield f"<h3 id='{tag}'>{tag}. {escape(claim.title)} — {state}</h3>"
-    yield f"<div class='formula'>{escape(claim.statement)}</div>"
+    yield f"<div class='formula'>{typeset(claim.statement)}</div>"
     for paragraph in _docstring(claim.function.__doc__ or ""):
         yield f"<p>{paragraph}</p>"
     if o.applicable:
@@ -153,9 +153,24 @@ def _claim(results: Results, tag: str) -> Iterator[str]:
 
 
 def _docstring(text: str) -> Iterator[str]:
-    for block in re.split(r"\n\s*\n", text.strip()):
-        words = escape(" ".join(block.split()))
+    for block in re.split(r"\n\s*\n|\n\s*(?=(?:Hypotheses|Measured):)", text.strip()):
+        words = typeset(" ".join(block.split()))
+        words = re.sub(r"``([^`]+)``", r"<code>\1</code>", words)
         yield re.sub(r"^(Statement|Hypotheses|Measured):", r"<b>\1.</b>", words)
+
+
+# A subscript follows one letter or an operator's name, not a word of code: λ_max, u_l, Σ_{k<K}, argmax_w, not eps_min.
+SUBSCRIPT = re.compile(
+    r"((?:(?:(?<![a-z])|(?<=_[a-z]))[^\W_]|[∂‖])[\u0300-\u036f*]?²?|argmax|limsup|log|inf|min|max|mean|kernel|bias)"
+    r"_(\{[^{}]+\}|(?:min|max|inf|end|off|on|ii)(?!\w)|(?:[^\W_]|∞)(?![A-Za-z0-9]))"
+)
+SUPERSCRIPT = re.compile(r"\^(\{[^{}]+\}|\w+)")
+
+
+def typeset(text: str) -> str:
+    """A formula in Unicode as HTML: what follows _ and ^ below and above the line."""
+    found = SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", escape(text))
+    return SUPERSCRIPT.sub(lambda m: f"<sup>{m[1].strip('{}')}</sup>", found)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import add, arrays_of, from_vector, inner, scaled, subtract, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.hamiltonian import increments, squared_increments
+from pmp_ref.layers import Dense
 from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
@@ -437,7 +438,9 @@ def relative_test(context: Context) -> Outcome:
 def scale_free(case: Case, eta1: float) -> Iterator[Check]:
     """x and y scaled by 2⁻⁵ in a dense stage without bias scale L_B, g and D²L_B by 2⁻¹⁰; so are ρ and ε₀."""
     s = problems.quadratic(case, rho=0.0625, regulariser=L0())
-    net = replace(s.network, stages=(replace(s.network.stages[0], bias=False),))
+    dense = s.network.stages[0]
+    assert isinstance(dense, Dense)
+    net = replace(s.network, stages=(replace(dense, bias=False),))
     problem = replace(s.problem, network=net, regulariser=L0(), admissible=WHOLE_LINE, weights=None, sweep=None)
     one = replace(s, problem=problem, controls=((s.controls[0][0],),))
     f = 2.0**-5
@@ -550,8 +553,8 @@ def metric_checks(
         size = np.abs(hu) + np.abs(b / (2 * r.eps * a)) + 1e-300
         yield Check(float(np.max(np.abs(hw - expected) / size, where=clear, initial=0.0)), tolerance, f"w; {s.name}")
     # τ from w − u loses digits where w is close to u; each difference errs by u|w|
-    size = float(np.linalg.norm(to_vector(trial.w)))
-    loss = tolerance * (tau + size * math.sqrt(tau) + 1e-3 * tolerance * size**2) * max(float(a.max()) for a in d)
+    length = float(np.linalg.norm(to_vector(trial.w)))
+    loss = tolerance * (tau + length * math.sqrt(tau) + 1e-3 * tolerance * length**2) * max(float(a.max()) for a in d)
     yield Check(abs(r.tau - tau), loss, f"τ = Σd_iΔ_i²; {s.name}")
-    spread = sum(float(np.sum(np.abs(b))) for b in g) * size
-    yield Check(abs(r.sum_dh - dh), tolerance * (abs(dh) + spread + r.rho * size), f"ΣΔH; {s.name}")
+    spread = sum(float(np.sum(np.abs(b))) for b in g) * length
+    yield Check(abs(r.sum_dh - dh), tolerance * (abs(dh) + spread + r.rho * length), f"ΣΔH; {s.name}")

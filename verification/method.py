@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from pmp_ref.arrays import like
 from pmp_ref.augmentation import Classic, Curvature, Fixed
 from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
 from pmp_ref.controls import map_controls, to_vector
+from pmp_ref.errors import ScaleWarning
 from pmp_ref.layers import Dense, Tanh
 from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
@@ -238,6 +240,9 @@ class Reference:
                 vanishing = kernels * (u == 0) * (np.abs(taken) < 1e-13 * np.max(np.abs(taken)))
                 numbers["nonzeros"] = math.nan if np.any(vanishing) else numbers["nonzeros"]  # its sign is rounding
                 if verdict == "accepted":
+                    limit = 11 * nu / tau / (1 - eta1)
+                    if known is None and smoothed is not None and smoothed > limit:
+                        known = limit  # Ĉ is below 11ν/τ, so C̃ need not stay above it
                     eps, smoothed = self.shrink(eps, known, smoothed, progress)
                     u, steps, returns = w, steps + 1, 0 if use else returns
                 elif verdict == "average dropped":
@@ -406,7 +411,7 @@ def configuration(case: Case) -> tuple[Setting, Method, Stop, int | None]:
         c.get("ramp"),
         max_rejections=6 if "size" in c else 60,
     )
-    stop = Stop(epochs=c["epochs"]) if "epochs" in c else Stop(steps=6)
+    stop = Stop(epochs=c["epochs"]) if "epochs" in c else Stop(steps=case.context.count(4, 6, 6))
     return s, method, stop, c.get("size")
 
 
@@ -437,8 +442,9 @@ def curvature(s: Setting) -> float:
 
 
 def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Solution:
-    """A run, floating point warnings off."""
-    with np.errstate(all="ignore"):
+    """A run, warnings of floating point and of ill-scaled images off: some runs here have images of size 1e200."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScaleWarning)
         return solve(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
 
 
@@ -508,8 +514,11 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
         used = abs(a.c_hat) * a.tau / a.rounding
         if not a.accepted or 9.99 < used < 10.01:  # so close to 10ν, use or not is rounding
             break
-        if used > 10:
-            mean = max(a.c_hat, 0.0) if mean is None else rule.memory * mean + (1 - rule.memory) * max(a.c_hat, 0.0)
+        fed = max(a.c_hat, 0.0) if used > 10 else 11 * a.rounding / a.tau
+        if mean is None:
+            mean = fed if used > 10 else None
+        elif used > 10 or fed < mean:  # lost in rounding: an upper bound of Ĉ, which only lowers the mean
+            mean = rule.memory * mean + (1 - rule.memory) * fed
         due = a.eps if mean is None else max(rule.zeta * a.eps, rule.theta * (mean + Absolute().eta), rule.eps_min)
         yield abs(b.eps - due) <= 1e-9 * due, f"ε = {b.eps} for {due} after |Ĉ|τ = {used:.3g} ν"
     yield from close_to_minimiser(s, c)
@@ -560,28 +569,29 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(s, Stop(steps=50), slow, callback=stopped)
     yield run.status is Status.INTERRUPTED, "interrupted from the keyboard"
 
-    run = go(s, Stop(steps=400, increment=1e-4), slow, batch_size=6)
-    other = go(s, Stop(steps=400, residual=0.05), slow, batch_size=6)
+    run = go(s, Stop(steps=400, increment=1e-3), slow, batch_size=6)
+    other = go(s, Stop(steps=400, residual=0.2), slow, batch_size=6)
     yield run.status is Status.CONVERGED_INCREMENT, "increment at the end of an epoch"
     yield other.status is Status.CONVERGED_RESIDUAL, "residual at the end of an epoch"
     u = to_vector(other.controls)
-    yield bool(np.linalg.norm(x.T @ (x @ u - y) / len(x)) <= 0.0501), "‖∇L‖ on all data at the end of an epoch"
-    before = [r for r in other.steps[:-1] if r.residual <= 0.05]
+    yield bool(np.linalg.norm(x.T @ (x @ u - y) / len(x)) <= 0.2001), "‖∇L‖ on all data at the end of an epoch"
+    before = [r for r in other.steps[:-1] if r.residual <= 0.2]
     yield len(before) <= 1, "not converged epochs before"
 
     # An epoch in which no batch admits a step; batches are skipped and counted.
     run = go(zero, Stop(epochs=3), Method(Fixed(eps0=1.0)), batch_size=3)
     yield run.status is Status.CONTROL_UNCHANGED and run.iterate.skipped == 2, "an epoch without a step ends the run"
     # One step to 0, where no batch admits a step: the second epoch ends the run.
-    heavy = go(penalised, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
+    ones = replace(penalised, controls=map_controls(lambda a: 0 * a + 1, penalised.controls))
+    heavy = go(ones, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
     yield len(heavy.steps) == 1, "one step to 0"
     scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
-    run = go(s, Stop(epochs=400, residual=0.05), scaled, batch_size=6)
+    run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
     e = s.problem.sweep.backward(run.controls, s.problem.sweep.forward(run.controls, s.x, s.y))
-    yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.0501), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
-    previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.0499]
+    yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.2001), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
+    previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.1999]
     yield not previous, "not converged at the end of an earlier epoch"
     epochs = run.iterate.epoch
     yield run.iterate.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"

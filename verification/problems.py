@@ -150,15 +150,21 @@ def quadratic(case: Case, **choices: Any) -> Setting:
     """One dense stage under the squared loss: least squares, L_B quadratic in u."""
     inputs, outputs = int(case.rng.integers(2, 5)), int(case.rng.integers(1, 3))
     choices = {"loss": Squared(), "samples": 8, **choices}
-    build = lambda c: ((Dense(outputs, bias=bool(c.rng.integers(2))),), (inputs,))  # noqa: E731
-    return dress(case, build, **choices)
+
+    def one_dense_stage(c: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
+        return (Dense(outputs, bias=bool(c.rng.integers(2))),), (inputs,)
+
+    return dress(case, one_dense_stage, **choices)
 
 
 def ternary(case: Case, **choices: Any) -> Setting:
     """A tiny dense tanh network whose controls take the values −1, 0, 1: at most 3⁶ controls, for exhaustive search."""
-    build = lambda c: ((Dense(2, bias=False), Tanh(), Dense(1, bias=False)), (2,))  # noqa: E731
     choices = {"loss": Squared(), "samples": 6, "admissible": FiniteSet((-1.0, 0.0, 1.0)), **choices}
-    return dress(case, build, **choices)
+
+    def six_weights(c: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
+        return (Dense(2, bias=False), Tanh(), Dense(1, bias=False)), (2,)
+
+    return dress(case, six_weights, **choices)
 
 
 def dress(
@@ -206,7 +212,7 @@ def dress(
     start = initial_controls(network, int(rng.integers(2**31)), x)
     controls = problem.project(map_controls(lambda a: _disturbed(rng, a, spread, _has_zero(admissible)), start))
     name = (
-        f"{build.__name__.strip('<>')}, {type(loss).__name__}, {regulariser}, ρ = {rho:g}, {admissible}, B = {samples}"
+        f"{build.__name__.strip('<>_')}, {type(loss).__name__}, {regulariser}, ρ = {rho:g}, {admissible}, B = {samples}"
     )
     return Setting(problem, controls, x, y, name, _hypotheses(network, loss, regulariser, admissible))
 

@@ -16,6 +16,7 @@ from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import Controls
 from pmp_ref.augmentation import Curvature
 from pmp_ref.bounds import (
+    BallBound,
     StepCertificate,
     ball_bound,
     certified_eps,
@@ -148,7 +149,8 @@ def coarse_constant(context: Context) -> Outcome:
         again = coarse_again(s, radii)
         yield Check(abs(bound - again), 1e-4 * again, f"C̄ written twice; {s.name}")
         corner = map_controls(lambda a: np.where(case.rng.random(a.shape) < 0.5, -0.5, 0.75), s.controls)
-        for u in (s.controls, corner)[: context.count(1, 2, 2)]:
+        at = (s.controls, corner)[: 2 if context.profile != "micro" else int(case.index == 0)]  # full Hessians are slow
+        for u in at:
             half, norm = runs.curvature_norm(s, u)
             yield Check(norm, bound, f"½‖D²L_B‖ ≤ C̄; {s.name}")
             around = global_constant(s.problem, radii_around(u, 0.0), s.x, s.y)
@@ -228,24 +230,25 @@ RATIOS = ("problem", "steps", "first", "late (median)", "largest")
 @claim(
     tag="T7a",
     title="Ball bound and certified ε",
-    statement="C̄(r) ≥ ½λ_max(D²L_B(w))₊ for ‖w − u‖ ≤ r; the smallest ε ≥ C̄(‖w_ε − u‖) + η passes at its first trial",
+    statement="C̄(r) ≥ ½λ_max(D²L_B(w))₊ for ‖w − u‖ ≤ r; the smallest ε ≥ C̄*(‖w_ε − u‖) + η passes at its first trial",
     dtypes=("float64",),
 )
 def ball_around(context: Context) -> Outcome:
     """Statement: C̄(r) = ½min(mean_s G_s(r), λ_max(D²L_B(u))₊ + mean_s Δ_s(r)) bounds ½λ_max(D²L_B(w))₊ on the ball,
-    G_s each sample's λ_max, Δ_s ≥ ‖D²(w) − D²(u)‖; hence the certified ε passes.
+    G_s each sample's λ_max, Δ_s ≥ ‖D²(w) − D²(u)‖; Ĉ ≤ C̄*(r) := 2∫(1 − t)C̄(tr)dt ≤ C̄(r) for every step of length r;
+    hence the certified ε passes.
     Hypotheses: chains of dense, convolution, smooth activation, average pooling under cross-entropy; controls on a box.
     Measured: full Hessians at random points of spheres of radius 1e-3 … 1 against C̄, G, Δ; C̄(0) = ½λ_max; on scalar
     chains G_s(0) at most 10·‖D²L‖ of that sample (there the bound loses little). A run on a box with the certified ε
     alone: every first trial is accepted; certified ε over ½λ_max(D²L_B(u)) (full Hessian) at most 15 at the start, and
-    with L2 at most 3 late (median of the last quarter). ½λ_max by Lanczos agrees with the full Hessian.
+    at most 3 late (median of the last quarter). ½λ_max by Lanczos agrees with the full Hessian.
     """
     rows: list[tuple[Any, ...]] = []
     figures: list[Figure] = []
 
     def one(case: Case) -> Iterator[Check]:
         if case.index % 3 == 2:
-            yield from certified_run(case, context.count(1, 120, 400), context.profile != "micro", rows, figures)
+            yield from certified_run(case, context.count(1, 120, 250), context.profile != "micro", rows, figures)
             return
         if case.index % 3 == 0:
             yield from exact_chains(case)
@@ -264,6 +267,7 @@ def ball_around(context: Context) -> Outcome:
             both = [hessian(s.problem, add(s.controls, scaled(t, v)), s.x, s.y) for t in (r, -r)]
             tops = [float(np.linalg.eigvalsh(runs.symmetric(m))[-1]) for m in both]
             moved, top = both[int(np.argmax(tops))], max(tops)  # λ_max rises along one of the two
+            yield from along_checks(s, bound, r, scaled(r, v))
             G, change = bound.growth(r)
             yield Check(0.5 * top, bound(r), f"½λ_max ≤ C̄({r}); {s.name}")
             yield Check(top, float(np.mean(G)), f"λ_max ≤ mean G({r}); {s.name}")
@@ -271,10 +275,32 @@ def ball_around(context: Context) -> Outcome:
                 float(np.linalg.norm(moved - at, 2)), float(np.mean(change)), f"‖D²(w) − D²(u)‖ ≤ mean Δ({r}); {s.name}"
             )
 
-    return survey(context, one, micro=3, quick=9, full=54).with_(
+    return survey(context, one, micro=3, quick=9, full=36).with_(
         tables=[Table("Certified ε over ½λ_max along runs on a box", RATIOS, tuple(rows))],
         figures=figures,
     )  # fmt: skip
+
+
+def along_checks(s: Setting, bound: BallBound, r: float, delta: Controls) -> Iterator[Check]:
+    """C̄*(r) against Ĉ of the two steps ±Δ, C̄(r), the integral from below, and itself by a sum of midpoints."""
+    sweep = s.problem.sweep
+    e = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
+    most = bound.along(r)
+    for sign in (1.0, -1.0):
+        w = add(s.controls, scaled(sign, delta))
+        remainder = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)) + sign * float(
+            inner(e.switching, delta)
+        )
+        yield Check(remainder / r**2, most + 1e-15 / r**2, f"Ĉ ≤ C̄*({r}); {s.name}")
+    yield Check(most, bound(r) * (1 + 1e-9), f"C̄*({r}) ≤ C̄({r}); {s.name}")
+    parts = 4
+    ends = [bound(m / parts * r) for m in range(parts + 1)]
+    points = (np.arange(16 * parts) + 0.5) / (16 * parts)  # 2(1 − t) is linear: midpoints integrate it exactly
+    place = np.floor(points * parts).astype(int)
+    below, above = (float(np.mean([2 * (1 - t) * ends[k + i] for t, k in zip(points, place, strict=True)]))
+                    for i in (0, 1))  # fmt: skip
+    yield Check(below, most, f"C̄*({r}) against the integral from below; {s.name}")
+    yield Check(abs(most - above), 1e-9 * above, f"C̄*({r}) by midpoints; {s.name}")
 
 
 def scalar_chain(case: Case, directions: int) -> Iterator[Check]:
@@ -369,9 +395,9 @@ def jacobians(s: Setting, u: Controls) -> list[np.ndarray]:
 def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures: list[Figure]) -> Iterator[Check]:
     """A run whose ε is the certified one at every control; no trial is tested before it is known to pass.
 
-    The labels are random, so that the samples cannot be separated: the curvature does not go to 0 with the loss, and
-    with L2 the run comes close to a fixed point, which is what "late" means; the goal is judged there. Under L0, and in
-    deeper chains, ε stays at 2 to 4 times ½λ_max after some hundred steps: shown, not judged.
+    The labels are random, so that the samples cannot be separated: the curvature does not go to 0 with the loss. With
+    L2 the run comes close to a fixed point. Under L0, and in deeper chains, it has some way to go after some hundred
+    steps; there C̄* for C̄ is what brings the ratio from 3 to 4 down to 2 to 3.
     """
     kind = ("L2", "deep", "L0")[case.index // 3 % 3]
     build = runs.tanh_chain if kind == "deep" else certified_chain
@@ -391,7 +417,9 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
         for factor, sense in ((1.0, "<="), (0.98, ">=")):  # certified, and not much larger than it must be
             w = maximise(s.problem, it.controls, it.evaluation.switching, factor * eps, s.problem.rho)
             far = float(np.linalg.norm(to_vector(w) - to_vector(it.controls)))
-            yield Check(bound(far) + eta, factor * eps * (1 + 1e-9), f"ε against C̄(‖w_ε − u‖) + η; {s.name}", sense)
+            yield Check(
+                bound.along(far) + eta, factor * eps * (1 + 1e-9), f"ε against C̄*(‖w_ε − u‖) + η; {s.name}", sense
+            )
         it, record = step(s.problem, method, replace(it, eps=eps), s.problem.rho)
         if record.verdict == "precision limit":
             break
@@ -401,8 +429,7 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
     if judged and len(ratios) >= 50:
         late = float(np.median(ratios[-len(ratios) // 4 :]))
         yield Check(max(ratios[:3]), START, f"certified ε over ½λ_max at the start; {s.name}")
-        if kind == "L2":
-            yield Check(late, LATE, f"certified ε over ½λ_max late; {s.name}")
+        yield Check(late, LATE, f"certified ε over ½λ_max late; {s.name}")
         rows.append((s.name, len(ratios), ratios[0], late, max(ratios)))
         if not figures:
             k = tuple(float(i + 1) for i in range(len(ratios)))

@@ -26,7 +26,7 @@ from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.maximise import maximise
 from pmp_ref.metric import METRICS, Averaging
 from pmp_ref.network import Network
-from pmp_ref.problem import Problem, everywhere, layer_weights
+from pmp_ref.problem import Problem, everywhere, layer_weights, scale_advice
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Setup:
     controls: Controls
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    advice: str | None = None  # on ill-scaled images
 
     @property
     def batch_size(self) -> int | None:
@@ -89,7 +90,7 @@ def build(options: Options, threads: int | None = None) -> Setup:
     if not options.full_batch and int(options.batch_size) > n:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
     controls = problem.project(initial_controls(network, options.seed, x))
-    problem.check(controls, x, y)
+    advice = unlike_images(problem.check(controls, x, y))
     maximise(problem, controls, controls, 1.0, problem.rho)  # regulariser and admissible sets go together, or raise
     if options.full_batch and options.averaging is not None:
         raise InputError(f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
@@ -97,8 +98,16 @@ def build(options: Options, threads: int | None = None) -> Setup:
     return Setup(
         options=options, dataset=dataset, fingerprint=fingerprint(dataset), network=network, problem=problem,
         method=build_method(options), stop=Stop(options.steps, options.epochs, options.increment, options.residual),
-        x=x, y=y, held_out=aside, controls=controls, mean=mean, std=std,
+        x=x, y=y, held_out=aside, controls=controls, mean=mean, std=std, advice=advice,
     )  # fmt: skip
+
+
+def unlike_images(largest: float) -> str | None:
+    """One line where even the standardised training images hold a value far from 1; None if they do not."""
+    if scale_advice(largest) is None:
+        return None
+    return (f"the standardised training images reach {largest:.3g} standard deviations, expected a few: nearly all "
+            "pixels of a channel are equal; look at the images, crop them or leave that channel out")  # fmt: skip
 
 
 def split(dataset: Dataset, part: float) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:

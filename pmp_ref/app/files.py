@@ -26,8 +26,10 @@ except ImportError:  # not on Windows; there a second process is not refused
 CONFIG, CHECKPOINT, SUMMARY, MODEL = "config.json", "checkpoint.npz", "summary.json", "model.npz"
 MAX_JSON = 2**24  # bytes; a configuration or summary takes some kilobytes
 _MAX_HEADER = 4096  # bytes of the header of one array; ours take 128
-_DTYPES = {"<f4", "<f8", "<i8", "|u1"}
-_HEADER = re.compile(r"\{'descr': '([<|][fiu][1-8])', 'fortran_order': False, 'shape': \(((?:\d{1,15},? ?)*)\), \}\s*")
+_DTYPES = {"<f4", "<f8", "<i4", "<i8", "<u2", "|u1"}
+_HEADER = re.compile(  # one way only to split a row of digits: with optional commas the time is exponential
+    r"\{'descr': '([<|][fiu][1-8])', 'fortran_order': False, 'shape': \(((?:\d{1,15}, ?)*(?:\d{1,15})?)\), \}\s*"
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can hold: equal contents give equal files
 
 

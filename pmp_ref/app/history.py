@@ -111,13 +111,17 @@ class History:
 
 
 def read(path: Path) -> dict[str, list[float]]:
-    """The columns of a table as floats (NaN where empty); text columns are left out."""
+    """The columns of a table as floats (NaN where empty); text columns are left out. InputError if it is damaged."""
     columns: dict[str, list[float]] = {}
-    with open(path, newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            for name, value in row.items():
-                if name != "verdict":
-                    columns.setdefault(name, []).append(float(value) if value else math.nan)
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if name != "verdict":
+                        columns.setdefault(name, []).append(float(value) if value else math.nan)
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a row with more cells than columns
+        raise InputError(f"cannot read the table {str(path)!r} ({' '.join(str(error).split())[:100]}): restore it from "
+                         "a copy") from None  # fmt: skip
     return columns
 
 

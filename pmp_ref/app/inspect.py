@@ -24,7 +24,9 @@ def show(directory: Path) -> str:
         if summary["status"] == "interrupted":
             return "\n".join([*lines, f"no certificate yet; go on with: pmp-ref train --resume {directory}"])
         return "\n".join(lines + table(read_json(directory / "certificate.json")))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
         raise InputError(f"the results in {str(directory)!r} are damaged ({type(error).__name__}: {error}); restore "
                          "them from a copy") from None  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""The command ``pmp-ref``: train, inspect, fetch. Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130."""
+"""The command ``pmp-ref``: train, inspect, compact, predict, fetch.
+
+Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,18 @@ certificate.json, figures and checkpoint.npz.
 
 """
 
+COMPACT_EXAMPLES = """examples:
+  pmp-ref compact runs/001                             writes compact.npz and compact.json beside model.npz
+  pmp-ref compact runs/001 --out small --onnx small/net.onnx
+
+"""
+
+PREDICT_EXAMPLES = """examples:
+  pmp-ref predict runs/001/compact.npz digit.png
+  pmp-ref predict runs/001 own.npz --array test_images --json
+
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line, raised as InputError."""
@@ -53,7 +68,9 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     result.add_argument("--version", action="store_true", help="print the version")
-    result.add_argument("command", nargs="?", help="train, inspect or fetch; --help after it tells more")
+    result.add_argument(
+        "command", nargs="?", help="train, inspect, compact, predict or fetch; --help after it tells more"
+    )
     result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return result
 
@@ -138,7 +155,64 @@ def fetch(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "inspect": inspect, "fetch": fetch}
+def compact_parser() -> Parser:
+    """The parser of ``compact``."""
+    p = Parser(prog="pmp-ref compact", description="Remove dead and unread filters and neurons from a run's network, "
+               "check on data that its outputs stay the same, measure, and write compact.npz and compact.json.",
+               epilog=COMPACT_EXAMPLES + EXIT_CODES, allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p.add_argument("run", metavar="RUN", help="a run's directory")
+    p.add_argument("--out", metavar="DIR", help="where to write (default: the run's directory)")
+    p.add_argument("--data", metavar="NAME|DIR|FILE", help="images for the check (default: those of the run)")
+    p.add_argument("--form", metavar="auto|dense|sparse", default="auto", help="how kernels are multiplied; auto: the "
+                   "faster form of each stage, measured now (default: auto)")  # fmt: skip
+    p.add_argument("--batch", metavar="N", default="32", help="images at a time for which auto chooses, 1 to 32; one "
+                   "image at a time is dense more often (default: 32)")  # fmt: skip
+    p.add_argument("--onnx", metavar="FILE", help="write an ONNX file too (needs the extra onnx)")
+    p.add_argument("--json", action="store_true", help="print the report as JSON")
+    _common(p)
+    return p
+
+
+def compact(arguments: Sequence[str]) -> int:
+    """``pmp-ref compact``."""
+    a = compact_parser().parse_args(arguments)
+    from pmp_ref.app.compact import Wish
+    from pmp_ref.app.compact import main as run
+    from pmp_ref.app.parse import whole
+
+    try:
+        batch = whole(1)(a.batch)
+    except InputError as error:
+        raise InputError(f"--batch {error}") from None
+    return run(Path(a.run), Wish(a.out, a.data, a.form, batch, a.onnx, a.json))
+
+
+def predict_parser() -> Parser:
+    """The parser of ``predict``."""
+    p = Parser(prog="pmp-ref predict", description="Print class and probability of images. Nothing is resized, "
+               "converted or inverted in silence.", epilog=PREDICT_EXAMPLES + EXIT_CODES, allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p.add_argument("model", metavar="MODEL", help="compact.npz, model.npz, or a run's directory (there compact.npz "
+                   "goes first)")  # fmt: skip
+    p.add_argument("images", metavar="IMAGES", nargs="+", help="pictures (PNG, PGM, PPM, JPEG), arrays (.npy, .npz) or "
+                   "IDX files, of the size that the model was trained on")  # fmt: skip
+    p.add_argument("--array", metavar="NAME", help="the array of a .npz file, where it holds several")
+    p.add_argument("--invert", action="store_true", help="exchange dark and bright: 255 − pixel")
+    p.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all classes")
+    _common(p)
+    return p
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """``pmp-ref predict``."""
+    a = predict_parser().parse_args(arguments)
+    from pmp_ref.app.predict import main as run
+
+    return run(Path(a.model), a.images, a.array, a.invert, a.json)
+
+
+COMMANDS = {"train": train, "inspect": inspect, "compact": compact, "predict": predict, "fetch": fetch}
 
 
 def dispatch(arguments: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from pmp_ref.app.progress import Progress
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
 from pmp_ref.bsqh import prepare, solve
-from pmp_ref.errors import InputError
+from pmp_ref.errors import InputError, ScaleWarning
 from pmp_ref.result import Iterate, Record, Status
 from pmp_ref.sweep import mean_loss
 
@@ -81,11 +82,9 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
     with one_blas_thread(), locked(directory):
         options, data_sha256, began_with = read_config(directory)
         options = replace(options, backend=backend or options.backend)
-        if (directory / SUMMARY).is_file():
-            status = str(dict(read_json(directory / SUMMARY)).get("status"))
-            if status != str(Status.INTERRUPTED):
-                print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
-                return 0
+        if (status := ended(directory)) is not None:
+            print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
+            return 0
         setup = build(options, manner.threads)
         if setup.fingerprint != data_sha256:
             raise InputError(f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
@@ -94,6 +93,21 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
         state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
         print(f"run directory: {directory}", flush=True)
         return carry_on(setup, directory, state, manner)
+
+
+def ended(directory: Path) -> Status | None:
+    """The status of a finished run; None if the run goes on. InputError if ``summary.json`` is damaged."""
+    path = directory / SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        status = Status(read_json(path)["status"])
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r} holds no status of a run: restore it from a copy, or delete it and resume; "
+                         "it is then written anew") from None  # fmt: skip
+    return None if status is Status.INTERRUPTED else status
 
 
 def read_config(directory: Path) -> tuple[Options, str, dict[str, str]]:
@@ -121,8 +135,11 @@ def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner)
     """Train from the state (None: from step 0) to the end, write the results, return the exit code."""
     if setup.options.notice:
         print(setup.options.notice, flush=True)
+    if setup.advice:
+        print(f"warning: {setup.advice}", file=sys.stderr, flush=True)
     if state is None or state.status is None:
-        with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder):
+        unwarned = warnings.catch_warnings(action="ignore", category=ScaleWarning)  # said above, in words of our own
+        with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder), unwarned:
             solution = solve(
                 setup.problem, setup.controls, setup.x, setup.y, stop=setup.stop, method=setup.method,
                 batch_size=setup.batch_size, seed=setup.options.seed, callback=recorder, resume=recorder.iterate,

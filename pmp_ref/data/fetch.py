@@ -236,6 +236,8 @@ def _read_members(tarball: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     try:
         with tarfile.open(tarball, "r:gz") as archive:
             for member in archive:
+                if member.size < 0:  # the next header would be looked for further back, again and again
+                    raise tarfile.ReadError("a member of negative size")
                 if member.name in sizes and member.isreg() and member.size == sizes[member.name]:
                     stream = archive.extractfile(member)
                     contents[member.name] = stream.read() if stream else b""

@@ -22,15 +22,15 @@ from pmp_ref.data.dataset import PARTS, Part
 from pmp_ref.data.files import MAX_BYTES, opened, read_exactly
 from pmp_ref.errors import InputError
 
-__all__ = ["parse", "read"]
+__all__ = ["array_of", "names_of", "parse", "parse_array", "read"]
 
 _MAX_HEADER = 10_000  # bytes; NumPy's own limit for the header of one array
 _MAX_CHANNELS = 4  # grey to RGB with alpha; a longer last axis is a volume (MedMNIST 3D) or not channels-last
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others without bound
 _HEADER = re.compile(
-    rb"\{\s*'descr'\s*:\s*'([<>|=]?[ui][1248])'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
-    rb"\s*'shape'\s*:\s*\(((?:\s*\d{1,18}L?\s*,?)*)\)\s*,?\s*\}\s*"
-)
+    rb"\{\s*'descr'\s*:\s*'([<>|=]?(?:[ui][1248]|f[248]|b1))'\s*,\s*'fortran_order'\s*:\s*(True|False)\s*,"
+    rb"\s*'shape'\s*:\s*\(((?:\s*\d{1,18}L?\s*,)*(?:\s*\d{1,18}L?)?\s*)\)\s*,?\s*\}\s*"
+)  # one way only to split a row of digits: with optional commas the time is exponential in their number
 
 
 def read(path: Path) -> dict[str, Part]:
@@ -67,38 +67,51 @@ def _parts(archive: zipfile.ZipFile, source: str) -> dict[str, Part]:
                     f"MedMNIST naming (train_images, train_labels; test_images, test_labels if there are any)"
                 )
             parts[part] = Part(
-                _images(_array(archive, images, source), f"{source}:{images}"),
-                _labels(_array(archive, labels, source), f"{source}:{labels}"),
+                _images(array_of(archive, images, source), f"{source}:{images}"),
+                _labels(array_of(archive, labels, source), f"{source}:{labels}"),
             )
     return parts
 
 
-def _array(archive: zipfile.ZipFile, name: str, source: str) -> NDArray[Any]:
+def names_of(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the arrays in an archive."""
+    return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+
+
+def array_of(archive: zipfile.ZipFile, name: str, source: str, kinds: str = "ui") -> NDArray[Any]:
+    """The array in a member of an archive; `kinds` as in `parse_array`."""
     info, source = archive.getinfo(name), f"{source}:{name}"
     if info.compress_type not in _COMPRESSIONS:
         raise InputError(f"{source!r} is packed by method {info.compress_type}, expected 0 or 8: use np.savez")
     with archive.open(info) as member:
-        magic = bytes(read_exactly(member, 8, source))
-        if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
-            raise InputError(f"{source!r} starts with {magic!r}, expected a NumPy array: write the file with np.savez")
-        width, form = (2, "<H") if magic[6] == 1 else (4, "<I")
-        (length,) = struct.unpack(form, read_exactly(member, width, source))
-        header = bytes(read_exactly(member, min(length, _MAX_HEADER), source))
-        match = _HEADER.fullmatch(header)
-        if not match or length > _MAX_HEADER:
-            raise InputError(
-                f"{source!r} has the header {header[:80]!r}, expected an integer array: write uint8 images"
-            )
-        dtype = np.dtype(match[1].decode())
-        shape = tuple(int(size.rstrip(b"L")) for size in re.findall(rb"\d+L?", match[3]))
-        size = math.prod(shape) * dtype.itemsize
-        held = info.file_size - 8 - width - length
-        if not 0 < size <= MAX_BYTES or size != held:
-            raise InputError(
-                f"{source!r} claims the shape {shape} of {dtype}, {size} bytes, and holds {held}; "
-                f"expected 1 to {MAX_BYTES}: get or write the file again"
-            )
-        values = np.frombuffer(read_exactly(member, size, source), dtype)
+        return parse_array(member, info.file_size, source, kinds)
+
+
+def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui") -> NDArray[Any]:
+    """The array in NumPy's format (`.npy`) that a stream of `length` bytes holds.
+
+    `kinds`: the kinds of dtype that are read, of "u", "i", "f", "b" (NumPy's letters); by default integers.
+    """
+    magic = bytes(read_exactly(stream, 8, source))
+    if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+        raise InputError(f"{source!r} starts with {magic!r}, expected a NumPy array: write the file with np.savez")
+    width, form = (2, "<H") if magic[6] == 1 else (4, "<I")
+    (header_length,) = struct.unpack(form, read_exactly(stream, width, source))
+    header = bytes(read_exactly(stream, min(header_length, _MAX_HEADER), source))
+    match = _HEADER.fullmatch(header)
+    if not match or header_length > _MAX_HEADER or np.dtype(match[1].decode()).kind not in kinds:
+        expected = "an integer array: write uint8 images" if kinds == "ui" else "an array of numbers"
+        raise InputError(f"{source!r} has the header {header[:80]!r}, expected {expected}")
+    dtype = np.dtype(match[1].decode())
+    shape = tuple(int(size.rstrip(b"L")) for size in re.findall(rb"\d+L?", match[3]))
+    size = math.prod(shape) * dtype.itemsize
+    held = length - 8 - width - header_length
+    if not 0 < size <= MAX_BYTES or size != held:
+        raise InputError(
+            f"{source!r} claims the shape {shape} of {dtype}, {size} bytes, and holds {held}; "
+            f"expected 1 to {MAX_BYTES}: get or write the file again"
+        )
+    values = np.frombuffer(read_exactly(stream, size, source), dtype)
     return values.reshape(shape[::-1]).T if match[2] == b"True" else values.reshape(shape)
 
 

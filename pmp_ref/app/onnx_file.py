@@ -1,0 +1,156 @@
+"""A model as an ONNX graph, behind the extra ``onnx``: from unsigned bytes to classes' states and probabilities.
+
+Inputs ``images``, uint8 (N, C, H, W), pixels 0 to 255 as in a file; the standardisation is part of the graph. Outputs
+``states`` (N, classes), the final state, and ``probabilities``, its softmax. Always float32: onnxruntime has no
+convolution in float64. Kernels are stored dense: ONNX has no operator for a sparse product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.app.model import Model
+from pmp_ref.arrays import to_numpy
+from pmp_ref.data import standardise
+from pmp_ref.errors import InputError
+from pmp_ref.layers import (
+    AveragePool,
+    Convolution,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    LeakyReLU,
+    MaxPool,
+    Merge,
+    OnBranch,
+    ReLU,
+    ScaleShift,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Split,
+    Stage,
+    Standardise,
+    Tanh,
+)
+
+OPSET = 17  # has all operators used; read by onnxruntime since 1.12
+IR = 8  # the format of that opset's time, so that older readers take the file
+ALLOWED = 1e-4  # of the largest output, between onnxruntime and this package: both round in float32, in other orders
+ELEMENTWISE = {Tanh: "Tanh", Sigmoid: "Sigmoid", Softplus: "Softplus", ReLU: "Relu"}
+
+
+def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
+    """The file's content, compared with onnxruntime on images where that is installed, and a sentence on that.
+
+    Raises InputError if onnx is missing, for stages without a counterpart, and if the outputs differ.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise InputError("--onnx needs the package onnx, which is not installed: pip install 'pmp_ref[onnx]'") from None
+    content = Graph(model).build(onnx)
+    try:
+        import onnxruntime
+    except ImportError:
+        return content, "not compared: onnxruntime is not installed"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(["states"], {"images": raw})
+    ours = model.run()(standardise(raw, model.mean, model.std, model.dtype))
+    difference, scale = float(np.max(np.abs(theirs - ours))), max(1.0, float(np.max(np.abs(ours))))
+    if not difference <= ALLOWED * scale:
+        raise InputError(f"onnxruntime gives other outputs: they differ by {difference:.3g}, allowed "
+                         f"{ALLOWED * scale:.3g}; nothing was written: please report this with the run")  # fmt: skip
+    return content, f"onnxruntime {onnxruntime.__version__} agrees on {len(raw)} images to {difference:.1e}"
+
+
+class Graph:
+    """Nodes and constants, collected stage by stage; the state is the name of a tensor, or a pair of states."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def build(self, onnx: Any) -> bytes:
+        """The serialised model, checked by onnx."""
+        self.make = onnx.helper.make_node
+        network = self.model.network
+        mean, std = (np.asarray(a).reshape(1, -1, 1, 1) for a in (self.model.mean, self.model.std))
+        x = self.add("Cast", ["images"], to=onnx.TensorProto.FLOAT)
+        x = self.add("Mul", [x, self.constant(1 / (255 * std))])
+        state: Any = self.add("Sub", [x, self.constant(mean / std)])
+        for stage, u, shape in zip(network.stages, self.model.controls, network.shapes, strict=False):
+            state = self.stage(stage, [to_numpy(a) for a in u], shape, state)
+        self.nodes.append(self.make("Identity", [state], ["states"]))
+        self.nodes.append(self.make("Softmax", [state], ["probabilities"], axis=1))
+        value = onnx.helper.make_tensor_value_info
+        classes = network.output_shape[0]
+        graph = onnx.helper.make_graph(
+            self.nodes, "pmp_ref", [value("images", onnx.TensorProto.UINT8, ["N", *network.input_shape])],
+            [value(name, onnx.TensorProto.FLOAT, ["N", classes]) for name in ("states", "probabilities")],
+            [onnx.numpy_helper.from_array(a, name) for name, a in self.constants.items()],
+        )  # fmt: skip
+        whole = onnx.helper.make_model(graph, producer_name="pmp_ref", ir_version=IR,
+                                       opset_imports=[onnx.helper.make_opsetid("", OPSET)])  # fmt: skip
+        onnx.checker.check_model(whole, full_check=True)
+        return bytes(whole.SerializeToString())
+
+    def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
+        """A node; the name of its output."""
+        name = f"x{len(self.nodes)}"
+        self.nodes.append(self.make(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, a: Any, dtype: Any = np.float32) -> str:
+        """A stored array; its name."""
+        name = f"c{len(self.constants)}"
+        self.constants[name] = np.asarray(a, dtype)
+        return name
+
+    def stage(self, stage: Stage, u: list[np.ndarray], shape: Any, x: Any) -> Any:
+        """The nodes of one stage."""
+        kind = type(stage)
+        if isinstance(stage, OnBranch):
+            new = self.stage(stage.stage, u, shape[stage.branch], x[stage.branch])
+            return (new, x[1]) if stage.branch == 0 else (x[0], new)
+        if isinstance(stage, Merge):
+            return self.add("Add", [x[1], self.add("Mul", [x[0], self.constant(stage.step)])])
+        if kind is Split:
+            return (x, x)
+        if kind in ELEMENTWISE:
+            return self.add(ELEMENTWISE[kind], [x])
+        if isinstance(stage, LeakyReLU):
+            return self.add("LeakyRelu", [x], alpha=stage.leak)
+        if kind is SiLU:
+            return self.add("Mul", [x, self.add("Sigmoid", [x])])
+        if kind is Flatten:
+            return self.add("Flatten", [x], axis=1)
+        if kind is GlobalAveragePool:
+            return self.add("Flatten", [self.add("GlobalAveragePool", [x])], axis=1)
+        if isinstance(stage, AveragePool | MaxPool):
+            w = stage.windows
+            return self.add("AveragePool" if isinstance(stage, AveragePool) else "MaxPool", [x],
+                            kernel_shape=list(w.size), strides=list(w.stride))  # fmt: skip
+        if isinstance(stage, Dense):
+            return self.add("Gemm", [x, *map(self.constant, u)], transB=1)
+        if isinstance(stage, Convolution):
+            w = stage.windows
+            return self.add("Conv", [x, *map(self.constant, u)], group=stage.groups, kernel_shape=list(w.size),
+                            strides=list(w.stride), dilations=list(w.dilation),
+                            pads=[*w.padding, *w.padding])  # fmt: skip
+        if isinstance(stage, ScaleShift):
+            along = [self.constant(a.reshape(-1, *(1,) * (len(shape) - 1))) for a in u]
+            y = self.add("Mul", [x, along[0]])
+            return self.add("Add", [y, along[1]]) if stage.bias else y
+        if isinstance(stage, Standardise):
+            g = stage.groups
+            y = self.add("Reshape", [x, self.constant([0, g, -1], np.int64)])
+            y = self.add("InstanceNormalization", [y, self.constant(np.ones(g)), self.constant(np.zeros(g))],
+                         epsilon=stage.delta)  # fmt: skip
+            return self.add("Reshape", [y, self.constant([-1, *shape], np.int64)])
+        raise InputError(f"the stage {stage} has no counterpart in ONNX")

@@ -1,0 +1,263 @@
+"""Running a network fast, kernels as sparse matrices where that is faster by measurement.
+
+A dense stage is y = K x + β with K in compressed rows (CSR): each nonzero weight stored once with its column. A
+convolution is the same over unfolded patches: a column of K is one tap of one channel, and columns without a nonzero
+weight are not unfolded. Inside, states have the batch last, (C, H, W, B), so that each weight meets a run of
+neighbours in memory; samples come and go with the batch first.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from pmp_ref.arrays import Array, Controls
+from pmp_ref.compact.fold import channels_read, unwrap
+from pmp_ref.errors import InputError
+from pmp_ref.layers import (
+    Activation,
+    AveragePool,
+    Convolution,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Merge,
+    OnBranch,
+    ScaleShift,
+    Split,
+    Stage,
+    Standardise,
+)
+from pmp_ref.layers.windows import Windows
+from pmp_ref.network import Network
+
+FORMS = ("dense", "sparse")
+GAIN = 0.95  # the sparse form is taken if its time is below this part of the dense one; nearer is a draw
+SECONDS = 0.002  # least time of one measurement: far above the resolution of the clock, below a slice of the scheduler
+ROUNDS = 30  # measurements of each side, taken in turns; the least is what no other process disturbed
+CHUNK = 32  # samples at a time: the unfolded patches of a small image stay in the cache
+
+Step = Callable[[Any], Any]
+
+
+def forms_of(network: Network) -> tuple[str, ...]:
+    """The form "dense" for each dense and convolutional stage, "" for others: what ``runner`` takes, all dense."""
+    return tuple("dense" if type(unwrap(s)[1]) in (Dense, Convolution) else "" for s in network.stages)
+
+
+def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None = None, chunk: int = CHUNK) -> Step:
+    """The map x ↦ x_L of a NumPy batch (B, …), each stage in its form ("dense", "sparse"; "" where there is no choice).
+
+    Stages of other packages run as they are. Raises InputError for forms that do not fit the stages.
+    """
+    forms = forms_of(network) if forms is None else tuple(forms)
+    allowed = [FORMS if f else ("",) for f in forms_of(network)]
+    if len(forms) != len(allowed) or not all(f in a for f, a in zip(forms, allowed, strict=True)):
+        raise InputError(f"forms are {forms}; expected one for each stage: dense or sparse for dense and convolutional "
+                         "stages, empty for others")  # fmt: skip
+    steps = stage_steps(network, controls, forms)
+
+    def run(x: Array) -> Array:
+        return np.concatenate([batch_first(_through(steps, batch_last(x[i : i + chunk])))
+                               for i in range(0, len(x), chunk)])  # fmt: skip
+
+    return run
+
+
+def _through(steps: list[Step], x: Any) -> Any:
+    for step in steps:
+        x = step(x)
+    return x
+
+
+def batch_last(x: Any) -> Any:
+    """(B, …) → (…, B), contiguous."""
+    return tuple(map(batch_last, x)) if isinstance(x, tuple) else np.ascontiguousarray(np.moveaxis(x, 0, -1))
+
+
+def batch_first(x: Any) -> Any:
+    """(…, B) → (B, …), contiguous."""
+    return tuple(map(batch_first, x)) if isinstance(x, tuple) else np.ascontiguousarray(np.moveaxis(x, -1, 0))
+
+
+def stage_steps(network: Network, controls: Controls, forms: tuple[str, ...]) -> list[Step]:
+    """The stages as functions of a state with the batch last."""
+    inputs = network.shapes[:-1]
+    return [stage_step(*each) for each in zip(network.stages, controls, forms, inputs, strict=True)]
+
+
+def stage_step(stage: Stage, u: tuple[Array, ...], form: str, shape: Any) -> Step:
+    """One stage as a function of a state with the batch last; ``shape`` is that of a sample entering."""
+    if isinstance(stage, OnBranch):
+        inner = stage_step(stage.stage, u, form, shape[stage.branch])
+        return (lambda x: (inner(x[0]), x[1])) if stage.branch == 0 else (lambda x: (x[0], inner(x[1])))
+    if isinstance(stage, Activation):
+        return stage.sigma
+    kinds: dict[type, Callable[[], Step]] = {
+        Dense: lambda: _dense(stage, u, form),
+        Convolution: lambda: _convolution(stage, u, form, shape),
+        ScaleShift: lambda: _scale(stage, u),
+        AveragePool: lambda: _pool(stage, shape),
+        MaxPool: lambda: _pool(stage, shape),
+        GlobalAveragePool: lambda: lambda x: x.mean(axis=(1, 2)),
+        Flatten: lambda: lambda x: x.reshape(-1, x.shape[-1]),
+        Standardise: lambda: lambda x: _standardise(stage, x),
+        Split: lambda: lambda x: (x, x),
+        Merge: lambda: lambda x: x[1] + stage.step * x[0],  # type: ignore[attr-defined]
+    }
+    if type(stage) in kinds:
+        return kinds[type(stage)]()
+    return lambda x: batch_last(stage.forward(batch_first(x), u))
+
+
+def _column(b: Array, ndim: int) -> Array:
+    return b.reshape(-1, *(1,) * (ndim - 1))
+
+
+def _dense(stage: Any, u: tuple[Array, ...], form: str) -> Step:
+    matrix = sparse.csr_array(u[0]) if form == "sparse" else u[0]
+    if not stage.bias:
+        return lambda x: matrix @ x
+    bias = u[1][:, None]
+    return lambda x: matrix @ x + bias
+
+
+def _scale(stage: Any, u: tuple[Array, ...]) -> Step:
+    if not stage.bias:
+        return lambda x: _column(u[0], x.ndim) * x
+    return lambda x: _column(u[0], x.ndim) * x + _column(u[1], x.ndim)
+
+
+def _windows(w: Windows, rows: int, columns: int) -> list[list[tuple[slice, slice]]]:
+    """For each tap (i, j) the rows and columns of the padded image that it meets."""
+    return [[(slice(i * w.dilation[0], i * w.dilation[0] + w.stride[0] * (rows - 1) + 1, w.stride[0]),
+              slice(j * w.dilation[1], j * w.dilation[1] + w.stride[1] * (columns - 1) + 1, w.stride[1]))
+             for j in range(w.size[1])] for i in range(w.size[0])]  # fmt: skip
+
+
+def _padded(x: Array, w: Windows) -> Array:
+    if w.padding == (0, 0):
+        return x
+    (top, left), (c, rows, columns, b) = w.padding, x.shape
+    z = np.zeros((c, rows + 2 * top, columns + 2 * left, b), x.dtype)
+    z[:, top : top + rows, left : left + columns] = x
+    return z
+
+
+def _convolution(stage: Any, u: tuple[Array, ...], form: str, shape: tuple[int, ...]) -> Step:
+    k, w = u[0], stage.windows
+    outputs, size, kh, kw = k.shape
+    rows, columns = w.positions(*shape[1:])
+    cuts = _windows(w, rows, columns)
+
+    def biased(y: Array) -> Array:
+        y = y.reshape(outputs, rows, columns, -1)
+        return y + _column(u[1], 4) if stage.bias else y
+
+    if form == "dense":
+        matrix = k.reshape(stage.groups, outputs // stage.groups, size * kh * kw)
+
+        def dense(x: Array) -> Array:
+            z = _padded(x, w)
+            unfolded = np.empty((shape[0], kh, kw, rows, columns, x.shape[-1]), x.dtype)
+            for i, j in np.ndindex(kh, kw):
+                unfolded[:, i, j] = z[:, *cuts[i][j]]
+            return biased(matrix @ unfolded.reshape(stage.groups, size * kh * kw, -1))
+
+        return dense
+
+    full = np.zeros((outputs, shape[0], kh, kw), k.dtype)  # all input channels, zero outside a group
+    full[np.arange(outputs)[:, None], channels_read(stage, k)] = k
+    full = full.reshape(outputs, -1)
+    used = np.flatnonzero(np.any(full != 0, axis=0))
+    thin = sparse.csr_array(full[:, used])
+    taken = [(int(c), *cuts[i][j]) for c, i, j in zip(*np.unravel_index(used, (shape[0], kh, kw)), strict=True)]
+
+    def step(x: Array) -> Array:
+        z = _padded(x, w)
+        unfolded = np.empty((len(taken), rows, columns, x.shape[-1]), x.dtype)
+        for row, cut in zip(unfolded, taken, strict=True):
+            row[...] = z[cut]
+        return biased(thin @ unfolded.reshape(len(taken), rows * columns * x.shape[-1]))
+
+    return step
+
+
+def _pool(stage: Any, shape: tuple[int, ...]) -> Step:
+    w = stage.windows
+    cuts = [cut for row in _windows(w, *w.positions(*shape[1:])) for cut in row]
+    if type(stage) is MaxPool:
+
+        def largest(x: Array) -> Array:
+            y = x[:, *cuts[0]]
+            for cut in cuts[1:]:
+                y = np.maximum(y, x[:, *cut])
+            return y
+
+        return largest
+
+    def mean(x: Array) -> Array:
+        y = x[:, *cuts[0]].copy()
+        for cut in cuts[1:]:
+            y += x[:, *cut]
+        return y / len(cuts)
+
+    return mean
+
+
+def _standardise(stage: Any, x: Array) -> Array:
+    y = x.reshape(stage.groups, -1, x.shape[-1])
+    y = y - y.mean(axis=1, keepdims=True)
+    return (y / np.sqrt((y * y).mean(axis=1, keepdims=True) + stage.delta)).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per sample of a dense or convolutional stage in both forms, and the form taken."""
+
+    stage: int
+    dense: float
+    sparse: float
+    form: str
+
+
+def choose_forms(network: Network, controls: Controls, x: Array) -> tuple[tuple[str, ...], list[Timing]]:
+    """The faster form of each stage, measured in turns on the states of the batch ``x``, and what was measured."""
+    forms, timings, state = list(forms_of(network)), [], batch_last(x[:CHUNK])
+    for l, (stage, u) in enumerate(zip(network.stages, controls, strict=True)):
+        step = stage_step(stage, u, forms[l], network.shapes[l])
+        if forms[l]:
+            thin = stage_step(stage, u, "sparse", network.shapes[l])
+            calls = [lambda f=f, s=state: f(s) for f in (step, thin)]
+            seconds = [t / min(CHUNK, len(x)) for t in paired(*calls)]
+            forms[l] = FORMS[seconds[1] < GAIN * seconds[0]]
+            timings.append(Timing(l, seconds[0], seconds[1], forms[l]))
+        state = step(state)
+    return tuple(forms), timings
+
+
+def paired(*functions: Callable[[], Any]) -> tuple[float, ...]:
+    """Least seconds of a call of each function over ``ROUNDS``, measured in turns: a busy moment meets all."""
+    repeats = []
+    for f in functions:
+        f()  # first calls allocate and load
+        start = time.perf_counter()
+        f()
+        repeats.append(max(1, math.ceil(SECONDS / max(time.perf_counter() - start, 1e-9))))
+    measured: list[list[float]] = [[] for _ in functions]
+    turns = list(zip(functions, repeats, measured, strict=True))
+    for _ in range(ROUNDS):
+        turns.reverse()
+        for f, n, times in turns:
+            start = time.perf_counter()
+            for _ in range(n):
+                f()
+            times.append((time.perf_counter() - start) / n)
+    return tuple(min(times) for times in measured)

@@ -1,0 +1,126 @@
+"""What an experiment is: rows that say all that decides their numbers, a run of one row, figures of all rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pmp_ref.errors import InputError
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,119}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an experiment's table.
+
+    ``key`` is its name, unique in the experiment and fit for a file. ``settings`` is JSON and holds everything that
+    decides the numbers: a stored row counts as done only while its settings are these. Raises InputError otherwise.
+    """
+
+    key: str
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):
+            raise InputError(f"row {self.key!r}; expected at most 120 letters, digits and . _ = - in its name")
+        try:
+            plain = json.loads(json.dumps(self.settings, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"settings of row {self.key!r} are no JSON: {error}") from None
+        object.__setattr__(self, "settings", plain)  # tuples become lists here, once, so that comparison is exact
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a row runs; nothing here may change its numbers.
+
+    ``directory`` is the row's own scratch directory: what is left there after an interruption is there at the next
+    attempt. ``threads`` None: as many as the kernels choose. ``progress`` shows a line.
+    """
+
+    directory: Path
+    threads: int | None = None
+    progress: Callable[[str], None] = lambda line: None
+
+
+class Experiment(ABC):
+    """A question, its rows, and what is drawn of them.
+
+    The dictionaries given to :meth:`figures` and :meth:`table` are stored rows: ``key``, ``settings``, ``result``,
+    ``seconds``, ``date``, ``versions``, ``machine``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]  # the question, one or two sentences
+    columns: ClassVar[tuple[str, ...]]  # names of results or settings, in the order of the table
+    labels: ClassVar[Mapping[str, str]] = {}  # headings with units; a column without one is its own heading
+
+    @abstractmethod
+    def rows(self, quick: bool) -> list[Row]:
+        """All rows; ``quick``: a version on bundled data that takes a minute on one core."""
+
+    @abstractmethod
+    def run(self, row: Row, context: Context) -> dict[str, Any]:
+        """The numbers of a row: flat JSON values, and lists under the key "curves"."""
+
+    @abstractmethod
+    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+        """Draw what the finished rows show, with :func:`save`; the files."""
+
+    def alt(self, figure: str) -> str:
+        """A sentence that says what the figure of that name shows."""
+        return f"{self.title}: {figure}"
+
+    def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
+        """Headings and rows of the table on the results page; by default one line per row."""
+        headings = [self.labels.get(name, name.replace("_", " ")) for name in self.columns]
+        return headings, [[lookup(stored, name) for name in self.columns] for stored in results]
+
+
+def lookup(stored: Mapping[str, Any], name: str) -> Any:
+    """A column of a stored row: from its result, else its settings, else the row itself (key, seconds); else None."""
+    for place in (stored["result"], stored["settings"], stored):
+        if name in place:
+            return place[name]
+    return None
+
+
+def save(figure: Any, directory: Path, name: str) -> list[Path]:
+    """Write a matplotlib figure as NAME.png and NAME.svg, equal bytes for equal figures, and close it.
+
+    Letters of the SVG are text, not outlines: a third of the size, and they can be searched and read aloud.
+    """
+    import matplotlib
+    from matplotlib import pyplot
+    from PIL import Image
+
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{name}.png", directory / f"{name}.svg"]
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(paths[0], dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    with Image.open(paths[0]) as picture:  # a palette: a third of the size, no visible difference in a line drawing
+        small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    small.save(paths[0], optimize=True, dpi=(150, 150))
+    return paths
+
+
+def new_figure(width: float = 6.4, height: float = 4.2, columns: int = 1, rows: int = 1, **options: Any) -> Any:
+    """(figure, axes) in the style of all experiments; drawn without a display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style: dict[Any, Any] = {"axes.grid": True, "grid.color": "#d5dae2", "axes.axisbelow": True,
+                             "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+    with matplotlib.rc_context(style):
+        return pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)

@@ -1,0 +1,159 @@
+"""The results page: committed results in ``docs/results``, figures, and the generated parts of ``docs/results.md``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pmp_ref.app.files import read_json, write_atomically
+from pmp_ref.errors import InputError
+from verification.experiments import EXPERIMENTS, make
+from verification.experiments.experiment import Experiment
+from verification.experiments.training import sparse
+
+POINTS = 100  # of each curve that are committed; figures are drawn from all of them
+DIGITS = 6
+LIMIT = 1_572_864  # bytes, 1.5 MiB: what all committed results and figures may take
+MISSING = "No results of the full version are stored yet; the command above makes them."
+PNG, SVG = ".png", ".svg"
+
+
+def publish(out: Path, docs: Path) -> list[str]:
+    """Take the full results found below ``out`` into ``docs``, write the page anew; what was done, line by line."""
+    page = docs / "results.md"
+    if not page.is_file():
+        raise InputError(f"no page {str(page)!r}; run this in the root of the repository")
+    lines = []
+    for name in EXPERIMENTS:
+        if (out / name / "results.json").is_file():
+            lines.append(take(out / name, name, docs))
+    write_atomically(page, generate(page.read_text(encoding="utf-8"), docs).encode())
+    size = committed(docs)
+    if size > LIMIT:
+        lines.append(f"warning: results and figures take {size / 2**20:.2f} MiB; expected at most {LIMIT / 2**20} MiB")
+    return [*lines, f"{page} written; results and figures take {size / 2**20:.2f} MiB"]
+
+
+def take(source: Path, name: str, docs: Path) -> str:
+    """Copy one experiment's results and figures into ``docs``; a line that says so."""
+    found = read_json(source / "results.json")
+    if found["quick"] or not found["rows"]:
+        return f"{name}: left out ({'quick results' if found['quick'] else 'no finished rows'})"
+    results, figures = docs / "results", docs / "figures" / "experiments"
+    for directory in (results, figures):
+        directory.mkdir(parents=True, exist_ok=True)
+    for stem in stored_figures(results / f"{name}.json"):
+        for suffix in (PNG, SVG):
+            (figures / f"{stem}{suffix}").unlink(missing_ok=True)
+    stems = sorted(path.stem for path in (source / "figures").glob(f"*{PNG}"))
+    for stem in stems:
+        for suffix in (PNG, SVG):
+            shutil.copyfile(source / "figures" / f"{stem}{suffix}", figures / f"{stem}{suffix}")
+    for stored in found["rows"]:
+        if "curves" in stored["result"]:
+            stored["result"]["curves"] = thinned(stored["result"]["curves"])
+    found["figures"] = stems
+    text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.replace('{"experiment":', '\n{"experiment":')  # one row a line, so that a change shows where it is
+    write_atomically(results / f"{name}.json", f"{text.lstrip()}\n".encode())
+    shutil.copyfile(source / "results.csv", results / f"{name}.csv")
+    return f"{name}: {len(found['rows'])} of {found['asked']} rows, {len(stems)} figures"
+
+
+def stored_figures(file: Path) -> list[str]:
+    """The figures that belong to committed results."""
+    return [str(stem) for stem in read_json(file).get("figures", [])] if file.is_file() else []
+
+
+def thinned(curves: Any) -> Any:
+    """Curves with at most POINTS points each, floats with DIGITS digits."""
+    if isinstance(curves, dict):
+        return {k: thinned(v) for k, v in curves.items()}
+    if isinstance(curves, list):
+        return [thinned(curves[i]) for i in sparse(len(curves), POINTS)]
+    return float(f"{curves:.{DIGITS}g}") if isinstance(curves, float) else curves
+
+
+def committed(docs: Path) -> int:
+    """Bytes of all results and figures in ``docs``."""
+    parts = (docs / "results", docs / "figures" / "experiments")
+    return sum(path.stat().st_size for part in parts if part.is_dir() for path in part.iterdir())
+
+
+def generate(page: str, docs: Path) -> str:
+    """The page with the text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` made from the committed results."""
+    for name in EXPERIMENTS:
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+            raise InputError(f"docs/results.md; expected {begin.strip()} and after it {end}, each once")
+        page = f"{page.partition(begin)[0]}{begin}\n{section(name, docs)}\n{end}{page.partition(end)[2]}"
+    return page
+
+
+def section(name: str, docs: Path) -> str:
+    """Command, conditions, table and figures of one experiment, as Markdown."""
+    command = f"```bash\npython -m verification.experiments {name}\n```\n"
+    file = docs / "results" / f"{name}.json"
+    if not file.is_file():
+        return f"{command}\n{MISSING}\n"
+    found, experiment = read_json(file), make(name)
+    parts = [command, conditions(found), markdown(*experiment.table(found["rows"]))]
+    parts += [picture(experiment, stem) for stem in found["figures"]]
+    parts.append(f"All rows: [CSV](results/{name}.csv), [JSON](results/{name}.json).\n")
+    return "\n".join(parts)
+
+
+def conditions(found: dict[str, Any]) -> str:
+    """How many rows, when, with which versions, on which machine, how long."""
+    rows = found["rows"]
+    dates = sorted({row["date"] for row in rows})
+    versions = sorted({", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in rows})
+    machines = sorted({
+        f"{row['machine']['cores']} cores, {row['machine']['memory_GiB']} GiB, {row['machine']['processor']}"
+        for row in rows
+    })  # fmt: skip
+    seconds = [row["seconds"] for row in rows]
+    count = f"{len(rows)} rows" if len(rows) == found["asked"] else f"{len(rows)} of {found['asked']} rows so far"
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return (
+        f"{count}, {when}; {'; '.join(versions)}; {'; '.join(machines)}; {duration(sum(seconds))} in all, "
+        f"{duration(max(seconds))} for the longest row.\n"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, two digits."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; columns of numbers stand to the right."""
+    cells = [[cell(value) for value in row] for row in rows]
+    right = [all(re.match(r"[–\d−-]", row[i]) for row in cells) for i in range(len(headings))]
+    lines = [headings, ["---:" if r else "---" for r in right], *cells]
+    return "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def picture(experiment: Experiment, stem: str) -> str:
+    """A figure with its alternative text and its vector form."""
+    alt = experiment.alt(stem).replace("[", "(").replace("]", ")")
+    place = f"figures/experiments/{stem}"
+    return f"![{alt}]({place}{PNG})\n\n[The figure as vector graphics]({place}{SVG}).\n"

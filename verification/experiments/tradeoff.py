@@ -1,0 +1,333 @@
+"""Kept weights against test accuracy: LeNet-5-Caffe on MNIST by bSQH, baselines on the same budget, published points.
+
+Hyperparameters, ours and the baselines', were chosen on held-out training images. The rows train on all 60,000
+training images and look at the test images once, at their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pmp_ref.app.build import Setup, build
+from pmp_ref.app.files import read_json, write_json
+from pmp_ref.app.options import resolve
+from verification.experiments import baselines
+from verification.experiments.baselines import Plan
+from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.support import on_support
+from verification.experiments.training import train, train_or_reuse
+
+SEEDS = (0, 1, 2)
+DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0", "batch_size": "128"}
+EPOCHS = 14  # the budget of every run but the further phase on the fixed support, which adds PHASE
+
+RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides DATA, EPOCHS and the seed
+    f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
+    for rho in ("1.2e-3", "1.6e-3", "2.4e-3", "3.2e-3")
+}
+PHASE = {"rho": "0", "ramp": "none", "theta": "3", "memory": "0.9", "growth": "20", "epochs": "4"}
+
+ADAM_STEP = 1e-3
+SHARES = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)  # pruned from one dense run, no retraining
+RETRAINED = (0.02, 0.01)
+RETRAINING = 4  # of the EPOCHS; the dense part before it takes the rest
+PROXIMAL: dict[str, dict[str, Any]] = {
+    "l1": {"step": 0.1, "schedule": "growth", "ramp": (0.05, 0.6), "strengths": (3e-4, 1e-3, 3e-3), "quick": (3e-3,)},
+    "l0": {
+        "step": 0.1,
+        "schedule": "constant",
+        "ramp": (0.05, 0.6),
+        "strengths": (3e-2, 1e-1, 2e-1),
+        "quick": (3e-2,),
+    },
+}
+
+QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}  # 4,000 images
+QUICK_RECIPES = {"rho4e-3": {"rho": "4e-3", "ramp": "0.1:0.5"}}
+QUICK_EPOCHS, QUICK_RETRAINING = 3, 1
+
+PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %, test accuracy %
+    ("L0 hard-concrete (Louizos et al. 2018)", ((8.9, 99.1), (1.43, 99.0))),
+    ("ADMM pruning (Zhang et al. 2018)", ((1.4, 99.2),)),
+    ("DNS (Guo et al. 2016)", ((0.9, 99.1),)),
+    ("SWS (Ullrich et al. 2017)", ((0.5, 99.0),)),
+    ("sparse variational dropout (Molchanov et al. 2017)", ((0.36, 99.25),)),
+    ("Sparse Momentum (Dettmers, Zettlemoyer 2019)",
+     ((0.4, 98.60), (0.5, 98.86), (0.9, 99.11), (2, 99.24), (9.3, 99.36))),
+    ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", ((1.79, 98.83),)),
+)  # fmt: skip
+
+KINDS = {  # label in table and figure, whether weights were retrained after their support was fixed
+    "bsqh": ("bSQH, L0, single run", False),
+    "fixed": ("bSQH, then a phase on the fixed support", True),
+    "prune": ("Adam, magnitude pruning, no retraining", False),
+    "retrain": ("Adam, magnitude pruning, retraining", True),
+    "l1": ("proximal SGD, L1", False),
+    "l0": ("proximal SGD, L0, fixed step", False),
+}
+STYLES = {  # marker, line, colour: markers differ, so the figure reads in grey
+    "bsqh": ("o", "-", "#1f5fa8"), "fixed": ("D", "-", "#0b2f5c"), "prune": ("v", ":", "#8a8f98"),
+    "retrain": ("^", "--", "#c2571a"), "l1": ("s", "-.", "#157a5c"), "l0": ("P", ":", "#7a4ea3"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network: its kind, its strength (recipe, ρ or share), seed, kept share and test accuracy in per cent."""
+
+    kind: str
+    strength: str
+    seed: int
+    kept: float
+    accuracy: float
+    disconnected: bool
+    epochs: int
+    violations: int | None = None
+
+
+class Tradeoff(Experiment):
+    """See the module."""
+
+    name = "tradeoff"
+    title = "Kept weights against test accuracy"
+    summary = (
+        "How many of the 430,500 kernel entries of LeNet-5-Caffe does MNIST need, and what does bSQH reach in a single "
+        "run without retraining, against baselines with the same data, initial controls, batches and epochs?"
+    )
+    columns = (
+        "kind", "strength", "seed", "epochs", "test_accuracy", "test_low", "test_high", "kept_fraction", "kept_weights",
+        "total_weights", "retrained", "disconnected", "descent_violations", "descent_checked", "rejections",
+        "forward_sweeps", "backward_sweeps", "status", "command",
+    )  # fmt: skip
+
+    def rows(self, quick: bool) -> list[Row]:
+        data, recipes, epochs = (QUICK_DATA, QUICK_RECIPES, QUICK_EPOCHS) if quick else (DATA, RECIPES, EPOCHS)
+        seeds, shares, retrained = ((0,), (1.0, 0.1, 0.05), (0.05,)) if quick else (SEEDS, SHARES, RETRAINED)
+        retraining = QUICK_RETRAINING if quick else RETRAINING
+        phase = PHASE | ({"epochs": "1"} if quick else {})
+        return list(_rows(data, recipes, epochs, seeds, shares, retrained, retraining, phase, quick))
+
+    def run(self, row: Row, context: Context) -> dict[str, Any]:
+        s = row.settings
+        found = RUNS[s["kind"]](row, context)
+        plain = f"python -m verification.experiments tradeoff {'--quick ' * s['quick']}--rows {row.key}"
+        return {"retrained": KINDS[s["kind"]][1], "command": plain} | found
+
+    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+        quick = any(stored["settings"]["quick"] for stored in results)
+        return save(draw(points(results), published=not quick), directory, "tradeoff")
+
+    def alt(self, figure: str) -> str:
+        return (
+            "Test accuracy in per cent against the share of kernel entries kept, in per cent on a logarithmic axis: "
+            "bSQH, its phase on the fixed support, four baselines, and published points."
+        )
+
+    def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
+        headings = ("method", "strength", "retrained", "epochs", "seeds", "kept, mean (min–max), %",
+                    "test accuracy, mean (min–max), %", "disconnected", "descent violations")  # fmt: skip
+        lines: list[Sequence[Any]] = []
+        for (kind, strength), group in grouped(points(results)).items():
+            checked = [p.violations for p in group if p.violations is not None]
+            lines.append((
+                KINDS[kind][0], strength, "yes" if KINDS[kind][1] else "no", group[0].epochs, len(group),
+                _spread([p.kept for p in group]), _spread([p.accuracy for p in group]),
+                f"{sum(p.disconnected for p in group)} of {len(group)}", sum(checked) if checked else "–",
+            ))  # fmt: skip
+        return headings, lines
+
+
+def _rows(
+    data: dict[str, str], recipes: dict[str, dict[str, str]], epochs: int, seeds: Iterable[int],
+    shares: Iterable[float], retrained: Iterable[float], retraining: int, phase: dict[str, str], quick: bool,
+) -> Iterable[Row]:  # fmt: skip
+    mark = "quick-" * quick  # a quick row never takes the place of another
+
+    def row(key: str, kind: str, strength: Any, seed: int, of: int, **more: Any) -> Row:
+        return Row(f"{mark}{key}-seed{seed}", {"kind": kind, "strength": str(strength), "seed": seed, "epochs": of,
+                                         "data": data, "quick": quick, **more})  # fmt: skip
+
+    for seed in seeds:
+        for name, recipe in recipes.items():
+            options = data | {"epochs": str(epochs)} | recipe | {"seed": str(seed)}
+            total = int(options["epochs"])
+            yield row(f"bsqh-{name}", "bsqh", name, seed, total, options=options)
+            yield row(f"fixed-{name}", "fixed", name, seed, total + int(phase["epochs"]), options=options,
+                      source=f"{mark}bsqh-{name}-seed{seed}", phase=data | phase | {"seed": str(seed)})  # fmt: skip
+        yield row("adam", "prune", "all shares", seed, epochs, step=ADAM_STEP, shares=list(shares))
+        for share in retrained:
+            yield row(f"retrain-{share:g}", "retrain", f"{100 * share:g} %", seed, epochs, step=ADAM_STEP, share=share,
+                      retraining=retraining, source=f"{mark}adam-short-seed{seed}")  # fmt: skip
+        for kind, p in PROXIMAL.items():
+            for rho in p["quick" if quick else "strengths"]:
+                yield row(f"{kind}-{rho:g}", kind, f"ρ = {rho:g}", seed, epochs, step=p["step"], rho=rho,
+                          schedule=p["schedule"], ramp=p["ramp"])  # fmt: skip
+
+
+def prepared(row: Row, context: Context) -> Setup:
+    """Data, network, sweep and initial controls of a baseline: those of a bSQH run with that seed."""
+    return build(resolve(row.settings["data"] | {"seed": str(row.settings["seed"])}), context.threads)
+
+
+def run_bsqh(row: Row, context: Context) -> dict[str, Any]:
+    """A ``pmp-ref train`` run."""
+    trained = train(row.settings["options"], context)
+    return trained.result | {"curves": trained.history(("step", "epoch", "loss", "nonzeros", "eps", "rho"))}
+
+
+def run_fixed(row: Row, context: Context) -> dict[str, Any]:
+    """bSQH with ρ = 0 on the support that the run before has found; ε begins where that run ended."""
+    s = row.settings
+    before = train_or_reuse(s["options"], context, s["source"])
+    options = s["phase"] | {"eps0": repr(float(before.summary["epsilon"]))}
+    after = train(options, context, lambda setup: on_support(setup, before.controls(setup)), "phase")
+    result = after.result
+    return result | {
+        "before_test_accuracy": before.summary["test_accuracy"], "seconds_before": before.summary["seconds"],
+        "descent_violations": result["descent_violations"] + before.summary["descent_violations"],
+        "descent_checked": result["descent_checked"] + before.summary["descent_checked"],
+        "command": f"{before.command}; then {_command(row)}",
+    }  # fmt: skip
+
+
+def run_prune(row: Row, context: Context) -> dict[str, Any]:
+    """A dense Adam run, judged at every share; the row's own numbers are those of the dense network."""
+    s, setup = row.settings, prepared(row, context)
+    state = baselines.train(setup, Plan("adam", s["epochs"], s["step"]), context.directory / "adam.npz",
+                            context.progress)  # fmt: skip
+    judged = [baselines.judge(setup, baselines.prune(setup, state.controls, share)) for share in s["shares"]]
+    names = ("kept_fraction", "test_accuracy", "test_low", "test_high", "disconnected")
+    curves = {"share": s["shares"]} | {name: [j[name] for j in judged] for name in names}
+    return judged[0] | _work(state) | {"curves": curves}
+
+
+def run_retrain(row: Row, context: Context) -> dict[str, Any]:
+    """A shorter dense Adam run, pruned, then Adam from new moments on the support for the rest of the budget."""
+    s, setup = row.settings, prepared(row, context)
+    plan = Plan("adam", s["epochs"] - s["retraining"], s["step"])
+    dense = baselines.train(setup, plan, shared(row, context) / "adam.npz", context.progress)
+    pruned = baselines.prune(setup, dense.controls, s["share"])
+    state = baselines.train(setup, replace(plan, epochs=s["retraining"]), context.directory / "retrain.npz",
+                            context.progress, pruned, hold_zeros=True)  # fmt: skip
+    return baselines.judge(setup, state.controls) | _work(dense, state)
+
+
+def run_proximal(row: Row, context: Context) -> dict[str, Any]:
+    """Proximal stochastic gradient."""
+    s, setup = row.settings, prepared(row, context)
+    plan = Plan(s["kind"], s["epochs"], s["step"], s["schedule"], s["rho"], tuple(s["ramp"]) if s["ramp"] else None)
+    state = baselines.train(setup, plan, context.directory / "prox.npz", context.progress)
+    return baselines.judge(setup, state.controls) | _work(state)
+
+
+RUNS = {"bsqh": run_bsqh, "fixed": run_fixed, "prune": run_prune, "retrain": run_retrain, "l1": run_proximal,
+        "l0": run_proximal}  # fmt: skip
+
+
+def points(results: list[dict[str, Any]]) -> list[Point]:
+    """All networks of the finished rows; a dense run gives one for every share."""
+    found = []
+    for stored in results:
+        s, r = stored["settings"], stored["result"]
+        if s["kind"] == "prune":
+            c = r["curves"]
+            found += [Point("prune", f"{100 * share:g} %", s["seed"], 100 * kept, 100 * part, cut, s["epochs"])
+                      for share, kept, part, cut in zip(c["share"], c["kept_fraction"], c["test_accuracy"],
+                                                        c["disconnected"], strict=True)]  # fmt: skip
+        else:
+            found.append(Point(s["kind"], s["strength"], s["seed"], 100 * r["kept_fraction"],
+                               100 * r["test_accuracy"], r["disconnected"], s["epochs"],
+                               r.get("descent_violations")))  # fmt: skip
+    return found
+
+
+def grouped(found: list[Point]) -> dict[tuple[str, str], list[Point]]:
+    """The points by kind and strength, in the order of KINDS."""
+    result: dict[tuple[str, str], list[Point]] = {}
+    for p in sorted(found, key=lambda p: list(KINDS).index(p.kind)):
+        result.setdefault((p.kind, p.strength), []).append(p)
+    return result
+
+
+def draw(found: list[Point], published: bool, floor: float = 97.5) -> Any:
+    """Kept share against test accuracy; what lies below ``floor`` is marked at the lower edge with its value.
+
+    Markers stand at the means over seeds, bars go from the smallest to the largest value.
+    """
+    figure, axes = new_figure(7.2, 5.6)
+    best = max(p.accuracy for p in found)
+    low = floor if best > floor else 0.0
+    for kind, (label, _) in KINDS.items():
+        marker, line, colour = STYLES[kind]
+        groups = [g for (k, _), g in grouped(found).items() if k == kind]
+        if not groups:
+            continue
+        groups.sort(key=lambda g: np.mean([p.kept for p in g]))
+        x, y = ([float(np.mean([getattr(p, name) for p in g])) for g in groups] for name in ("kept", "accuracy"))
+        inside = [i for i, v in enumerate(y) if v >= low]
+        for i in set(range(len(y))) - set(inside):
+            axes.plot(x[i], low, marker=marker, color=colour, markerfacecolor="white", clip_on=False, zorder=5)
+            axes.annotate(f"{y[i]:.1f}", (x[i], low), (0, 6), textcoords="offset points", ha="center", fontsize=6)
+        spread = [[abs(f(getattr(p, name) for p in groups[i]) - v[i]) for i in inside]
+                  for name, v in (("kept", x), ("accuracy", y)) for f in (min, max)]  # fmt: skip
+        axes.errorbar([x[i] for i in inside], [y[i] for i in inside], xerr=spread[:2], yerr=spread[2:], marker=marker,
+                      linestyle=line, color=colour, markersize=5, linewidth=1.2, capsize=2,
+                      label=f"{label} ({_seeds(groups)})")  # fmt: skip
+    for i, (label, pairs) in enumerate(PUBLISHED if published else ()):
+        axes.plot(*zip(*pairs, strict=True), marker="1234x+*"[i], linestyle="none", color="#202020", markersize=8,
+                  label=f"published: {label}")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_ylim(low, max(99.5, min(100.0, best + 0.1)))
+    axes.set_xlabel("kernel entries kept, % of all (logarithmic)")
+    axes.set_ylabel("test accuracy, %")
+    axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    handles = [*axes.containers, *(a for a in axes.lines if str(a.get_label()).startswith("published"))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=6.5, frameon=False, title_fontsize=7,
+                  title="markers: mean over seeds; bars: smallest to largest; open: below the axis")  # fmt: skip
+    return figure
+
+
+def shared(row: Row, context: Context) -> Path:
+    """Where the dense part of a retrained row is trained: one directory for all shares of this seed, beside the rows.
+
+    Two processes that train it at once write the same bits, each file atomically.
+    """
+    directory = context.directory.parent.parent / row.settings["source"]
+    note = {k: row.settings[k] for k in ("data", "seed", "step", "epochs", "retraining")}
+    return _noted(directory, note)
+
+
+def _noted(directory: Path, note: dict[str, Any]) -> Path:
+    """The directory, emptied if it was made for something else than the note says."""
+    directory.mkdir(exist_ok=True)
+    if not ((directory / "note.json").is_file() and read_json(directory / "note.json") == note):
+        for old in directory.iterdir():
+            old.unlink()
+        write_json(directory / "note.json", note)
+    return directory
+
+
+def _work(*states: baselines.State) -> dict[str, Any]:
+    steps = sum(s.steps for s in states)
+    return {"seconds": round(sum(s.seconds for s in states), 3), "forward_sweeps": steps, "backward_sweeps": steps}
+
+
+def _command(row: Row) -> str:
+    quick = "--quick " if row.settings["quick"] else ""
+    return f"python -m verification.experiments tradeoff {quick}--rows {row.key}"
+
+
+def _seeds(groups: list[list[Point]]) -> str:
+    n = sorted({len(g) for g in groups})
+    return f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f"{n[0]}–{n[-1]} seeds"
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{np.mean(values):.2f} ({min(values):.2f}–{max(values):.2f})"
