@@ -5,7 +5,7 @@
 #   JOBS=...     test processes (default 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format verify docs clean FORCE
+.PHONY: help run test lint format verify lowest package docs clean FORCE
 
 JOBS ?= 2
 VENV_PYTHON := .venv/bin/python
@@ -28,7 +28,7 @@ test: lint ## lint, check types, run the tests
 lint: $(STAMP) ## ruff and mypy
 	@$(VENV_PYTHON) -m ruff check --output-format concise .
 	@$(VENV_PYTHON) -m ruff format --check .
-	@$(VENV_PYTHON) -m mypy pmp_ref
+	@$(VENV_PYTHON) -m mypy pmp_ref verification
 
 format: $(STAMP) ## rewrite the sources as ruff formats them
 	@$(VENV_PYTHON) -m ruff check --fix .
@@ -36,6 +36,20 @@ format: $(STAMP) ## rewrite the sources as ruff formats them
 
 verify: $(STAMP) ## check the theory numerically (short form)
 	@$(VENV_PYTHON) -m verification --quick $(ARGS)
+
+# Not there: the documentation (its tools are pinned apart) and what measures or repeats other tests at length.
+LOWEST_WITHOUT := docs verification convergence performance loss_reduction maximum_principle hardening backend_docs \
+	experiments
+
+lowest: $(STAMP) ## run the tests with the lowest supported version of every dependency
+	@test -e .venv/lowest/bin/python || $(VENV_PYTHON) -m venv .venv/lowest
+	@$(VENV_PYTHON) -m verification.hardening lowest > .venv/lowest/requirements.txt
+	@.venv/lowest/bin/python -m pip install -qq --disable-pip-version-check -r .venv/lowest/requirements.txt
+	@OPENBLAS_NUM_THREADS=1 .venv/lowest/bin/python -m pytest -n $(JOBS) -p no:cacheprovider \
+		$(foreach name,$(LOWEST_WITHOUT),--ignore-glob='tests/test_$(name)*') $(ARGS)
+
+package: $(STAMP) ## build sdist and wheel, install the wheel elsewhere, train and read data there
+	@$(VENV_PYTHON) -m verification.hardening package
 
 docs: $(STAMP) ## build the documentation, docs/_build/html/index.html
 	@$(VENV_PYTHON) -m sphinx -q -E -W --keep-going -b html -d docs/_build/trees docs docs/_build/html

@@ -322,6 +322,7 @@ def overflowing() -> tuple[Problem, Any, Any, Any]:
     return Problem(network, Squared()), u, x, np.zeros((3, 2))
 
 
+@pytest.mark.filterwarnings("ignore:the largest absolute value in the images")  # they are meant to overflow
 def test_non_finite_at_the_start() -> None:
     problem, u, x, y = overflowing()
     s = solve(problem, u, 1e200 * x, y, stop=Stop(steps=5))

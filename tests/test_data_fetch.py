@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import shlex
 import sys
 import tarfile
 import tracemalloc
@@ -72,8 +73,10 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
         (tmp_path / "bin").mkdir()
         (tmp_path / "tarball").write_bytes(tarball)
         script = tmp_path / "bin" / "npm"
-        script.write_text(
-            f"#!{sys.executable}\n"
+        # not the interpreter as "#!": that line ends a path at its first space
+        body = script.with_suffix(".py")
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(body))} "$@"\n')
+        body.write_text(
             f"import pathlib, sys\n"
             f"pathlib.Path({str(tmp_path / 'log')!r}).open('a').write(' '.join(sys.argv[1:]) + '\\n')\n"
             f"tarball = pathlib.Path({str(tmp_path / 'tarball')!r}).read_bytes()\n"
@@ -184,6 +187,15 @@ def flipped(data: bytes, at: int) -> bytes:
     return bytes(changed)
 
 
+def backwards() -> bytes:
+    """A member of negative size, behind which the next header would be looked for further back, for ever."""
+    archive = bytearray(gzip.decompress(tarball_of(CONTENTS)))
+    archive[124:136] = b"\xff" * 11 + b"\x00"  # base 256: −256
+    archive[148:156] = b" " * 8
+    archive[148:156] = f"{sum(archive[:512]):06o}\0 ".encode()
+    return gzip.compress(bytes(archive))
+
+
 FIRST, *REST = CONTENTS
 HOSTILE = {
     "link": (tarball_of({name: CONTENTS[name] for name in REST}, link(tarfile.SYMTYPE)), f"lacks '{FIRST}'"),
@@ -192,6 +204,7 @@ HOSTILE = {
     "longer": (tarball_of(CONTENTS | {FIRST: IMAGES + b"x"}), f"lacks '{FIRST}' of 24 bytes"),
     "no archive": (b"hello", "not a readable archive"),
     "empty": (b"", "not a readable archive"),
+    "backwards": (backwards(), "not a readable archive .a member of negative size"),
     "no tar": (gzip.compress(b"hello" * 1000), "not a readable archive"),
     "flipped": (flipped(tarball_of(CONTENTS), 60), "not a readable archive"),
     "flipped checksum": (

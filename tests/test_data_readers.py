@@ -74,7 +74,8 @@ def archive_of(method: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, content in members.items():
-            archive.writestr(f"{name}.npy", content)
+            info = zipfile.ZipInfo(f"{name}.npy")  # its time is fixed: contents are in the names of tests
+            archive.writestr(info, content, method)
     return stream.getvalue()
 
 

@@ -522,6 +522,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
         due = a.eps if mean is None else max(rule.zeta * a.eps, rule.theta * (mean + Absolute().eta), rule.eps_min)
         yield abs(b.eps - due) <= 1e-9 * due, f"ε = {b.eps} for {due} after |Ĉ|τ = {used:.3g} ν"
     yield from close_to_minimiser(s, c)
+    yield from lost_in_rounding(s, c)
     start = replace(s, controls=map_controls(lambda a: 0 * a, s.controls))  # at 0 every g/(2ε) is a step
     below = go(start, Stop(steps=3), Method(Curvature(eps0=1e18 * c), eps_max=1e20 * c))
     yield (
@@ -600,6 +601,23 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
     yield same and full.records[3:] == rest.records, "a run in two parts is the run in one part"
+
+
+def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
+    """At ε = C̃ = 10⁸c a step is so short that Ĉτ ≤ 10ν: then 11ν/τ, far below C̃, brings C̃ and ε down."""
+    rule = Curvature(eps0=1e8 * c, memory=0.75, zeta=0.5)
+    method = Method(rule)
+    it = prepare(s.problem, method, Iterate(s.controls, rule.eps0), s.x, s.y)
+    after, r = step(s.problem, method, replace(it, smoothed=rule.eps0), s.problem.rho)
+    bound = 11 * r.rounding / r.tau if r.tau > 0 else math.inf
+    yield (
+        r.accepted and abs(r.c_hat) * r.tau <= 10 * r.rounding and bound < 1e-2 * rule.eps0,
+        f"{r.verdict}: accepted with Ĉ lost in rounding, 11ν/τ = {bound:.3g} for C̃ = {rule.eps0:.3g}",
+    )
+    mean = 0.75 * rule.eps0 + 0.25 * bound
+    yield abs((after.smoothed or 0.0) - mean) <= 1e-12 * mean, f"C̃ = {after.smoothed} for {mean} after a lost Ĉ"
+    due = rule.theta * (mean + Absolute().eta)
+    yield abs(after.eps - due) <= 1e-12 * due, f"ε = {after.eps} for {due} after a lost Ĉ"
 
 
 def close_to_minimiser(s: Setting, c: float) -> Iterator[tuple[bool, str]]:

@@ -28,7 +28,7 @@ EPOCHS = 14  # the budget of every run but the further phase on the fixed suppor
 
 RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides DATA, EPOCHS and the seed
     f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
-    for rho in ("1.2e-3", "1.6e-3", "2.4e-3", "3.2e-3")
+    for rho in ("1.2e-3", "1.6e-3", "2e-3", "2.4e-3")
 }
 PHASE = {"rho": "0", "ramp": "none", "theta": "3", "memory": "0.9", "growth": "20", "epochs": "4"}
 

@@ -29,16 +29,17 @@ class Case:
 
 def network(config: str) -> Network:
     """The network of that name; ``residual:W:N`` is the residual net of width W with N blocks on each level."""
+    build: Any = ARCHITECTURES[config.partition(":")[0]]
     if config.startswith("residual:"):
         width, blocks = map(int, config.split(":")[1:])
-        return ARCHITECTURES["residual"](width=width, blocks=(blocks,) * 3)
-    return ARCHITECTURES[config]()
+        return build(width=width, blocks=(blocks,) * 3)
+    return build()
 
 
 def case(config: str, batch: int, dtype: str) -> Case:
     """Standard normal images, uniform labels, initial controls; the same numbers for both sides."""
     net = network(config)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, *net.input_shape), dtype=dtype)
+    x = rng.standard_normal((batch, *net.input_shape), dtype=np.dtype(dtype).type)  # type: ignore[arg-type]
     y = rng.integers(0, net.output_shape[0], batch)
     return Case(net, initial_controls(net, 0, x), x, y)
