@@ -158,7 +158,7 @@ class Depth(Experiment):
                 style, curves = STYLES[list(LABELS).index(metric)], [r["result"]["curves"] for r in rows]
                 band(column[0], [(c["loss_at"], c["loss"]) for c in curves], style, LABELS[metric])
                 band(column[1], [(c["sweeps"], c["eps"]) for c in curves], style, None)
-                band(column[2], [(c["sweeps"], c["c_hat"]) for c in curves], style, None, lw=0.9)
+                band(column[2], [(c["sweeps"], c["c_hat"]) for c in curves], style, None, fill=False, lw=0.9)
             column[0].set_title(f"{layers} layers", fontsize=10)
             column[2].set_xlabel("sweeps of a batch")
             for axis in column[1:]:
@@ -168,5 +168,5 @@ class Depth(Experiment):
             row[0].set_ylabel(label)
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, title="metric")
-        figure.supxlabel(seeds(results), fontsize=9)
+        figure.supxlabel(f"{seeds(results)} (Ĉ: median)", fontsize=9)
         return save(figure, directory, "depth-curves")

@@ -21,7 +21,7 @@ STYLES: tuple[dict[str, Any], ...] = (
     {"color": "0.2", "ls": ":", "marker": "D"},
 )
 QUICK = {False: "", True: "quick-"}  # rows of the quick version have names of their own
-PLACES = 80  # at which a line is drawn: more are not seen, and the file grows
+PLACES = 60  # at which a line is drawn: more are not seen, and the file grows
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -72,7 +72,8 @@ def at(curve: Curve, where: np.ndarray) -> np.ndarray:
     return np.where((index >= 0) & (where <= x[-1]), values, math.nan)
 
 
-def band(axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str | None, **more: Any) -> None:
+def band(axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str | None, fill: bool = True,
+         **more: Any) -> None:  # fmt: skip
     """Median of the curves as a line, smallest to largest value as a band, where all of them are defined."""
     places = np.unique(np.concatenate([numbers(x) for x, _ in curves]))
     places = places[sparse(places.size, PLACES)]
@@ -81,8 +82,10 @@ def band(axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str |
     places, values = places[whole], values[:, whole]
     if not places.size:
         return
-    if len(curves) > 1:
-        axis.fill_between(places, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.18, lw=0)
+    if len(curves) > 1 and fill:
+        few = sparse(places.size, PLACES // 2)
+        low, high = values.min(axis=0)[few], values.max(axis=0)[few]
+        axis.fill_between(places[few], low, high, color=style["color"], alpha=0.18, lw=0)
     line = {"color": style["color"], "ls": style["ls"], "lw": 1.4, **more}
     axis.plot(places, np.median(values, axis=0), label=label, **line)
 

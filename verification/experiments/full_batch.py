@@ -117,7 +117,7 @@ class FullBatch(Experiment):
         handles: dict[str, Any] = {}
         for axis in axes[0]:
             handles |= {label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles) // 2 or 1,
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2 if len(handles) > 3 else 3,
                       frameon=False)  # fmt: skip
         figure.supxlabel(f"{lookup(results[0], 'training_images')} MNIST images; {seeds(results)}", fontsize=9)
         return save(figure, directory, "full-batch-convergence")

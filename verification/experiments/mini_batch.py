@@ -149,7 +149,7 @@ class MiniBatch(Experiment):
                 curves = [r["result"]["curves"] for r in rows]
                 share = 100 / rows[0]["result"]["total_weights"]
                 label = f"ρ = {power(rho)}, {TESTS[test]}"
-                big = {"lw": 2.4} if test == "none" else {}
+                big: dict[str, Any] = {"lw": 2.4} if test == "none" else {}
                 drawn = (("epoch", "epoch_loss", 1.0), ("at", "eps", 1.0), ("at", "nonzeros", share),
                          ("held_out_epoch", "held_out", 100.0))  # fmt: skip
                 for axis, (over, name, factor) in zip(column, drawn, strict=True):
