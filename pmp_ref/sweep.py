@@ -8,6 +8,7 @@ A faster sweep with the same methods can stand in for this one (``pmp_ref.kernel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -113,7 +114,7 @@ def largest_entry(x: Array) -> Array:
 def entries(shape: Any) -> int:
     """Number of entries of a state of that per-sample shape (an array's shape or a pair of shapes)."""
     if all(isinstance(n, int) for n in shape):
-        return int(np.prod(shape))
+        return math.prod(shape)
     return sum(entries(part) for part in shape)
 
 

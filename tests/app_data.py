@@ -7,30 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pytest
 
 from pmp_ref.app.main import main
+from verification.hardening.interruptions import write_images
+
+__all__ = ["TINY", "bad", "results", "rows", "run", "summary", "write_images"]
 
 TINY = ["--epochs", "2", "--batch-size", "18", "--no-figures", "--quiet", "--threads", "1"]
-
-
-def write_images(path: Path, train: int = 60, test: int = 21, size: int = 12, seed: int = 0, **extra: Any) -> Path:
-    """An ``.npz`` file with MedMNIST naming: three classes, a bright stripe at a place of its own on noise."""
-    generator = np.random.default_rng(seed)
-
-    def part(n: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.arange(n) % 3
-        images = generator.integers(0, 90, (n, size, size))
-        for i, k in enumerate(labels):
-            images[i, 4 * k : 4 * k + 3] += 150
-        return images.astype(np.uint8), labels.astype(np.uint8)
-
-    (x, y), (tx, ty) = part(train), part(test)
-    arrays: dict[str, Any] = {"train_images": x, "train_labels": y}
-    if test:
-        arrays |= {"test_images": tx, "test_labels": ty}
-    np.savez(path, **(arrays | extra))
-    return path
 
 
 def run(data: Path, out: Path, *options: str) -> int:
@@ -62,3 +46,14 @@ def results(out: Path) -> dict[str, Any]:
         "summary": {k: v for k, v in summary(out).items() if k not in left_out},
         **{name: rows(out / name) for name in ("history.csv", "trials.csv", "accuracy.csv")},
     }
+
+
+def bad(capsys: pytest.CaptureFixture[str], arguments: list[str], *parts: str) -> str:
+    """Exit code 2 and one line with the parts; that line."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("pmp-ref: error: ") and err.count("\n") == 1, err
+    assert all(part in err for part in parts), err
+    assert out == ""
+    return err

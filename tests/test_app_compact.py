@@ -32,7 +32,7 @@ from pmp_ref.compact.sparse import forms_of
 from pmp_ref.controls import arrays_of
 from pmp_ref.data import load
 from pmp_ref.errors import InputError
-from tests.app_data import run, write_images
+from tests.app_data import bad, run, write_images
 from tests.test_compact import chains, drawn_controls, same, sample
 from tests.test_docs_code import blocks
 
@@ -92,16 +92,6 @@ def report(directory: Path) -> dict[str, Any]:
         raise AssertionError(f"{constant} in compact.json")
 
     return json.loads((directory / "compact.json").read_text(encoding="utf-8"), parse_constant=refuse)
-
-
-def bad(capsys: pytest.CaptureFixture[str], arguments: list[str], *parts: str) -> None:
-    """Exit code 2 and one line with the parts."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("pmp-ref: error: ") and err.count("\n") == 1, err
-    assert all(part in err for part in parts), err
-    assert out == ""
 
 
 # --- compact ----------------------------------------------------------------------------------------------------------
@@ -286,7 +276,7 @@ def test_models_come_back_as_they_were(network: pr.Network, seed: int, dtype: st
     controls = tuple(tuple(a.astype(dtype) for a in u) for u in drawn_controls(network, seed))
     ones = (1.0,) * network.input_shape[0]
     forms = tuple(f and "sparse" for f in forms_of(network))
-    again = from_file(command._arrays(to_bytes(Model(network, controls, forms, ones, ones))), "x.npz")
+    again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, forms, ones, ones))), "x.npz")
     assert again.network == network and again.forms == forms and again.mean == again.std == ones
     assert all(a.dtype == dtype and np.array_equal(a, b)
                for a, b in zip(arrays_of(again.controls), arrays_of(controls), strict=True))  # fmt: skip
@@ -298,7 +288,7 @@ def small_model() -> dict[str, np.ndarray]:
     controls = [[np.ones(s, np.float32) for s in shapes] for shapes in network.control_shapes]
     controls[3][0][:, 1:20] = 0
     frozen = tuple(tuple(u) for u in controls)
-    return command._arrays(to_bytes(Model(network, frozen, forms_of(network), (0.5,), (0.2,))))
+    return unpack(Path("x.npz"), to_bytes(Model(network, frozen, forms_of(network), (0.5,), (0.2,))))
 
 
 def test_the_smaller_storage_is_taken() -> None:

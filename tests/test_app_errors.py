@@ -13,23 +13,12 @@ import numpy as np
 import pytest
 
 from pmp_ref.app.main import main
-from tests.app_data import TINY, run, write_images
+from tests.app_data import TINY, bad, run, write_images
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "d.npz")
-
-
-def bad(capsys: pytest.CaptureFixture[str], arguments: list[str], *parts: str) -> str:
-    """Exit code 2 and one line with the parts."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("pmp-ref: error: ") and err.count("\n") == 1, err
-    assert all(part in err for part in parts), err
-    assert out == ""
-    return err
 
 
 @pytest.mark.parametrize(("arguments", "parts"), [

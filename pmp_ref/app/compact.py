@@ -12,7 +12,7 @@ import numpy as np
 
 from pmp_ref.app import model as models
 from pmp_ref.app.build import one_blas_thread
-from pmp_ref.app.files import CONFIG, MODEL, OutputError, new_directory, write_atomically, write_json
+from pmp_ref.app.files import CONFIG, MODEL, OutputError, new_directory, unpack, write_atomically, write_json
 from pmp_ref.app.inspect import aligned, percent
 from pmp_ref.app.model import COMPACT, Model
 from pmp_ref.app.run import read_config
@@ -134,13 +134,7 @@ def model_input(model: Model, raw: np.ndarray, dtype: str | None = None) -> np.n
 
 def forward(network: Network, controls: Controls, x: np.ndarray) -> np.ndarray:
     """The final states by the stages themselves, the reference for everything that runs; few images at a time."""
-    final = []
-    for start in range(0, len(x), CHUNK):
-        state = x[start : start + CHUNK]
-        for stage, u in zip(network.stages, controls, strict=True):
-            state = stage.forward(state, u)
-        final.append(state)
-    return np.concatenate(final)
+    return np.concatenate([network.forward_sweep(controls, x[i : i + CHUNK])[-1] for i in range(0, len(x), CHUNK)])
 
 
 def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
@@ -154,10 +148,11 @@ def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
     scale = max(1.0, float(np.max(np.abs(exact))))
     pair = compact(before.network, cast(before.controls, "float64"), pixel_range(before))
     difference64 = float(np.max(np.abs(forward(*pair, x64) - exact)))
-    stored = models.from_file(_arrays(models.to_bytes(after)), COMPACT)
+    stored = models.from_file(unpack(Path(COMPACT), models.to_bytes(after)), COMPACT)
     x = model_input(before, raw)
     trained = forward(before.network, before.controls, x)
-    difference = float(np.max(np.abs(stored.run()(x) - exact)))
+    as_read = stored.run()(x)
+    difference = float(np.max(np.abs(as_read - exact)))
     own = float(np.max(np.abs(trained - exact)))
     allowed64 = allowed = EXACT * scale
     if before.dtype != "float64":
@@ -171,19 +166,7 @@ def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
     return {"images": len(raw), "largest_output": scale, "float64_difference": difference64,
             "float64_allowed": allowed64, "difference": difference, "allowed": allowed,
             "difference_before": own, "dtype": before.dtype,
-            "classes_changed": int(np.sum(stored.run()(x).argmax(axis=1) != trained.argmax(axis=1)))}  # fmt: skip
-
-
-def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a file that is not yet written."""
-    import tempfile
-
-    from pmp_ref.app.files import unpack
-
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / COMPACT
-        path.write_bytes(content)
-        return unpack(path)
+            "classes_changed": int(np.sum(as_read.argmax(axis=1) != trained.argmax(axis=1)))}  # fmt: skip
 
 
 def measure(run: Path, before: Model, after: Model, raw: np.ndarray, size: int) -> dict[str, Any]:

@@ -109,14 +109,15 @@ def pack(arrays: Mapping[str, np.ndarray], text: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(path: Path) -> dict[str, np.ndarray]:
+def unpack(path: Path, content: bytes | None = None) -> dict[str, np.ndarray]:
     """The arrays of a file made by :func:`pack`, writeable copies; InputError if it is anything else.
 
-    Nothing is executed, and nothing is allocated that the file does not hold.
+    ``content``: what the file will hold, where it is not written yet. Nothing is executed, and nothing is
+    allocated that the file does not hold.
     """
     try:
-        size = path.stat().st_size
-        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+        size = path.stat().st_size if content is None else len(content)
+        with open(path, "rb") if content is None else io.BytesIO(content) as stream, zipfile.ZipFile(stream) as archive:
             arrays, members = {}, archive.infolist()
             if sum(info.file_size for info in members) > size:  # members that overlap
                 raise InputError(f"{str(path)!r} claims more than its {size} bytes: restore a copy of the file")

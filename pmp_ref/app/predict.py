@@ -22,6 +22,7 @@ from pmp_ref.data import idx, standardise
 from pmp_ref.data.files import opened, read_all
 from pmp_ref.data.npz import array_of, names_of, parse_array
 from pmp_ref.errors import InputError
+from pmp_ref.loss import softmax
 
 PICTURES = {".png": "PNG", ".pgm": "PPM", ".ppm": "PPM", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's names: 8 bits grey, black and white, red-green-blue
@@ -62,8 +63,7 @@ def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[
         z = run(standardise(raw[start : start + AT_ONCE], model.mean, model.std, model.dtype)).astype(np.float64)
         if not np.all(np.isfinite(z)):
             raise InputError(f"the model gives NaN or infinity on an image of {source!r}: use another")
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        for p in e / e.sum(axis=1, keepdims=True):
+        for p in softmax(z):
             k = int(p.argmax())
             results.append({"class": k, "probability": float(p[k]), "probabilities": p.tolist()})
     return results

@@ -28,6 +28,7 @@ from pmp_ref.layers import (
     Tanh,
 )
 from pmp_ref.network import Network
+from pmp_ref.sweep import entries
 
 STAGES: dict[str, type[Stage]] = {
     kind.__name__: kind
@@ -109,14 +110,10 @@ def _check_size(l: int, stage: Stage, enters: Any, leaves: Any) -> None:
     """InputError if one image would need very large arrays; controls are held to the file's own size elsewhere."""
     while isinstance(stage, OnBranch):
         enters, leaves, stage = enters[stage.branch], leaves[stage.branch], stage.stage
-    largest = max(_entries(enters), _entries(leaves))
+    largest = max(entries(enters), entries(leaves))
     if isinstance(stage, Convolution | AveragePool | MaxPool):
         w = stage.windows
         padded = enters[0] * math.prod(n + 2 * p for n, p in zip(enters[1:], w.padding, strict=True))
         largest = max(largest, padded, enters[0] * math.prod(w.size) * math.prod(leaves[1:]))
     if largest > _LARGEST:
         raise InputError(f"stage {l} ({stage}) needs {largest} numbers for one image; expected at most {_LARGEST}")
-
-
-def _entries(shape: Any) -> int:
-    return math.prod(shape) if isinstance(shape[0], int) else sum(_entries(part) for part in shape)

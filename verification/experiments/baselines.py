@@ -101,8 +101,7 @@ def train(setup: Setup, plan: Plan, file: Path, progress: Callable[[str], None],
     while state.steps < total:
         part = state.steps / total
         epoch, position = divmod(state.steps, setup.batches)
-        sweep = setup.problem.sweep
-        e = sweep.backward(state.controls, sweep.forward(state.controls, *setup.batch(epoch, position)))
+        e = setup.problem.sweep.forward_backward(state.controls, *setup.batch(epoch, position))
         controls, m, v = advance(setup, plan, state, map_controls(np.negative, e.switching), part)
         if free is not None:
             controls = map_controls(lambda w, f: w if f is None else np.where(f, w, np.zeros_like(w)), controls, free)

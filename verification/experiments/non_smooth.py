@@ -47,7 +47,7 @@ class Along:
     def __init__(self, p: Problem, u: Controls, w: Controls, x: np.ndarray, y: np.ndarray) -> None:
         self.p, self.x, self.y = replace(p, sweep=None), x.astype(np.float64), y
         self.u, self.delta = cast(u, "float64"), subtract(cast(w, "float64"), cast(u, "float64"))
-        e = self.p.sweep.backward(self.u, self.p.sweep.forward(self.u, self.x, self.y))
+        e = self.p.sweep.forward_backward(self.u, self.x, self.y)
         self.losses, self.slope = e.losses, -float(inner(e.switching, self.delta))
         self.tau = float(inner(self.delta, self.delta))
 

@@ -125,7 +125,7 @@ class Tradeoff(Experiment):
     def alt(self, figure: str) -> str:
         return (
             "Test accuracy in per cent against the share of kernel entries kept, in per cent on a logarithmic axis: "
-            "bSQH, its phase on the fixed support, four baselines, and published points."
+            "the methods of the table above and published points."
         )
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:

@@ -124,8 +124,7 @@ def train_or_reuse(given: Mapping[str, str], context: Context, key: str) -> Trai
 
 def finished(directory: Path) -> bool:
     """True if the run in the directory has come to its end."""
-    path = directory / SUMMARY
-    return path.is_file() and read_json(path)["status"] != "interrupted"
+    return run.ended(directory) is not None
 
 
 def command_line(given: Mapping[str, str]) -> str:
