@@ -21,6 +21,10 @@ class Admissible(ABC):
     def contains(self, w: Array) -> Array:
         """True where an entry lies in U; boolean array of the shape of w."""
 
+    def widened(self, w: Array) -> Array:
+        """w in float64. An entry at a bound or value of U as the dtype of w stores it gets that of U itself."""
+        return self.project(namespace(w).astype(w, namespace(w).float64))
+
 
 @dataclass(frozen=True)
 class Box(Admissible):
@@ -44,6 +48,12 @@ class Box(Admissible):
 
     def contains(self, w: Array) -> Array:
         return (w >= self.lo) & (w <= self.hi)
+
+    def widened(self, w: Array) -> Array:
+        xp, wide = namespace(w), super().widened(w)  # float32 has 0.7 as 0.69999999, which lies inside
+        for end in (self.lo, self.hi):
+            wide = xp.where(w == xp.full_like(w, end), xp.full_like(wide, end), wide)
+        return wide
 
 
 WHOLE_LINE = Box()

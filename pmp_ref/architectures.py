@@ -70,7 +70,7 @@ def residual_net(
     A block is x + step·f(x, u) with f = convolution, standardisation over ``groups`` groups of channels, scale and
     shift, activation, convolution. Each further level begins with a block of stride 2 whose skip is a 1×1 projection.
     """
-    if width < 1 or width % groups or not blocks or any(n < 1 for n in blocks):
+    if min(width, groups) < 1 or width % groups or not blocks or any(n < 1 for n in blocks):
         raise InputError(f"residual_net got width {width}, groups {groups}, blocks {blocks}; expected width a multiple "
                          "of groups and at least one block on each level")  # fmt: skip
     act = activation(activation_name)

@@ -68,7 +68,7 @@ class Classic(Rule):
 
 @dataclass(frozen=True)
 class Curvature(Rule):
-    """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η)).
+    """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η), ε_min).
 
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
     ``sigma``. ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the

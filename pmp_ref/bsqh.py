@@ -63,9 +63,9 @@ class Method:
 
     def __post_init__(self) -> None:
         as_floats(self, "eps_max")
-        if self.max_rejections < 1 or not self.eps_max > self.rule.eps0:
-            raise InputError(f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected at least 1 and "
-                             f"a cap above ε₀ = {self.rule.eps0}")  # fmt: skip
+        if not isinstance(self.max_rejections, int) or self.max_rejections < 1 or not self.eps_max > self.rule.eps0:
+            raise InputError(f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected an "
+                             f"integer ≥ 1 and a cap above ε₀ = {self.rule.eps0}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Stop:
     """When to stop: accepted steps, epochs (full batch: an accepted step is an epoch), increment κ, residual.
 
     τ < κ ("converged by increment") and 2ε‖D(w − u)‖ ≤ residual ("converged by residual", see :meth:`stationary`) are
-    tested in every full-batch step; with mini-batches on all data at the end of an epoch. 0 switches a test off.
+    tested in every full-batch step; with mini-batches on all data at the end of an epoch. 0 switches a test off. While
+    a ramp has ρ below its value neither is made.
     """
 
     steps: int | None = None
@@ -84,8 +85,9 @@ class Stop:
     def __post_init__(self) -> None:
         as_floats(self, "increment", "residual")
         limits = [n for n in (self.steps, self.epochs, self.increment, self.residual) if n is not None]
-        if not all(n >= 0 for n in limits):
-            raise InputError(f"{self}; expected numbers ≥ 0")
+        whole = all(n is None or isinstance(n, int) for n in (self.steps, self.epochs))
+        if not (whole and all(n >= 0 for n in limits)):
+            raise InputError(f"{self}; expected numbers ≥ 0, steps and epochs integers")
         if self.steps is None and self.epochs is None and self.increment == 0 and self.residual == 0:
             raise InputError("no stop was given; expected at least one of steps, epochs, increment, residual")
 
@@ -274,10 +276,14 @@ def solve(
     if advice := scale_advice(problem.check(controls if resume is None else resume.controls, x, y)):
         warnings.warn(advice, ScaleWarning, stacklevel=2)
     n = x.shape[0]
-    if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size <= n):
+    if batch_size is not None and not (type(batch_size) is int and 1 <= batch_size <= n):
         raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
     if method.averaging is not None and batch_size is None:
         raise InputError("averaged switching functions need mini-batches; leave averaging out or give a batch size")
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"seed is {seed!r}; expected an integer ≥ 0")
+    if method.ramp is not None and stop.steps is None and stop.epochs is None:
+        raise InputError("a ramp of ρ needs to know how long the run is; give steps or epochs, or leave it out")
     batches = 1 if batch_size is None else -(-n // batch_size)
     it = Iterate(controls, method.rule.eps0) if resume is None else resume
     records: list[Record] = []
@@ -288,12 +294,13 @@ def solve(
             it = prepare(problem, method, it, bx, by)
             progress = stop.progress(it, batches)
             rho = problem.rho if method.ramp is None else method.ramp(problem.rho, progress)
+            tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
             after, record = step(problem, method, it, rho, progress)
-            status, after = judge(method, stop, it, after, record, batch_size is None, batches)
+            status, after = judge(method, tests, it, after, record, batch_size is None, batches)
             if record.accepted and after.step == it.step:  # the control before this trial is the answer
                 record = replace(record, verdict=str(status), step=it.step)
             if status is None and after.position == 0 and batch_size is not None and after.epoch > it.epoch:
-                status, after = end_of_epoch(problem, method, stop, after, x, y, rho)
+                status, after = end_of_epoch(problem, method, tests, after, x, y, rho)
             it = after  # not before all of this trial is done: Ctrl-C finds a complete iterate
             records.append(record)
             if callback is not None and callback(it, record) and status is None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet
 from pmp_ref.arrays import Array, Controls, to_floats, to_numpy
-from pmp_ref.controls import cast
+from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
@@ -88,7 +88,8 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     if y.dtype == x.dtype:  # targets, not labels
         y = cast(((y,),), "float64")[0][0]
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
-    x, controls = cast(((x,),), "float64")[0][0], problem.project(cast(controls, "float64"))
+    controls = map_controls(lambda a, u: a.widened(u), problem.admissible, controls)
+    x = cast(((x,),), "float64")[0][0]
     sweep = Sweep(problem.network, problem.loss)
     e = sweep.forward_backward(controls, x, y)
     assert e.switching is not None

@@ -6,12 +6,14 @@ float64 and stay on the device as 0-d arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.arrays import Array, Controls, like, namespace, sum64, to_numpy
+from pmp_ref.errors import InputError
 
 
 def map_controls(f: Callable[..., Any], *controls: Any) -> Any:
@@ -66,12 +68,18 @@ def to_vector(controls: Controls) -> np.ndarray:
 
 
 def from_vector(vector: np.ndarray, template: Controls) -> Controls:
-    """Inverse of :func:`to_vector`; library, dtype and device from ``template``."""
+    """Inverse of :func:`to_vector`; library, dtype and device from ``template``.
+
+    Raises InputError for a vector of another length.
+    """
+    size = sum(math.prod(a.shape) for a in arrays_of(template))
+    if vector.shape != (size,):
+        raise InputError(f"a vector of shape {vector.shape} for controls with {size} entries")
     parts, start = [], 0
     for stage in template:
         new = []
         for a in stage:
-            n = int(np.prod(a.shape))
+            n = math.prod(a.shape)
             new.append(like(vector[start : start + n].reshape(a.shape), a))
             start += n
         parts.append(tuple(new))

@@ -23,7 +23,8 @@ class Problem:
 
     ``regulariser``, ``admissible`` and ``weights`` (ω ≥ 0; 0: not penalised) are given once for all controls or
     nested like the controls. The default weights penalise every kernel and no bias, see :func:`layer_weights`.
-    ``sweep`` makes the forward and backward sweeps. Raises InputError for ρ < 0 or nestings that do not fit.
+    ``sweep`` makes the forward and backward sweeps (None: the clear ones). Raises InputError for ρ < 0, nestings that
+    do not fit, or a sweep of another network or loss.
     """
 
     network: Network
@@ -51,7 +52,11 @@ class Problem:
                 raise InputError(f"{name} is {nested!r}; expected one for all controls, or one tuple for each of the "
                                  f"{len(self.network.stages)} stages")  # fmt: skip
             for l, (part, shapes) in enumerate(zip(nested, self.network.control_shapes, strict=True)):
-                if len(part) != len(shapes) or not all(isinstance(v, kind) for v in part):
+                if (
+                    not isinstance(part, tuple | list)
+                    or len(part) != len(shapes)
+                    or not all(isinstance(v, kind) for v in part)
+                ):
                     raise InputError(f"{name} of stage {l} is {part}; expected a tuple with one for each of its "
                                      f"{len(shapes)} controls")  # fmt: skip
             object.__setattr__(self, name, tuple(map(tuple, nested)))
@@ -60,6 +65,10 @@ class Problem:
         object.__setattr__(self, "weights", map_controls(float, self.weights))
         if self.sweep is None:
             object.__setattr__(self, "sweep", Sweep(self.network, self.loss))
+        elif isinstance(self.sweep, Sweep) and not self.sweep.belongs(self.network, self.loss):
+            raise InputError(
+                "the sweep is that of another network or loss; give sweep=None or make_sweep(network, loss)"
+            )
 
     def penalty(self, controls: Controls) -> Array:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""

@@ -151,7 +151,7 @@ class _Power(Regulariser):
     q: float
 
     @abstractmethod
-    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+    def local_maximiser(self, c: Array, lam: Array) -> tuple[Array, Array]:
         """(keep, w): where 0 loses on the whole line, and the local maximiser there (any finite value elsewhere)."""
 
     def pointwise(self, w: Array) -> Array:
@@ -166,12 +166,13 @@ class _Power(Regulariser):
             raise InputError(f"{type(self).__name__} on the box [{box.lo}, {box.hi}]; expected a box containing 0")
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
-        keep, w = self.local_maximiser(c, rho / eps)
+        lam = rho / eps + xp.zeros_like(c)  # an array in every library: NumPy's scalars have roots of their own
+        keep, w = self.local_maximiser(c, lam)
         w = xp.where(keep, w, xp.zeros_like(w))
         if box == Box():
             return w
         w = box.project(w)
-        gain = w * (2 * c - w) - (rho / eps) * self.pointwise(w)  # divided by ε
+        gain = w * (2 * c - w) - lam * self.pointwise(w)  # divided by ε
         return xp.where(gain > 0, w, xp.zeros_like(w))
 
 
@@ -181,7 +182,7 @@ class LHalf(_Power):
 
     q = 0.5
 
-    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+    def local_maximiser(self, c: Array, lam: Array) -> tuple[Array, Array]:
         xp = namespace(c)
         keep = xp.abs(c) > (54 ** (1 / 3) / 4) * lam ** (2 / 3)
         a = xp.where(keep, xp.abs(c), xp.ones_like(c))
@@ -192,16 +193,18 @@ class LHalf(_Power):
 @dataclass(frozen=True)
 class LTwoThirds(_Power):
     """r(w) = |w|^⅔. Keep iff |c| > ⅔(3λ³)^¼, then w = sgn(c)((A + √(2|c|/A − A²))/2)³ with
-    A = (2/√3) λ^¼ √cosh(⅓ arcosh(27c²/(16 λ^{3/2})))."""
+    A = (2/√3) λ^¼ √cosh(⅓ arcosh(27c²/(16 λ^{3/2}))).
+
+    With s = |c|/λ^¾ arcosh(27s²/16) = 2 arcosh √(27s²/32 + ½): float32 holds s where it does not hold s²."""
 
     q = 2 / 3
 
-    def local_maximiser(self, c: Array, lam: Any) -> tuple[Array, Array]:
+    def local_maximiser(self, c: Array, lam: Array) -> tuple[Array, Array]:
         xp = namespace(c)
         keep = xp.abs(c) > (2 / 3) * 3**0.25 * lam**0.75
-        ratio = 27 * c * c / (16 * lam**1.5)
-        ratio = xp.where(keep, ratio, xp.ones_like(c))
-        a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(ratio) / 3))
+        s = xp.where(keep, xp.abs(c) / lam ** (3 / 4), xp.ones_like(c))
+        half = xp.hypot(math.sqrt(27 / 32) * s, xp.full_like(s, math.sqrt(0.5)))
+        a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(half) * (2 / 3)))
         inner = 2 * xp.abs(c) / a - a * a
         root = xp.sqrt(xp.where(inner > 0, inner, xp.zeros_like(c)))
         return keep, sign(c) * ((a + root) / 2) ** 3
@@ -212,7 +215,8 @@ class GroupL0(Regulariser):
     """r(w) = ω · (number of nonzero groups); a group holds all entries with one index along ``axis``.
 
     Axis 0 of a kernel are its filters or neurons, axis 1 its input channels. Keep the group iff Σ ε d_i c_i² > ρω,
-    so ε‖c‖² > ρω without metric; needs the whole line (InputError otherwise).
+    so ε‖c‖² > ρω without metric; needs the whole line (InputError otherwise). In a control without that axis each entry
+    is a group. Raises InputError for an axis that is not an integer ≥ 0.
     """
 
     axis: int = 0
@@ -220,19 +224,22 @@ class GroupL0(Regulariser):
 
     def __post_init__(self) -> None:
         as_floats(self, "omega")
+        if not isinstance(self.axis, int) or isinstance(self.axis, bool) or self.axis < 0:
+            raise InputError(f"axis is {self.axis!r}; expected an integer ≥ 0, such as 0 for filters and neurons")
         if not (math.isfinite(self.omega) and self.omega >= 0):
             raise InputError(f"omega is {self.omega}; expected a number ≥ 0")
 
     def norms(self, w: Array) -> Array:
         """Σ of the entries of each group."""
-        return namespace(w).sum(w, axis=tuple(a for a in range(w.ndim) if a != self.axis), keepdims=True)
+        others = tuple(a for a in range(w.ndim) if a != self.axis)
+        return namespace(w).sum(w, axis=others, keepdims=True) if self.axis < w.ndim else w
 
     def pointwise(self, w: Array) -> Array:
         raise InputError("GroupL0 does not separate over entries; use it on the whole line, not on a finite set")
 
     def value(self, w: Array) -> Array:
         xp = namespace(w)
-        alive = xp.any(w != 0, axis=tuple(a for a in range(w.ndim) if a != self.axis))
+        alive = self.norms(xp.astype(w != 0, xp.float64)) > 0
         return self.omega * xp.astype(xp.count_nonzero(alive), xp.float64)
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:

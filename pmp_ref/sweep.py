@@ -56,6 +56,10 @@ class Sweep:
         if self.chunk < 1:
             raise InputError(f"chunk is {self.chunk}; expected at least one sample")
 
+    def belongs(self, network: Network, loss: Loss) -> bool:
+        """Whether this is a sweep of that network and loss."""
+        return (self.network, self.loss) == (network, loss)
+
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
         xp = namespace(x)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.architectures import residual_net
-from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around, radii_of_box
+from pmp_ref.bounds import ball_bound, certified_eps, certify_step, global_constant, radii_around, radii_of_box
 from pmp_ref.bounds.constants import overlaps
 from pmp_ref.bounds.intervals import Ball, Point, hull
-from pmp_ref.bounds.step import Interval, moment
+from pmp_ref.bounds.step import Interval, moment, penalty_change
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bounds.terminal import corner_softmax
-from pmp_ref.controls import map_controls
+from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Activation, Dense, Flatten, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Standardise, Tanh
@@ -27,7 +27,7 @@ from pmp_ref.layers.windows import Windows
 from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
-from pmp_ref.regulariser import L1, L2, LHalf, Polynomial
+from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, Polynomial
 from tests.strategies import seeds
 
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -198,8 +198,40 @@ def test_stages_without_bounds_are_refused(stage: Any) -> None:
             attempt()
 
 
+@pytest.mark.parametrize("bound", [0.1, 0.3, 0.7])
+def test_float32_controls_at_the_bounds_lie_within_the_radii_of_the_box(bound: float) -> None:
+    problem, u, _, _ = small()
+    boxed = Problem(problem.network, admissible=Box(-bound, bound))
+    corner = map_controls(lambda a: np.full(a.shape, np.float32(bound)), u)
+    for a, radius in zip(arrays_of(boxed.project(corner)), arrays_of(radii_of_box(boxed)), strict=True):
+        assert np.linalg.norm(a.astype(np.float64)) <= radius <= (1 + 1e-7) * bound * a.size**0.5 + 1e-15
+
+
+@pytest.mark.parametrize("r", [L0(), L1(), LTwoThirds(), GroupL0()], ids=str)
+def test_the_penalty_of_a_tiny_step_is_enclosed_to_its_own_size(r: Any) -> None:
+    """R(w) and R(u) agree in 12 digits; their difference has to be proven to better than what they lose."""
+    problem, u, _, _ = small()
+    problem = Problem(problem.network, regulariser=r, rho=1.0)
+    w = map_controls(lambda a: a + 1e-12 * np.sign(a), u)
+    found = penalty_change(problem, u, w, 1.0)
+    kernels = [(a, b) for (a, b) in zip(arrays_of(u), arrays_of(w), strict=True) if a.ndim > 1]
+    exact = sum((slope_of(r, a) * (b - a)).sum() for a, b in kernels)
+    assert found.lower <= exact + 1e-20 and exact - 1e-20 <= found.upper
+    assert found.width <= {L0(): 1e-298, L1(): 1e-24}.get(r, 2e-13)
+
+
+def slope_of(r: Any, a: np.ndarray) -> np.ndarray:
+    """r′ off 0."""
+    if r == L1():
+        return np.sign(a)
+    return 2 / 3 * np.sign(a) * np.abs(a) ** (-1 / 3) if r == LTwoThirds() else 0 * a
+
+
 def test_other_refusals() -> None:
     problem, u, x, y = small()
+    g = problem.sweep.forward_backward(u, x, y).switching
+    with pytest.raises(InputError, match=r"eta is 0\.0"):
+        certified_eps(problem, ball_bound(problem, u, x, y), u, g, 0.0)
     with pytest.raises(InputError, match="order"):
         certify_step(problem, u, u, x, y, order=5)
     with pytest.raises(InputError, match="powers of two"):

@@ -292,6 +292,14 @@ def test_precision_limit_in_float32() -> None:
     assert solve(Problem(NET), cast(s.controls, "float64"), x, y, stop=Stop(steps=3)).status is Status.ITERATION_LIMIT
 
 
+def test_a_start_with_a_huge_epsilon_ends_at_once_and_the_message_names_both_remedies() -> None:
+    u, x, y = data()
+    u, x = cast(u, "float32"), x.astype(np.float32)
+    ends = [solve(Problem(NET), u, x, y, stop=Stop(steps=3), method=Method(Curvature(eps))) for eps in (1e6, 1.0)]
+    assert [(s.status, len(s.steps)) for s in ends] == [(Status.PRECISION_LIMIT, 0), (Status.ITERATION_LIMIT, 3)]
+    assert "float64" in Status.PRECISION_LIMIT.message and "smaller ε₀" in Status.PRECISION_LIMIT.message
+
+
 def test_augmentation_limit_by_the_fixed_rule() -> None:
     s = run(Problem(NET, rho=0.01), method=Method(Fixed(1e-4)))
     assert s.status is Status.AUGMENTATION_LIMIT and [r.verdict for r in s.records] == ["rejected"]
@@ -303,6 +311,8 @@ def test_augmentation_limit_by_the_caps(caps: dict[str, Any]) -> None:
     s = run(Problem(NET, rho=0.01), method=Method(Classic(2e-4, sigma=2.0), **caps))
     assert s.status is Status.AUGMENTATION_LIMIT and len(s.records) == 3
     assert s.iterate.rejections == s.iterate.total_rejections == 3 and same(s.controls, data()[0])
+    words = {"max_rejections": "allow more rejections", "eps_max": "raise eps_max"}
+    assert all(words[cap] in s.status.message for cap in caps)
 
 
 @pytest.mark.parametrize("stop", [Stop(steps=4), Stop(epochs=4)])
@@ -686,6 +696,17 @@ def test_ramp_is_linear_between_its_ends() -> None:
     assert ramp(2.0, 0.4) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("test", [{"residual": 1e9}, {"increment": 1e9}], ids=str)
+def test_no_run_converges_before_rho_has_its_value(test: dict[str, float], batch_size: int | None) -> None:
+    method = Method(ramp=Ramp(0.0, 0.5))
+    s = run(Problem(NET, rho=1e-3), stop=Stop(epochs=8, **test), method=method, batch_size=batch_size)
+    assert s.status in (Status.CONVERGED_RESIDUAL, Status.CONVERGED_INCREMENT)
+    assert s.records[-1].rho == 1e-3 and all(r.rho < 1e-3 for r in s.records if r.epoch < 4) and s.records[0].rho == 0
+    with pytest.raises(InputError, match="ramp of ρ needs to know how long"):
+        run(Problem(NET, rho=1e-3), stop=Stop(**test), method=method)
+
+
 def test_progress() -> None:
     it = Iterate(((),), 1.0, step=3, epoch=1, position=2)
     assert Stop(steps=12).progress(it, 4) == 0.25 and Stop(epochs=2).progress(it, 4) == 0.75
@@ -752,7 +773,13 @@ def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.
     assert len(calls) == 1 and record.verdict in ("accepted", "rejected", "average dropped")
 
 
-@pytest.mark.parametrize("size", [0, -1, 13, 2.5, "4"])
+@pytest.mark.parametrize("seed", [-1, 0.5, "1", None])
+def test_bad_seeds(seed: Any) -> None:
+    with pytest.raises(InputError, match=f"seed is {seed!r}; expected an integer ≥ 0"):
+        solve(Problem(NET), *data(0, 12, NET), stop=Stop(steps=1), seed=seed)
+
+
+@pytest.mark.parametrize("size", [0, -1, 13, 2.5, "4", True])
 def test_bad_batch_sizes(size: Any) -> None:
     with pytest.raises(InputError, match=f"batch size {size} for 12 samples; expected an integer from 1 to 12"):
         run(Problem(NET), batch_size=size)
@@ -763,10 +790,13 @@ def test_bad_batch_sizes(size: Any) -> None:
     [
         (lambda: Stop(), ["no stop was given"]),
         (lambda: Stop(steps=-1), ["steps=-1", "≥ 0"]),
+        (lambda: Stop(steps="3"), ["steps='3'", "integers"]),
+        (lambda: Stop(epochs=1.5), ["epochs=1.5", "integers"]),
         (lambda: Stop(steps=1, epochs=-1), ["epochs=-1"]),
         (lambda: Stop(residual=-1.0), ["residual=-1.0"]),
         (lambda: Stop(increment=math.nan), ["increment=nan"]),
         (lambda: Method(max_rejections=0), ["max_rejections 0"]),
+        (lambda: Method(max_rejections=None), ["max_rejections None", "integer"]),
         (lambda: Method(Classic(2.0), eps_max=1.0), ["eps_max 1.0", "2.0"]),
         (lambda: Method(eps_max=math.nan), ["eps_max nan"]),
         (lambda: Ramp(0.5, 0.5), ["0.5 to 0.5"]),

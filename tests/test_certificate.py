@@ -287,6 +287,18 @@ def test_float32_controls_at_values_that_float64_writes_otherwise(admissible: Ad
     np.testing.assert_allclose([rounded.eps_star, rounded.J], [exact.eps_star, exact.J], rtol=1e-4)
 
 
+@pytest.mark.parametrize("bound", [0.1, 0.7])  # float32 rounds the first outwards, the second inwards
+def test_float32_controls_at_a_bound_are_at_the_bound(bound: float) -> None:
+    """All targets lie far above, so g > 0 and every entry belongs at its upper bound: a residual of exactly 0."""
+    network = Network((L.Dense(2, bias=False),), (3,))
+    problem = Problem(network, Squared(), L0(), 0.01, Box(-bound, bound))
+    x, y, u = np.ones((4, 3)), np.full((4, 2), 9.0), ((np.full((2, 3), bound),),)
+    exact = certify(problem, u, x, y, 0.5)
+    rounded = certify(problem, problem.project(cast(u, "float32")), x.astype(np.float32), y.astype(np.float32), 0.5)
+    assert exact.residual_support == rounded.residual_support == 0
+    np.testing.assert_allclose(rounded.eps_star, exact.eps_star, rtol=1e-6)
+
+
 def test_squared_loss_in_float32_is_certified_in_float64() -> None:
     problem, u, x, _ = setting(loss=Squared())
     y = np.random.default_rng(1).standard_normal((7, 3))

@@ -221,6 +221,8 @@ def test_controls_as_vectors(network: Network, seed: int) -> None:
     np.testing.assert_array_equal(to_vector(add(u, v)), vector + to_vector(v))
     np.testing.assert_allclose(float(inner(u, v)), vector @ to_vector(v), rtol=1e-12, atol=1e-12)
     assert all(a.dtype == np.float32 for a in arrays_of(cast(u, "float32")))
+    with pytest.raises(InputError, match="controls with"):
+        from_vector(np.append(vector, 0.0), u)
 
 
 def test_inner_products_are_summed_in_float64() -> None:

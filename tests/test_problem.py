@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from pmp_ref.arrays import as_floats, check_together, is_array, like, namespace,
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import Squared
+from pmp_ref.kernels import FastSweep
+from pmp_ref.kernels.gpu import GpuSweep
+from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere, layer_weights
 from pmp_ref.regulariser import L0, L1, GroupL0, Polynomial
+from pmp_ref.sweep import Sweep
 from tests.backends import Backend, load
 from tests.strategies import seeds
 
@@ -104,6 +108,7 @@ def test_projection_and_admissible_start() -> None:
         ({"weights": math.nan}, ["weights"]),
         ({"weights": ((1.0, 0.0),)}, ["weights", "4 stages"]),
         ({"weights": ((1.0,), (), (), (1.0, 0.0))}, ["weights of stage 0", "2 controls"]),
+        ({"weights": (1.0, 0.0, 1.0, 1.0)}, ["weights of stage 0", "tuple"]),
         ({"regulariser": "l0"}, ["regulariser is 'l0'"]),
         ({"regulariser": ((L0(), "l0"), (), (), (L0(), L0()))}, ["regulariser of stage 0"]),
         ({"regulariser": L0}, ["regulariser"]),
@@ -114,6 +119,20 @@ def test_bad_problems(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         Problem(NET, **options)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_sweep_of_another_network_or_loss_is_refused() -> None:
+    other = Network(tuple(L.Sigmoid() if s == L.Tanh() else s for s in NET.stages), NET.input_shape)
+    assert other != NET
+    for make in (Sweep, FastSweep, GpuSweep):
+        problem = Problem(NET, sweep=make(NET, CrossEntropy()))
+        assert replace(problem, rho=0.5).sweep == problem.sweep
+        for changes in ({"network": other}, {"loss": Squared()}):
+            with pytest.raises(InputError, match="another network or loss; give sweep=None"):
+                replace(problem, **changes)
+            assert replace(problem, **changes, sweep=None).sweep.belongs(changes.get("network", NET), Squared()) == (
+                "loss" in changes
+            )
 
 
 def test_a_network_needs_controls_and_weights_known_stages() -> None:

@@ -28,7 +28,7 @@ from pmp_ref.regulariser import (
     Regulariser,
     free_maximiser,
 )
-from tests.backends import Backend
+from tests.backends import Backend, load
 from tests.strategies import dyadics, seeds
 
 getcontext().prec = 60
@@ -297,6 +297,12 @@ def test_groups_are_filters_neurons_or_channels() -> None:
     k[0, 1, 0, 1] = k[1, 1, 0, 0] = 5.0
     assert float(GroupL0(0, 2.0).value(k)) == 4.0 and float(GroupL0(1, 2.0).value(k)) == 2.0
     assert float(GroupL0(0).value(np.array([0.0, 3.0, 1.0]))) == 2.0
+    bias = np.array([0.0, 3.0, 0.5])  # no axis 1: each entry a group
+    assert float(GroupL0(1).value(bias)) == 2.0
+    np.testing.assert_array_equal(GroupL0(1).argmax(bias, 0 * bias, 1.0, 1.0, WHOLE_LINE), [0.0, 3.0, 0.0])
+    for axis in (-1, 1.0, None, True):
+        with pytest.raises(InputError, match="expected an integer ≥ 0"):
+            GroupL0(axis)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="does not separate"):
         GroupL0().pointwise(k)
     with pytest.raises(InputError, match="whole line only"):
@@ -402,6 +408,26 @@ def test_bad_coefficients(coefficients: tuple[float, int]) -> None:
     a[place] = bad
     with pytest.raises(InputError, match="expected numbers ≥ 0"):
         Polynomial(*a)
+
+
+@pytest.mark.parametrize("r", [LHalf(), LTwoThirds()], ids=str)
+def test_powers_in_float32_at_the_ends_of_its_range(r: Regulariser) -> None:
+    """27c²/(16λ^{3/2}) and λ^{3/2} leave the range of float32; the maximiser is far from doing so."""
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    np.testing.assert_allclose(r.argmax(100 * one, zero, 1e15, 1e-8, WHOLE_LINE), 100, rtol=1e-5)
+    np.testing.assert_array_equal(r.argmax(zero, one, 1e-30, 0.01, Box(-1, 1)), [1])
+
+
+@pytest.mark.parametrize("r", [LHalf(), LTwoThirds()], ids=str)
+def test_powers_are_equal_bit_for_bit_with_one_weight_for_all(r: Regulariser) -> None:
+    """A metric of one number for each layer (``PerLayer``) is 0-d, which NumPy may turn into its own scalar."""
+    strict = load("array_api_strict")
+    rng = np.random.default_rng(0)
+    u, g = rng.standard_normal((2, 400))
+    for eps in np.exp(rng.uniform(-3, 3, 40)):
+        ours = r.argmax(u, g, np.asarray(eps), 0.1, WHOLE_LINE)
+        theirs = r.argmax(strict.asarray(u), strict.asarray(g), strict.asarray(np.asarray(eps)), 0.1, WHOLE_LINE)
+        np.testing.assert_array_equal(ours, np.asarray(theirs))
 
 
 @pytest.mark.parametrize("r", [LHalf(), LTwoThirds()], ids=str)

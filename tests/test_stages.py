@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmp_ref import layers as L
+from pmp_ref.architectures import residual_net
 from pmp_ref.errors import InputError
 from tests import oracles
 from tests.backends import Backend
@@ -212,6 +213,9 @@ def test_residual_block_is_skip_plus_step_times_inner(seed: int, layout: str) ->
         (lambda: L.Convolution(3, 2, groups=2), ["3 channels in 2 groups", "divisible"]),
         (lambda: L.Convolution(0, 2), ["0 channels"]),
         (lambda: L.Convolution(2, 0), ["size is 0", "at least 1"]),
+        (lambda: L.Convolution(2, 2.5), ["size is 2.5", "integer"]),
+        (lambda: L.Dense(2.5), ["2.5 neurons", "integer"]),
+        (lambda: residual_net(groups=0), ["groups 0"]),
         (lambda: L.Convolution(2, (2, 2, 2)), ["size is (2, 2, 2)", "pair"]),
         (lambda: L.Convolution(2, 2, stride=(1, 0)), ["stride is (1, 0)"]),
         (lambda: L.Convolution(2, 2, padding=-1), ["padding is -1", "at least 0"]),

@@ -209,7 +209,8 @@ def to_rounding(context: Context) -> Outcome:
     Measured: the largest |a − b|/(1 + |a|) against 1e-9, and different decisions (none allowed), against NumPy in
     chunks of the setting: chunks of one sample, one chunk, the samples reversed (full batch), and PyTorch, JAX and CuPy
     where they are installed (not in the micro profile, whose time their import would take). Ĉ counts as Ĉτ, of which
-    it is the quotient. From the residual 2ε‖D(w − u)‖ what the storage of w does to it is taken off first, 128 ε max d
+    it is the quotient, and numbers are compared up to the first trial with ν/τ > 1e-9: from there on rounding decides Ĉ
+    and so ε. From the residual 2ε‖D(w − u)‖ what the storage of w does to it is taken off first, 128 ε max d
     u‖w‖: below 1e-9 for ε < 1e4, and all there is where a first trial that leaves every scale (squared loss, kinks)
     has sent ε to 1e11.
     """
@@ -245,19 +246,30 @@ def with_chunk(s: problems.Setting, chunk: int) -> problems.Setting:
 
 
 def distance(a: Trace, b: Trace) -> float:
-    """Largest |a − b|/(1 + |a|) over the numbers of all trials and the final controls; Ĉ counts multiplied by τ, and
-    residuals less what rounding of w makes of them (:func:`residual_floor`)."""
+    """Largest |a − b|/(1 + |a|) over the numbers of the trials that :func:`resolved` counts and the final controls; Ĉ
+    counts multiplied by τ, and residuals less what rounding of w makes of them (:func:`residual_floor`)."""
     column, tau, residual = (NUMBERS.index(name) for name in ("c_hat", "tau", "residual"))
-    first, second = a.numbers.copy(), b.numbers.copy()
+    trials = resolved(a)
+    first, second = a.numbers[:trials].copy(), b.numbers[:trials].copy()
     for t in (first, second):
         t[:, column] *= t[:, tau]
     gaps = np.abs(first - second)
-    gaps[:, residual] = np.maximum(gaps[:, residual] - a.floors, 0.0)
+    gaps[:, residual] = np.maximum(gaps[:, residual] - a.floors[:trials], 0.0)
     gaps = gaps / (1 + np.abs(first))
     gaps = np.where(np.isnan(first) & np.isnan(second), 0.0, gaps)
     controls = np.abs(a.controls - b.controls) / (1 + np.abs(a.controls))
     worst = max(float(np.max(gaps)), float(np.max(controls)))
     return worst if worst == worst else math.inf
+
+
+def resolved(a: Trace) -> int:
+    """The trials up to the first whose Ĉ rounding decides to more than the tolerance, ν/τ > 1e-9, that one included.
+
+    ε follows Ĉ, and a run that comes to rest divides ν by an ever smaller τ: from there on two runs differ in ε.
+    """
+    rounding, tau = (a.numbers[:, NUMBERS.index(name)] for name in ("rounding", "tau"))
+    doubtful = np.flatnonzero(rounding > TOLERANCE * tau)
+    return int(doubtful[0]) + 1 if doubtful.size else len(a.numbers)
 
 
 def installed() -> tuple[list[str], list[str]]:

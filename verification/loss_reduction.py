@@ -369,8 +369,9 @@ def verdict_checks(s: Setting, trials: list[Trial], plain: bool) -> Iterator[Che
         if abs(gap) > doubt:
             yield Check(float(r.accepted != (gap > 0)), 0.0, f"accepted iff Ĉ + η ≤ qε; {s.name}")
         yield Check(q, 1 - 1e-9, f"q ≥ 1; {s.name}", ">=")
-        if plain:
-            yield Check(abs(q - 2), 1e-9, f"q = 2; {s.name}")
+        if plain:  # w = u + g/(2ε) + δ with |δ| ≤ roundoff·|w|: q = 2 − 2⟨δ, w − u⟩/τ
+            near = 1e-12 + 4 * np.finfo(float).eps * math.sqrt(inner(trial.w, trial.w) / r.tau)
+            yield Check(abs(q - 2), near, f"q = 2; {s.name}")
 
 
 def curvature_figure(s: Setting, steps: int) -> Figure:

@@ -628,7 +628,8 @@ def orders(s: Setting, w: Controls) -> Iterator[Check]:
 
 
 def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check]:
-    """Every accepted step of a run, certified."""
+    """Every accepted step of a run, certified, where its descent is clear of rounding: of J, and of |w|^q in R, which
+    the enclosure allows 20 roundings."""
     eta = 1e-6
     _, trials = runs.run(s, Method(acceptance=Absolute(eta)), Stop(steps=steps))
     certificates: list[StepCertificate] = []
@@ -638,7 +639,8 @@ def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check
                 s.problem, trial.u, trial.w, s.x, s.y, rho=trial.record.rho, absolute=trial.record.rounding, eta=eta
             )
             certificates.append(c)
-            clear = -trial.record.delta_J - eta * trial.record.tau > 2 * trial.record.rounding
+            rounding = 2 * trial.record.rounding + c.penalty.width
+            clear = -trial.record.delta_J - eta * trial.record.tau > rounding
             if clear:
                 yield Check(float(not c.proves_descent(eta)), 0.0, f"step {trial.record.step} is certified; {s.name}")
     if certificates:

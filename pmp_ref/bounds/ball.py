@@ -248,7 +248,10 @@ def certified_eps(problem: Problem, bound: BallBound, u: Controls, g: Controls, 
     """The smallest ε with ε ≥ C̄*(‖w_ε − u‖) + η up to the relative ``tolerance``, from above: its trial must pass (T6).
 
     By bisection: w_ε has a closed form, and ‖w_ε − u‖ falls as ε rises (T18). ``g`` are the switching functions at u.
+    Raises InputError unless η > 0, and where the bound is not finite.
     """
+    if not eta > 0:
+        raise InputError(f"eta is {eta}; expected a number > 0: without it no ε need be the smallest")
     rho = problem.rho if rho is None else rho
     at = to_vector(u)
 

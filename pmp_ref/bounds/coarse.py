@@ -76,13 +76,14 @@ def propagate(stage: Stage, shape: Any, radius: tuple[float, ...], state: Any) -
 
 
 def radii_of_box(problem: Problem) -> Any:
-    """max(|lo|, |hi|)√n for each control on a box; raises InputError where a box is unbounded or a set finite."""
+    """max(|lo|, |hi|)√n for each control on a box, whose bounds float32 may round outwards; raises InputError where a
+    box is unbounded or a set finite."""
 
     def radius(admissible: Any, shape: tuple[int, ...]) -> float:
         largest = max(abs(admissible.lo), abs(admissible.hi)) if hasattr(admissible, "lo") else math.inf
         if not math.isfinite(largest):
             raise InputError(f"controls on {admissible}; expected a bounded box")
-        return largest * math.sqrt(math.prod(shape)) * ROUNDING
+        return largest * (1 + 2.0**-24) * math.sqrt(math.prod(shape)) * ROUNDING
 
     return map_controls(radius, problem.admissible, problem.network.control_shapes)
 

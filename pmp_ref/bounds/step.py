@@ -23,7 +23,7 @@ from pmp_ref.bounds.segment import Rows, enclose_rows, in_chunks
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
-from pmp_ref.regulariser import Polynomial
+from pmp_ref.regulariser import L0, L1, GroupL0
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,17 @@ def mean_interval(low: Any, high: Any) -> Interval:
 
 
 def penalty_change(problem: Problem, u: Controls, w: Controls, rho: float) -> Interval:
-    """ρ(R(w) − R(u)). Counts of nonzeros are exact; any other value may err by (n + 20)u relatively, n entries."""
+    """ρ(R(w) − R(u)), summed over the entries that moved. A value r(w_i) of L0 or L1 is exact, others err by 20u
+    relatively; GroupL0 has one value for all entries."""
     low = high = 0.0
     for r, omega, a, b in zip(*(arrays_of(n) for n in (problem.regulariser, problem.weights, u, w)), strict=True):
-        before, after = float(r.value(a)), float(r.value(b))
-        exact = isinstance(r, Polynomial) and r.a0 in (0.0, 1.0) and r.a1 == r.a2 == 0
-        error = 0.0 if exact else (a.size + 20) * U * (before + after)
-        change, factor = after - before, rho * omega
-        error = (error + 2 * U * abs(change)) * UP
+        if isinstance(r, GroupL0):
+            before, after = (np.array([float(r.value(v))]) for v in (a, b))
+        else:
+            before, after = (r.pointwise(v[a != b]) for v in (a, b))
+        error = 0.0 if r in (L0(), L1()) else 20 * U * math.fsum(before + after)
+        moves, factor = after - before, rho * omega
+        change, error = math.fsum(moves), (error + 4 * U * math.fsum(np.abs(moves))) * UP
         low = _down(low + _down(factor * (change - error), 4))
         high = _up(high + _up(factor * (change + error), 4))
     return Interval(low, high)

@@ -19,6 +19,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.layers import AveragePool, Convolution, MaxPool, OnBranch, Stage
 from pmp_ref.layers.layer import Control, Shape
 from pmp_ref.layers.windows import Windows, crop, embed, pad, patches, spread
+from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 from pmp_ref.sweep import Sweep, entries
 
@@ -38,6 +39,10 @@ class GpuSweep(Sweep):
         if self.chunk < 0:
             raise InputError(f"chunk is {self.chunk}; expected a number of samples, or 0: as many as fit into memory")
         object.__setattr__(self, "network", strided_network(self.network))
+
+    def belongs(self, network: Network, loss: Loss) -> bool:
+        """Whether this is a sweep of that network and loss."""
+        return super().belongs(strided_network(network), loss)
 
     def chunks(self, x: Array) -> Iterator[slice]:
         """Slices of the batch, in order."""

@@ -17,8 +17,8 @@ class Dense(AffineStage):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if self.neurons < 1:
-            raise InputError(f"Dense got {self.neurons} neurons; expected at least one")
+        if not isinstance(self.neurons, int) or self.neurons < 1:
+            raise InputError(f"Dense got {self.neurons} neurons; expected an integer, at least one")
 
     def output_shape(self, shape: Shape) -> Shape:
         need_rank(self, shape, 1, "a vector per sample; put Flatten before it")

@@ -20,6 +20,7 @@ The control ``u`` of a stage is a tuple of arrays, ``(kernel, bias)``, ``(kernel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import Any
 
 from pmp_ref.arrays import Array, namespace
@@ -165,7 +166,7 @@ def need_rank(stage: Stage, shape: Any, rank: int, words: str) -> None:
 
 def pair(value: int | tuple[int, int], name: str, least: int) -> tuple[int, int]:
     """An int or a pair of ints as a pair, each at least ``least``; raises InputError otherwise."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(n, int) and n >= least for n in both):
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
         raise InputError(f"{name} is {value}; expected an integer or a pair of integers, each at least {least}")
-    return both[0], both[1]
+    return int(both[0]), int(both[1])
