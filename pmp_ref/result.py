@@ -35,9 +35,10 @@ _MESSAGES = {
     Status.CONVERGED_RESIDUAL: "the fixed-point residual 2ε‖w − u‖ fell below its tolerance (T11, T19)",
     Status.CONVERGED_INCREMENT: "the squared increment τ of an accepted step fell below κ; read it together with ε, "
     "for a large ε alone makes τ small (T19)",
-    Status.PRECISION_LIMIT: "the predicted gain ΣΔH is below the rounding of J in this dtype; use float64 to go on",
-    Status.AUGMENTATION_LIMIT: "no trial was accepted within the allowed rejections, or the rule gave up; "
-    "start with a larger ε, allow more rejections or use the curvature rule",
+    Status.PRECISION_LIMIT: "the predicted gain ΣΔH is below the rounding of J in this dtype; use float64 to go on, "
+    "or start with a smaller ε₀ if no step was accepted",
+    Status.AUGMENTATION_LIMIT: "no trial was accepted within the allowed rejections or up to the largest ε (eps_max), "
+    "or the rule gave up; start with a larger ε, allow more rejections, raise eps_max or use the curvature rule",
     Status.ITERATION_LIMIT: "the requested steps or epochs are done",
     Status.NON_FINITE: "the objective, its switching functions or every trial was not finite; "
     "scale the data or start from smaller controls",

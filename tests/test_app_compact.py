@@ -22,8 +22,10 @@ from PIL import Image
 
 import pmp_ref as pr
 from pmp_ref.app import compact as command
+from pmp_ref.app import conclude
 from pmp_ref.app import model as models
-from pmp_ref.app.files import decode, pack, unpack
+from pmp_ref.app import run as application
+from pmp_ref.app.files import OutputError, decode, locked, pack, unpack, write_atomically
 from pmp_ref.app.main import compact_parser, main, predict_parser
 from pmp_ref.app.model import Model, from_file, to_bytes
 from pmp_ref.compact import sparse
@@ -443,6 +445,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return made
 
 
+def same_controls(u: Any, v: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(arrays_of(u), arrays_of(v), strict=True))
+
+
 def predicted(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
     capsys.readouterr()
     assert main(["predict", *arguments, "--json"]) == 0
@@ -492,6 +498,70 @@ def test_a_directory_takes_the_compact_model_first(
     assert models.read(tmp_path / "r").network.stages[0] == models.read(trained / "model.npz").network.stages[0]
     assert main(["compact", str(tmp_path / "r")]) == 0
     assert models.read(tmp_path / "r").network.stages[0] != models.read(trained / "model.npz").network.stages[0]
+
+
+def test_a_run_that_goes_on_takes_the_compact_model_with_it(data: Path, tmp_path: Path) -> None:
+    """Compacted while interrupted: the resumed run removes it before it writes its model, wherever it is killed."""
+    out = tmp_path / "r"
+    original = application.Recorder.__call__
+
+    def stop(self: Any, it: Any, record: Any) -> bool:
+        self.stopping = self.stopping or it.step == 2  # as Ctrl-C does
+        return original(self, it, record)
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(application.Recorder, "__call__", stop)
+        assert run(data, out) == 130
+    assert main(["compact", str(out)]) == 0
+    early = models.read(out)
+    assert (out / "compact.npz").is_file() and (out / "compact.json").is_file()
+    written = []
+
+    def die(path: Path, content: bytes) -> None:
+        written.append(path.name)
+        if path.name == "model.npz":
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(conclude, "write_atomically", die)  # dies between the removal and the new model
+        assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 130
+    assert written == ["model.npz"]
+    assert not (out / "compact.npz").exists() and not (out / "compact.json").exists()
+    assert same_controls(models.read(out).controls, models.read(out / "model.npz").controls)
+    assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 0
+    last = models.read(out)
+    assert not same_controls(last.controls, early.controls)
+    assert main(["compact", str(out)]) == 0
+    assert len(last.controls) == len(models.read(out).controls)
+
+
+def test_results_written_again_leave_the_compact_model(data: Path, tmp_path: Path) -> None:
+    """Equal content is no other model."""
+    out = tmp_path / "r"
+    assert run(data, out) == 0
+    assert main(["compact", str(out)]) == 0
+    before = (out / "compact.npz").read_bytes()
+    (out / "summary.json").unlink()  # as if killed before the last file
+    assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 0
+    assert (out / "compact.npz").read_bytes() == before and (out / "compact.json").is_file()
+
+
+def test_a_stale_model_that_cannot_be_removed_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (tmp_path / "compact.npz").write_bytes(b"old")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match=r"Read-only file system.*out of date"):
+        conclude.write_model(tmp_path, b"new")
+    assert not (tmp_path / "model.npz").exists()
+
+
+def test_a_run_in_progress_is_not_compacted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It will write another model."""
+    with locked(trained):
+        bad(capsys, ["compact", str(trained)], "another process is working on")
 
 
 def test_inverted_images_are_noted_and_inverted_on_demand(
@@ -657,7 +727,7 @@ def test_without_onnx_the_extra_is_named(
 
     monkeypatch.setitem(sys.modules, "onnx", None)  # import onnx raises ImportError
     out = tmp_path / "c"
-    bad(capsys, ["compact", str(trained), "--out", str(out), "--onnx", str(tmp_path / "n.onnx")], "pmp_ref[onnx]")
+    bad(capsys, ["compact", str(trained), "--out", str(out), "--onnx", str(tmp_path / "n.onnx")], "pip install onnx")
     assert not out.exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -170,11 +172,6 @@ def test_cupy_without_a_device(
     bad(capsys, ["train", "--data", str(data), *TINY, "--backend", "cupy"], "CUDA", "--backend numpy")
 
 
-def test_fast_sweep_missing(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("pmp_ref.app.build.fast_sweep", lambda: None)
-    bad(capsys, ["train", "--data", str(data), *TINY, "--sweep", "fast"], "--sweep fast", "--sweep clear")
-
-
 @pytest.mark.parametrize(("arguments", "parts"), [
     (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
     (["fetch"], ["required: NAME"]),
@@ -205,6 +202,40 @@ def test_help_has_an_example(arguments: list[str], capsys: pytest.CaptureFixture
     if arguments[:1] == ["train"]:
         assert "exit codes" in out and "--batch-size" in out and "(default: curvature)" in " ".join(out.split())
     assert all(len(line) <= 120 for line in out.splitlines())
+
+
+def printed(encoding: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What a command that succeeds prints where stdout has that encoding."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    with monkeypatch.context() as m:
+        m.setattr(sys, "stdout", stdout)
+        assert main(arguments) == 0
+    stdout.flush()
+    return stdout.buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_encoding_of_stdout_will_do(
+    encoding: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letters that it lacks are shown by number; JSON stays JSON."""
+    epsilon = "ε" if encoding == "utf-8" else "\\u03b5"
+    out = tmp_path / "läuft"
+    assert epsilon in printed(encoding, monkeypatch, "train", "--help")
+    printed(encoding, monkeypatch, "train", "--data", str(data), "--out", str(out), *TINY)
+    assert f"augmentation {epsilon}* = " in printed(encoding, monkeypatch, "inspect", str(out))
+    np.save(tmp_path / "ä.npy", np.zeros((12, 12), np.uint8))
+    images = str(tmp_path / "ä.npy")
+    answer = json.loads(printed(encoding, monkeypatch, "predict", str(out), images, "--json"))
+    assert answer["model"] == str(out) and answer["images"][0]["file"] == images
+
+
+@pytest.mark.parametrize("command", ["verification --list", "verification.conformance --help",
+                                     "verification.experiments --list", "verification.performance --help"])  # fmt: skip
+def test_every_encoding_will_do_for_the_verification(command: str) -> None:
+    found = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, check=False,
+                           env={**os.environ, "PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert found.returncode == 0 and found.stdout and not found.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

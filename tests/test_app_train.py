@@ -21,8 +21,10 @@ from pmp_ref.app import run as application
 from pmp_ref.app.build import build, split
 from pmp_ref.app.evaluate import Accuracy
 from pmp_ref.app.files import decode, unpack
+from pmp_ref.app.inspect import GAP_HEAD, HEAD, control_rows, gap_rows
 from pmp_ref.app.main import main
 from pmp_ref.app.options import NO_TEST, resolve
+from pmp_ref.certificate import DECADES
 from pmp_ref.data import load
 from tests.app_data import TINY, rows, run, summary, write_images
 
@@ -133,6 +135,22 @@ def test_inspect_prints_certificate_and_layers(drawn: Path, capsys: pytest.Captu
     s = summary(drawn)
     assert "ε*" in text and f"{s['epsilon_star']:.4g}" in text and "Convolution" in text and "6×1×5×5" in text
     assert re.search(r"bias \(free\)", text) and f"{s['kept_weights']:,}" in text
+
+
+def test_report_and_inspect_show_the_same_tables(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    c = json.loads((drawn / "certificate.json").read_text(encoding="utf-8"))
+    page = (drawn / "report.html").read_text(encoding="utf-8").split("<tr>")
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in page]
+    assert main(["inspect", str(drawn)]) == 0
+    lines = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    controls, gaps = control_rows(c), gap_rows(c)
+    assert len(controls) == len(gaps) == len(c["controls"]) == 10
+    assert all(len(row) == len(HEAD) for row in controls)
+    assert all(len(row) == len(GAP_HEAD) + len(DECADES) for row in gaps)
+    for row in (HEAD, *controls, *gaps):
+        assert row in cells and row in lines
+    assert [*GAP_HEAD, *(f"1e-{k}" for k in DECADES)] in lines
+    assert [*GAP_HEAD, *"10⁻¹ 10⁻² 10⁻³ 10⁻⁴ 10⁻⁵ 10⁻⁶ 10⁻⁷ 10⁻⁸ 10⁻⁹ 10⁻¹⁰".split()] in cells
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(

@@ -481,6 +481,17 @@ def test_stages_of_other_packages_are_left_alone() -> None:
     assert same(y, outputs(smaller, fewer, x)) and same(y, runner(smaller, fewer)(x))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_sample_gives_no_state(form: str, dtype: str) -> None:
+    network = pr.lenet5((1, 12, 12), 3)
+    u = tuple(tuple(a.astype(dtype) for a in s) for s in full(network))
+    run = runner(network, u, tuple(f and form for f in forms_of(network)))
+    x = sample(network, 0).astype(dtype)
+    y = run(x[:0])
+    assert y.shape == (0, 3) and y.dtype == run(x).dtype == dtype
+
+
 def test_float32_controls_stay_float32_and_other_libraries_come_back_as_numpy() -> None:
     xp = pytest.importorskip("array_api_strict")
     network = pr.lenet5((1, 12, 12), 3)

@@ -605,7 +605,7 @@ def test_figure_data() -> None:
     np.testing.assert_allclose(horizontal.get_segments()[1], [[1.8, 99.2], [2.3, 99.2]], rtol=1e-12)
     np.testing.assert_allclose(vertical.get_segments()[1], [[2.0, 99.0], [2.0, 99.5]], rtol=1e-12)
     assert drawn["Adam, magnitude pruning, no retraining"].lines[0].get_xydata().tolist() == [[100.0, 99.3]]
-    assert [t.get_text() for t in axes.texts] == ["41.0"]
+    assert [t.get_text() for t in axes.texts] == ["41.0", *(text for _, _, text, *_ in tradeoff.NAMES)]
     assert axes.get_xscale() == "log" and "%" in axes.get_xlabel() and "%" in axes.get_ylabel()
     published = [a for a in axes.lines if str(a.get_label()).startswith("published")]
     assert [[tuple(map(float, pair)) for pair in a.get_xydata()] for a in published] == [
@@ -613,10 +613,25 @@ def test_figure_data() -> None:
     ]
     bare = tradeoff.draw(points, published=False)
     assert not [a for a in bare.axes[0].lines if str(a.get_label()).startswith("published")]
+    assert [t.get_text() for t in bare.axes[0].texts] == ["41.0"]
+    for drawing, shown in ((figure, True), (bare, False)):  # the legend speaks of what is drawn
+        (legend,) = drawing.legends
+        words = [t.get_text() for t in legend.get_texts()]
+        assert any(w.startswith("published") for w in words) == shown and len(words) == 2 + shown
+        assert "below the axis" in legend.get_title().get_text() and "bars" in legend.get_title().get_text()
+    single = tradeoff.draw([p for p in points if p.kind == "prune" and p.accuracy > 99], published=False)
+    assert single.legends[0].get_title().get_text() == ""
     from matplotlib import pyplot
 
-    pyplot.close(figure)
-    pyplot.close(bare)
+    for drawing in (figure, bare, single):
+        pyplot.close(drawing)
+
+
+def test_names_stand_at_their_points() -> None:
+    """Each published source has its name in the figure, with the authors of the list."""
+    for (label, pairs), (_, at, text, *_) in zip(tradeoff.PUBLISHED, tradeoff.NAMES, strict=True):
+        name, authors = text.split("\n")
+        assert label == f"{name} ({authors})" and 0 <= at < len(pairs)
 
 
 def test_figures_can_be_read_in_grey() -> None:

@@ -104,6 +104,24 @@ def test_core_does_not_import_the_application(path: Path) -> None:
     assert not within(imports_of(path), "pmp_ref.app")
 
 
+CORE = [path for path in SOURCES if path.parts[0] in ("layers", "bounds") or len(path.parts) == 1]
+
+
+@pytest.mark.parametrize("path", [p for p in CORE if p != Path("__main__.py")], ids=lambda path: path.as_posix())
+def test_core_does_not_import_the_wings(path: Path) -> None:
+    """The boxes with full lines of docs/figures/architecture.svg import none of those with broken lines."""
+    for wing in ("pmp_ref.app", "pmp_ref.kernels", "pmp_ref.compact", "verification"):
+        assert not within(imports_of(path), wing)
+
+
+def test_the_wings_are_there() -> None:
+    """The names above are those of packages, and what imports one is seen."""
+    for wing in ("app", "kernels", "compact", "../verification"):
+        assert (PACKAGE / wing / "__init__.py").is_file()
+    assert within(imports_of(Path("app/build.py")), "pmp_ref.kernels")
+    assert within(imports_of(Path("app/compact.py")), "pmp_ref.compact")
+
+
 @pytest.mark.parametrize(
     ("source", "module", "is_package"),
     [

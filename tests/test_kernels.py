@@ -24,7 +24,7 @@ from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.kernels import FastSweep, blas, convolution, dense, make_sweep, plan, sweep, workers
+from pmp_ref.kernels import FastSweep, activation, blas, convolution, dense, make_sweep, plan, sweep, workers
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import (
     ACTIVATIONS,
@@ -294,6 +294,58 @@ def test_networks_agree(name: str, dtype: Any) -> None:
 def test_every_stage_of_the_library_has_a_fast_map() -> None:
     for network in (lenet5(), lenet5_caffe(), residual_net(), lenet5(activation_name="relu", pool="max")):
         assert not [m for m in FastSweep(network, CrossEntropy()).plan.maps if isinstance(m, plan.ClearMap)]
+
+
+def parts(a: Any) -> list[np.ndarray]:
+    """The arrays of a state."""
+    return [b for part in a for b in parts(part)] if isinstance(a, tuple) else [a]
+
+
+def shared(y: Any, arrays: list[np.ndarray]) -> bool:
+    return any(np.shares_memory(a, b) for a in parts(y) for b in arrays)
+
+
+def test_maps_write_into_x_and_p_only_where_their_contract_says() -> None:
+    """What :class:`StageMap` promises, and each of its three exceptions, met somewhere."""
+    written = set()
+
+    def watched(m: Any, kind: str, f: Any) -> Any:
+        """``f`` with a note of what it has written into."""
+
+        def g(w: Any, u: Any, x: Any, y: Any = None, p: Any = None, costate: bool = True) -> Any:
+            watch = {"x": parts(x), "p": [] if p is None else parts(p)}
+            before = {name: [a.copy() for a in arrays] for name, arrays in watch.items()}
+            is_y = {name: kind == "backward" and shared(y, arrays) for name, arrays in watch.items()}
+            result = f(w, u, x) if kind == "forward" else f(w, u, x, y, p, costate)
+            for name, arrays in watch.items():
+                if all(np.array_equal(a, b) for a, b in zip(arrays, before[name], strict=True)):
+                    continue
+                if is_y[name]:
+                    assert name == "p" or (isinstance(m, activation.OutputMap) and m.overwrite)
+                    written.add(f"{name}, which is y")
+                elif kind == "forward":
+                    assert isinstance(m, activation.OutputMap) and m.overwrite and not m.deferred
+                    written.add("x, by an activation")
+                else:
+                    assert isinstance(m, plan.AveragePoolMap) and m.before is not None and m.before.fused and costate
+                    written.add("x, by a mean")
+            return result
+
+        return g
+
+    def watch(m: Any) -> None:
+        if isinstance(m, plan.OnBranchMap):
+            return watch(m.inner)
+        m.forward, m.backward = watched(m, "forward", m.forward), watched(m, "backward", m.backward)
+
+    scaled_before = Network((Standardise(), ScaleShift(), Tanh(), AveragePool(2), Flatten(), Dense(3)), (2, 6, 6))
+    for network in (*NETWORKS.values(), scaled_before):
+        x, y, u, loss = batch(network, 5, np.float64)
+        fast = FastSweep(network, loss, threads=1)
+        for m in fast.plan.maps:
+            watch(m)
+        fast.backward(u, fast.forward(u, x, y))
+    assert written == {"x, by an activation", "x, by a mean", "x, which is y", "p, which is y"}
 
 
 # -- faults: each of these kernels, broken, must be caught by the comparisons above ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -484,6 +485,19 @@ def test_json_has_no_number_that_json_does_not_know(tmp_path: Path) -> None:
     data: Any = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert data["claims"][0]["measured"] == "inf"
     assert data["claims"][0]["tables"][0]["rows"] == [[1.0]]
+
+
+def test_every_row_of_the_faults_has_three_cells(tmp_path: Path) -> None:
+    """Names hold bars, as in |Δ|: in the written page and in the stored one. The link of its head leads somewhere."""
+    report.write_faults(results_with(GOOD), tmp_path / "faults.md")
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    assert any("|" in name for name in FAULTS)
+    for page in (tmp_path / "faults.md", docs / "verification-faults.md"):
+        text = page.read_text(encoding="utf-8")
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(rows) > 30 and all(len(re.split(r"(?<!\\)\|", row)) == 5 for row in rows)
+        assert "(theory.md#planted-faults)" in text
+    assert "\n## Planted faults\n" in (docs / "theory.md").read_text(encoding="utf-8")
 
 
 def test_the_page_draws_figures_and_escapes_text() -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError, nearest
 from verification import report
 from verification.claim import CLAIMS, PROFILES, Context, evaluate, listen
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    any_encoding()
     options = parser().parse_args(arguments)
     try:
         return command(options)

@@ -36,7 +36,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
-    """A named fault. ``section6``: it is on the list of section 6 of the theory notes."""
+    """A named fault. ``section6``: it is on the list of the theory, "Planted faults"."""
 
     name: str
     edits: tuple[Edit, ...]

@@ -1,7 +1,7 @@
 """The planted faults: one wrong formula each, as the piece of source that it replaces (see ``controls.py``).
 
-``section6=True`` marks the list of section 6 of the theory. Faults in the formulas of a module of claims stand at the
-end of that module. Which claim catches which fault is computed, not written down: it is the kill matrix.
+``section6=True`` marks the list of the theory, "Planted faults". Faults in the formulas of a module of claims stand at
+the end of that module. Which claim catches which fault is computed, not written down: it is the kill matrix.
 """
 
 from __future__ import annotations
@@ -695,7 +695,7 @@ fault("½-form: λ/4 for λ/8", [Edit(f"{REG}:LHalf.local_maximiser", "(lam / 8)
 fault("⅔-threshold with λ for λ³", [Edit(f"{REG}:LTwoThirds.local_maximiser", "lam**0.75", "planted(lam) ** 0.25")])
 fault(
     "⅔-form: cosh without the third",
-    [Edit(f"{REG}:LTwoThirds.local_maximiser", "xp.acosh(ratio) / 3", "xp.acosh(ratio) / planted(2)")],
+    [Edit(f"{REG}:LTwoThirds.local_maximiser", "xp.acosh(half) * (2 / 3)", "xp.acosh(half) * planted(1.0)")],
 )
 fault(
     "power on a box: clipped without comparing with 0",

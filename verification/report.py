@@ -170,14 +170,14 @@ def write_faults(results: Results, path: Path) -> None:
         "# Which fault is caught by which claim",
         "",
         "Written by `python -m verification --faults docs/verification-faults.md`.",
-        "Faults in bold are those of section 6 of the theory.",
+        "Faults in bold are those of [the list in the theory](theory.md#planted-faults).",
         "",
         "| fault | where | caught by |",
         "|---|---|---|",
     ]
     for name, fault in FAULTS.items():
         where = ", ".join(f"`{target}`" for target in dict.fromkeys(e.target for e in fault.edits))
-        words = name.replace("*", "\\*")
+        words = name.replace("*", "\\*").replace("|", "\\|")  # a bare bar would end the cell
         label = f"**{words}**" if fault.section6 else words
         lines.append(f"| {label} | {where} | {', '.join(results.caught_by(name)) or 'none'} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

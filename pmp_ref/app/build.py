@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,6 +21,7 @@ from pmp_ref.bsqh import Method, Ramp, Stop, take_batch
 from pmp_ref.data import Dataset, load, standardise, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
+from pmp_ref.kernels import make_sweep
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.maximise import maximise
 from pmp_ref.metric import METRICS, Averaging
@@ -148,7 +148,7 @@ def mover(backend: str) -> Callable[[np.ndarray], Array]:
         import cupy
     except ImportError as error:
         raise InputError(f"--backend cupy: CuPy cannot be imported ({' '.join(str(error).split())[:200]}); "
-                         "install pmp_ref[cuda12] or pmp_ref[cuda13], or use --backend numpy") from None  # fmt: skip
+                         "install '.[cuda12]' or '.[cuda13]' here, or use --backend numpy") from None  # fmt: skip
     try:
         usable = bool(cupy.cuda.is_available())
     except Exception as error:  # a broken driver answers with types of CuPy's own
@@ -183,23 +183,9 @@ def build_problem(options: Options, network: Network, x: Array, threads: int | N
     )  # fmt: skip
 
 
-def fast_sweep() -> Any:
-    """``pmp_ref.kernels.make_sweep``, or None where it is not there."""
-    try:
-        from pmp_ref.kernels import make_sweep
-    except ImportError:
-        return None
-    return make_sweep
-
-
 def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int | None) -> Any:
     """The sweep behind ``Problem``: the one place where fast kernels are chosen. None: the clear path."""
-    if name == "clear":
-        return None
-    make = fast_sweep()
-    if make is None:
-        raise InputError("--sweep fast: pmp_ref.kernels has no fast sweep here; use --sweep clear")
-    return make(network, loss, threads=threads, example=x)
+    return None if name == "clear" else make_sweep(network, loss, threads=threads, example=x)
 
 
 def build_method(options: Options) -> Method:
@@ -215,13 +201,6 @@ def build_method(options: Options) -> Method:
         ramp=None if options.ramp is None else Ramp(*parse.pair(options.ramp)),
         max_rejections=options.max_rejections,
     )
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager

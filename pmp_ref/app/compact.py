@@ -12,9 +12,20 @@ import numpy as np
 
 from pmp_ref.app import model as models
 from pmp_ref.app.build import one_blas_thread
-from pmp_ref.app.files import CONFIG, MODEL, OutputError, new_directory, unpack, write_atomically, write_json
+from pmp_ref.app.files import (
+    COMPACT,
+    COMPACT_REPORT,
+    CONFIG,
+    MODEL,
+    OutputError,
+    locked,
+    new_directory,
+    unpack,
+    write_atomically,
+    write_json,
+)
 from pmp_ref.app.inspect import aligned, percent
-from pmp_ref.app.model import COMPACT, Model
+from pmp_ref.app.model import Model
 from pmp_ref.app.run import read_config
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import Controls
@@ -26,7 +37,6 @@ from pmp_ref.data import load, standardise
 from pmp_ref.errors import InputError
 from pmp_ref.network import Network
 
-REPORT = "compact.json"
 CHECKED = 512  # training images the outputs are compared on, beside CHECKED // 4 of noise, black and white
 EXACT = 1e-9  # of the largest output, in float64: rounding was seen at 1e-14; standardisation may enlarge it
 ROUNDING = 16.0  # times the rounding error that the network as trained shows in its own dtype
@@ -53,6 +63,12 @@ def main(run: Path, wish: Wish) -> int:
         raise InputError(f"the run in {str(run)!r} has no {MODEL} yet; go on with it: pmp-ref train --resume {run}")
     if wish.form not in ("auto", *FORMS):
         raise InputError(f"--form {wish.form!r}; expected auto, dense or sparse")
+    with locked(run):  # a run that goes on meanwhile would write another model
+        return write(run, wish)
+
+
+def write(run: Path, wish: Wish) -> int:
+    """As ``main``, of a run whose model stays as it is."""
     options, _, _ = read_config(run)
     before = models.read(run / MODEL)
     x = images(wish.data or options.data, before)
@@ -76,14 +92,14 @@ def main(run: Path, wish: Wish) -> int:
         if exported is not None and wish.onnx is not None:
             write_atomically(Path(wish.onnx), exported)
         write_atomically(directory / COMPACT, content)
-        write_json(directory / REPORT, report)
+        write_json(directory / COMPACT_REPORT, report)
     except OutputError as error:  # what the message advises there is for training
         raise OutputError(str(error).partition(": what was saved")[0] + ": make room, or give another place with --out "
                           "or --onnx; nothing else was changed") from None  # fmt: skip
     if wish.json:
         import json
 
-        print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(report, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding
     else:
         print("\n".join(lines(report)))
         print(f"model: {directory / COMPACT}" + (f"\nONNX: {wish.onnx}" if wish.onnx else ""))
@@ -230,7 +246,8 @@ def lines(r: dict[str, Any]) -> list[str]:
     for k in r["kept"]:
         text.append(f"kept: {len(k['units'])} idle in stage {k['stage']}: {k['reason']}")
     if r["unread_pixels"]:
-        text.append(f"{len(r['unread_pixels'])} of {r['pixels']} pixels are read by no weight (listed in {REPORT})")
+        text.append(f"{len(r['unread_pixels'])} of {r['pixels']} pixels are read by no weight (listed in "
+                    f"{COMPACT_REPORT})")  # fmt: skip
     if r["disconnected"]:
         text.append("disconnected: no path of nonzero weights leads from the image to the output, which is constant")
     text.append(f"checked on {c['images']} images: outputs differ by {c['float64_difference']:.1e} in float64 and by "

@@ -12,7 +12,7 @@ from pmp_ref.app import inspect
 from pmp_ref.app.build import Setup
 from pmp_ref.app.checkpoint import State, to_arrays
 from pmp_ref.app.evaluate import Accuracy, accuracy
-from pmp_ref.app.files import MODEL, SUMMARY, pack, write_atomically, write_json
+from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, pack, remove, write_atomically, write_json
 from pmp_ref.app.summary import certificate_json, summarise
 from pmp_ref.certificate import Certificate, certify
 from pmp_ref.sweep import quiet
@@ -24,7 +24,7 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool) -> None
     """Write the results of a run. It may be repeated: a run is finished once ``summary.json`` is there."""
     finished = state.status is not None
     controls = state.iterate.controls
-    write_atomically(directory / MODEL, model(setup, controls))
+    write_model(directory, model(setup, controls))
     held: Accuracy | str = "no image is held out"
     if setup.held_out is not None:
         held = accuracy(setup.network, controls, *setup.held_out)
@@ -49,6 +49,17 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool) -> None
     print(inspect.headline(summary), flush=True)
     if finished:
         print(f"report: {directory / REPORT}")
+
+
+def write_model(directory: Path, content: bytes) -> None:
+    """``model.npz``. Another content than before takes ``compact.npz`` with it, which ``predict`` would prefer.
+
+    That one goes first: a kill between the two leaves the old model alone, and a resumed run writes the new one.
+    """
+    path = directory / MODEL
+    if not path.is_file() or path.read_bytes() != content:
+        remove(directory / COMPACT, directory / COMPACT_REPORT)
+    write_atomically(path, content)
 
 
 def model(setup: Setup, controls: Any) -> bytes:

@@ -19,7 +19,7 @@ Table = dict[str, list[float]]
 
 
 class Ink(NamedTuple):
-    """Colours of a figure; the first three hues stay apart for colour-blind readers."""
+    """Colours of a figure; the first three hues stay apart for colour-blind readers, the signs in grey as well."""
 
     paper: str
     text: str
@@ -27,10 +27,12 @@ class Ink(NamedTuple):
     first: str
     second: str
     third: str
+    positive: str
+    negative: str
 
 
-LIGHT = Ink("#ffffff", "#1c2430", "#d5dae2", "#1f5fa8", "#c2571a", "#157a5c")
-DARK = Ink("#151a21", "#e4e8ee", "#3a424f", "#6cb0f5", "#f2955c", "#5fd1a8")
+LIGHT = Ink("#ffffff", "#1c2430", "#d5dae2", "#1f5fa8", "#c2571a", "#157a5c", "#164a86", "#ec9a55")
+DARK = Ink("#151a21", "#e4e8ee", "#3a424f", "#6cb0f5", "#f2955c", "#5fd1a8", "#9ccbff", "#b8622e")
 
 
 class Drawn(NamedTuple):
@@ -52,8 +54,8 @@ def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, A
     dense = [(name, a) for name, a in layers if a.ndim == 2]
     kind = (setup.batch_size is not None, setup.method.ramp is not None)
     plans: dict[str, tuple[str, str, Callable[[Ink], Any]]] = {
-        "convergence": ("Objective, loss and augmentation", "Curves of J, loss and ε over the sweeps made, rejected "
-                        "trials marked", lambda ink: convergence(ink, steps, trials, *kind)),
+        "convergence": ("Objective, loss and augmentation", "Curves of J, loss and ε over the sweeps made, trials not "
+                        "taken marked", lambda ink: convergence(ink, steps, trials, *kind)),
         "weights": ("Weights left in each layer", "Histograms of the nonzero kernel entries of each layer",
                     lambda ink: histograms(ink, layers)),
     }  # fmt: skip
@@ -61,10 +63,12 @@ def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, A
         plans["accuracy"] = ("Kept weights against accuracy", "Path of the run in the plane of kept weights and "
                              "accuracy on held-out images", lambda ink: path(ink, held, summary))  # fmt: skip
     if convolutions:
-        plans["filters"] = ("First-layer filters", "Kernels of the first convolution, zeros in the colour of the paper",
+        plans["filters"] = ("First-layer filters", "Kernels of the first convolution: blue positive, orange with a "
+                            "minus sign negative, zeros in the colour of the paper",
                             lambda ink: filters(ink, convolutions[0]))  # fmt: skip
     if dense:
-        plans["sparsity"] = ("Sparsity pattern of the dense layers", "Dots where a dense layer has a nonzero entry",
+        plans["sparsity"] = ("Sparsity pattern of the dense layers", "Cells where a dense layer has a "
+                             "nonzero entry: dark blue positive, light orange negative",
                              lambda ink: patterns(ink, dense))  # fmt: skip
     drawn = {}
     for name in sorted(plans, key=["convergence", "accuracy", "filters", "sparsity", "weights"].index):
@@ -119,7 +123,7 @@ def log_axis(axis: Any, *curves: list[float]) -> None:
 
 
 def convergence(ink: Ink, steps: Table, trials: Table, batches: bool, ramp: bool) -> Any:
-    """J and loss (above), ε with rejected trials (below), over forward and backward sweeps."""
+    """J and loss (above), ε with the trials not taken (below), over forward and backward sweeps."""
     figure = blank(7.2, 5.4)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     x = np.add(steps["forward_sweeps"], steps["backward_sweeps"])
@@ -182,7 +186,7 @@ def path(ink: Ink, held: Table, summary: dict[str, Any]) -> Any:
 
 
 def filters(ink: Ink, kernel: np.ndarray, most: int = 64) -> Any:
-    """Kernels (out, in, h, w) as tiles; one colour scale, zeros in the colour of the paper."""
+    """Kernels (out, in, h, w) as tiles; one colour scale, zeros in the colour of the paper, − in negative cells."""
     from matplotlib.colors import LinearSegmentedColormap
 
     shown = kernel[:most]
@@ -193,9 +197,10 @@ def filters(ink: Ink, kernel: np.ndarray, most: int = 64) -> Any:
     title = (
         f"{kernel.shape[0]} filters of {kernel.shape[2]}×{kernel.shape[3]}, {np.count_nonzero(kernel)} of {kernel.size}"
     )
-    figure.suptitle(f"{title} entries kept", x=0.01, ha="left", fontsize=10)
+    signs = "" if picture.ndim == 4 else "; −: negative"
+    figure.suptitle(f"{title} entries kept{signs}", x=0.01, ha="left", fontsize=10)
     scale = float(np.abs(picture).max()) or 1.0
-    colours = LinearSegmentedColormap.from_list("weights", [ink.second, ink.paper, ink.first])
+    colours = LinearSegmentedColormap.from_list("weights", [ink.negative, ink.paper, ink.positive])
     for i, axis in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axis.set_axis_off()
         if i < len(shown):
@@ -205,6 +210,9 @@ def filters(ink: Ink, kernel: np.ndarray, most: int = 64) -> Any:
                 image = np.ma.masked_equal(picture[i], 0.0)
                 mesh = axis.imshow(image, cmap=colours, vmin=-scale, vmax=scale)
                 h, w = picture[i].shape
+                below = np.argwhere(picture[i] < 0)
+                size = (72 * 7.2 * 0.85 / columns / w * 0.4) ** 2  # points²: two fifths of a cell across
+                axis.scatter(below[:, 1], below[:, 0], s=size, marker="_", linewidths=1.0, color=ink.text)
                 axis.add_patch(_frame(w, h, ink))
     if picture.ndim == 3:
         figure.colorbar(mesh, ax=figure.axes, shrink=0.8, label="weight", aspect=30)
@@ -222,7 +230,8 @@ def histograms(ink: Ink, layers: list[tuple[str, np.ndarray]]) -> Any:
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
     figure = blank(7.2, 2.2 * rows)
-    for axis, (name, a) in zip(figure.subplots(rows, columns, squeeze=False).ravel(), layers, strict=False):
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, (axis, (name, a)) in enumerate(zip(axes, layers, strict=False)):
         values = a[a != 0]
         if values.size:
             reach = float(np.abs(values).max()) * 1.02
@@ -230,6 +239,10 @@ def histograms(ink: Ink, layers: list[tuple[str, np.ndarray]]) -> Any:
         share = f"{values.size:,} of {a.size:,} kept ({100 * values.size / a.size:.1f} %)"
         axis.set_title(f"stage {name}\n{share}", fontsize=8)
         axis.tick_params(labelsize=7)
+        if i % columns == 0:
+            axis.set_ylabel("number of weights", fontsize=8)
+        if i + columns >= len(layers):  # the lowest panel of its column
+            axis.set_xlabel("weight", fontsize=8)
     for axis in figure.axes[len(layers) :]:
         axis.set_axis_off()
     return figure
@@ -238,10 +251,11 @@ def histograms(ink: Ink, layers: list[tuple[str, np.ndarray]]) -> Any:
 def patterns(ink: Ink, dense: list[tuple[str, np.ndarray]]) -> Any:
     """Nonzero entries of dense kernels (out, in), one below the other."""
     from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
 
-    colours = ListedColormap([ink.second, ink.paper, ink.first])
+    colours = ListedColormap([ink.negative, ink.paper, ink.positive])
     heights = [max(0.9, min(2.4, 6.6 * a.shape[0] / a.shape[1])) for _, a in dense]
-    figure = blank(7.2, sum(heights) + 0.75 * len(dense))
+    figure = blank(7.2, sum(heights) + 0.85 * len(dense) + 0.3)
     axes = np.atleast_1d(figure.subplots(len(dense), 1, height_ratios=heights))
     for axis, (name, a) in zip(axes, dense, strict=True):
         axis.grid(False)
@@ -250,11 +264,13 @@ def patterns(ink: Ink, dense: list[tuple[str, np.ndarray]]) -> Any:
         else:
             out, into = np.nonzero(a)
             axis.scatter(into, out, s=2.0, marker="s", linewidths=0,
-                         c=np.where(a[out, into] > 0, ink.first, ink.second))  # fmt: skip
+                         c=np.where(a[out, into] > 0, ink.positive, ink.negative))  # fmt: skip
             axis.set(xlim=(-1, a.shape[1]), ylim=(a.shape[0] - 0.5, -0.5))
-        axis.set_ylabel("output")
+        axis.set(xlabel="input", ylabel="output")
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.set_title(f"stage {name}: {a.shape[1]} inputs, {a.shape[0]} outputs, "
                        f"{100 * np.count_nonzero(a) / a.size:.2f} % kept", fontsize=9)  # fmt: skip
-    axes[-1].set_xlabel("input (blue: positive, orange: negative)")
+    key = [Patch(fc=c, ec=ink.faint, label=label) for c, label in
+           ((ink.positive, "positive"), (ink.negative, "negative"), (ink.paper, "zero"))]  # fmt: skip
+    figure.legend(handles=key, loc="outside upper right", ncols=3)
     return figure

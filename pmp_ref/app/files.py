@@ -24,6 +24,7 @@ except ImportError:  # not on Windows; there a second process is not refused
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, CHECKPOINT, SUMMARY, MODEL = "config.json", "checkpoint.npz", "summary.json", "model.npz"
+COMPACT, COMPACT_REPORT = "compact.npz", "compact.json"  # made from MODEL
 MAX_JSON = 2**24  # bytes; a configuration or summary takes some kilobytes
 _MAX_HEADER = 4096  # bytes of the header of one array; ours take 128
 _DTYPES = {"<f4", "<f8", "<i4", "<i8", "<u2", "|u1"}
@@ -54,6 +55,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot write {str(path)!r} ({error.strerror}): what was saved before is intact; make room or give "
             f"write permission, then go on with --resume {str(path.parent)!r}"
         ) from None
+
+
+def remove(*paths: Path) -> None:
+    """Remove files that may be there, for good before anything else is written. Raises OutputError."""
+    for path in paths:
+        try:
+            path.unlink()
+            _sync_directory(path.parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot remove {str(path)!r} ({error.strerror}), which is out of date: remove it, then "
+                              f"go on with --resume {str(path.parent)!r}") from None  # fmt: skip
 
 
 def _sync_directory(directory: Path) -> None:

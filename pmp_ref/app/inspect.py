@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pmp_ref.app.files import CONFIG, SUMMARY, read_json
+from pmp_ref.certificate import DECADES
 from pmp_ref.errors import InputError
 
-DECADES = 10  # columns of the gap table
+HEAD = ["stage", "kind", "control", "shape", "kept", "of", "%", "dead", "ε*", "residual", "largest gap"]
+GAP_HEAD = ["stage", "kind", "control"]  # and the decades
 
 
 def show(directory: Path) -> str:
@@ -67,18 +69,41 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def value(x: float | None, reason: str | None = None) -> str:
+def number(value: float | None, reason: str | None = None) -> str:
     """Four digits; for null what the reason says."""
-    return f"{x:.4g}" if x is not None else "∞" if reason == "infinite" else reason or "–"
+    return f"{value:.4g}" if value is not None else "∞" if reason == "infinite" else reason or "–"
+
+
+def entry(c: dict[str, Any], name: str, row: int | None = None) -> str:
+    """A number of ``certificate.json``, of the whole or of one control, or why it is none."""
+    place = name if row is None else f"controls[{row}].{name}"
+    return number((c if row is None else c["controls"][row])[name], c["reasons"].get(place))
+
+
+def control_rows(c: dict[str, Any]) -> list[list[str]]:
+    """The certificate by control, as text under ``HEAD``."""
+    return [
+        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
+         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
+         f"{100 * r['nonzeros'] / r['size']:.2f}", f"{r['dead']} of {r['rows']}" if r["rows"] else "–",
+         entry(c, "eps_star", i), entry(c, "residual", i), entry(c, "largest_gap", i)]
+        for i, r in enumerate(c["controls"])
+    ]  # fmt: skip
+
+
+def gap_rows(c: dict[str, Any]) -> list[list[str]]:
+    """Entries (%) by control whose augmented gap is at most 10⁻ᵏ, as text under ``GAP_HEAD`` and ``DECADES``."""
+    return [
+        [str(r["stage"]), r["kind"], r["name"], *(f"{100 * f:.1f}" for f in r["gap_fractions"])] for r in c["controls"]
+    ]
 
 
 def table(certificate: dict[str, Any]) -> list[str]:
     """Certificate and layers as lines of text."""
-    c, reasons = certificate, certificate["reasons"]
+    c = certificate
 
-    def shown(name: str, row: int | None = None) -> str:
-        place = name if row is None else f"controls[{row}].{name}"
-        return value((c if row is None else c["controls"][row])[name], reasons.get(place))
+    def shown(name: str) -> str:
+        return entry(c, name)
 
     lines = [
         f"certificate (float64, {c['images']} training images, ρ = {shown('rho')}, gaps at ε = {shown('eps')})",
@@ -89,19 +114,9 @@ def table(certificate: dict[str, Any]) -> list[str]:
         f"  gap of the augmented principle {shown('augmented_gap')}, of the plain one {shown('plain_gap')}",
         "",
     ]
-    head = ["stage", "kind", "control", "shape", "kept", "of", "%", "dead", "ε*", "residual", "largest gap"]
-    rows = [head] + [
-        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
-         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
-         f"{100 * r['nonzeros'] / r['size']:.2f}",
-         f"{r['dead']} of {r['rows']}" if r["rows"] else "", shown("eps_star", i), shown("residual", i),
-         shown("largest_gap", i)]
-        for i, r in enumerate(c["controls"])
-    ]  # fmt: skip
-    gaps = [["stage", "control", *(f"1e-{k}" for k in range(1, DECADES + 1))]] + [
-        [str(r["stage"]), r["name"], *(f"{100 * f:.1f}" for f in r["gap_fractions"])] for r in c["controls"]
-    ]
-    return [*lines, *aligned(rows, 4), "", "entries (%) whose augmented gap is at most", *aligned(gaps, 2)]
+    gaps = [[*GAP_HEAD, *(f"1e-{k}" for k in DECADES)], *gap_rows(c)]
+    return [*lines, *aligned([HEAD, *control_rows(c)], 4), "", "entries (%) whose augmented gap is at most",
+            *aligned(gaps, 3)]  # fmt: skip
 
 
 def aligned(rows: list[list[str]], left: int) -> list[str]:

@@ -232,10 +232,17 @@ def dispatch(arguments: Sequence[str]) -> int:
     return COMMANDS[a.command](arguments[split + 1 :])
 
 
+def any_encoding() -> None:
+    """Let stdout write letters that its encoding lacks as stderr does: ε becomes \\u03b5."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: run a command, turn errors into one line and an exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        any_encoding()
         return dispatch(given)
     except SystemExit as end:  # argparse after --help
         return int(end.code or 0)

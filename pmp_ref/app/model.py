@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.app.checkpoint import from_arrays, to_arrays
-from pmp_ref.app.files import decode, pack, unpack
+from pmp_ref.app.files import COMPACT, MODEL, decode, pack, unpack
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Controls
 from pmp_ref.compact.description import describe, network_from
@@ -23,7 +23,6 @@ from pmp_ref.compact.sparse import forms_of, runner
 from pmp_ref.errors import InputError
 from pmp_ref.network import Network
 
-COMPACT = "compact.npz"
 FORMAT = 1
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
 
@@ -102,7 +101,7 @@ def read(path: Path) -> Model:
     Raises InputError for anything else; no code runs from a file, and no array is made that the file does not pay for.
     """
     if path.is_dir():
-        path = path / COMPACT if (path / COMPACT).is_file() else path / "model.npz"
+        path = path / COMPACT if (path / COMPACT).is_file() else path / MODEL
     return from_file(unpack(path), str(path))
 
 

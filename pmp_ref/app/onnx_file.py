@@ -50,7 +50,7 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
     try:
         import onnx
     except ImportError:
-        raise InputError("--onnx needs the package onnx, which is not installed: pip install 'pmp_ref[onnx]'") from None
+        raise InputError("--onnx needs the package onnx, which is missing: pip install onnx onnxruntime") from None
     content = Graph(model).build(onnx)
     try:
         import onnxruntime

@@ -94,7 +94,7 @@ class Options:
                                      "functions of mini-batches; none: the batch's own", None, "X|none")  # fmt: skip
     dtype: str = option("float32", **names(("float32", "float64")), help="floating point type")
     backend: str = option("numpy", **names(("numpy", "cupy")), help="array library; cupy needs a CUDA device")
-    sweep: str = option(UNSET, **names(("fast", "clear")), help="fast kernels, or the clear path (default: fast)")
+    sweep: str = option("fast", **names(("fast", "clear")), help="fast kernels, or the clear path")
     check_descent: int | str = option(UNSET, parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
                                       "evaluate J anew in float64 for all accepted steps, every N-th, or none "
                                       "(default: all on the bundled images with mini-batches, else every 20th)",
@@ -152,10 +152,6 @@ def resolve(given: dict[str, str]) -> Options:
         values["eta"] = 0.1 if values["acceptance"] == "relative" else 1e-6
     if values["check_descent"] == UNSET:
         values["check_descent"] = "all" if values["data"] == DEFAULT and not full else 20
-    if values["sweep"] == UNSET:
-        from pmp_ref.app.build import fast_sweep  # not above: it loads the kernels
-
-        values["sweep"] = "fast" if fast_sweep() else "clear"
     return Options(**values)
 
 

@@ -47,8 +47,8 @@ def main(model: Path, files: list[str], array: str | None, invert: bool, as_json
     for note in notes:
         print(f"pmp-ref: note: {note}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"model": str(model), "inverted": invert, "notes": notes, "images": rows}, indent=2,
-                         ensure_ascii=False, allow_nan=False))  # fmt: skip
+        answer = {"model": str(model), "inverted": invert, "notes": notes, "images": rows}
+        print(json.dumps(answer, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding
     else:
         for r in rows:
             place = r["file"] if r["index"] is None else f"{r['file']}[{r['index']}]"

@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pmp_ref.app.inspect import percent
+from pmp_ref.app.inspect import GAP_HEAD, HEAD, control_rows, entry, gap_rows, number, percent
 from pmp_ref.app.options import Options, flag, to_json
+from pmp_ref.certificate import DECADES
 
 if TYPE_CHECKING:
     from pmp_ref.app.figures import Drawn
@@ -98,38 +99,22 @@ def figure(name: str, drawn: Drawn) -> str:
 
 def certificate_part(c: dict[str, Any]) -> str:
     """The certificate by control, and the table of gaps."""
-    reasons = c["reasons"]
-
-    def cell(row: int, name: str) -> str:
-        return number(c["controls"][row][name], reasons.get(f"controls[{row}].{name}"))
-
-    head = ["stage", "kind", "control", "shape", "kept", "of", "%", "dead rows", "ε*", "residual", "largest gap"]
-    rows = [
-        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
-         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
-         f"{100 * r['nonzeros'] / r['size']:.2f}",
-         f"{r['dead']} of {r['rows']}" if r["rows"] else "–", cell(i, "eps_star"), cell(i, "residual"),
-         cell(i, "largest_gap")]
-        for i, r in enumerate(c["controls"])
-    ]  # fmt: skip
-    gaps = [
-        [str(r["stage"]), r["kind"], r["name"], *(f"{100 * f:.1f}" for f in r["gap_fractions"])] for r in c["controls"]
-    ]
-    powers = [f"10⁻{str(k).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}" for k in range(1, 11)]
+    powers = [f"10⁻{str(k).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}" for k in DECADES]
     return "\n".join([
         "<h2>Certificate</h2>",
-        f"<p>In float64 on the {c['images']} training images at ρ = {number(c['rho'])}. The controls satisfy the "
-        f"maximum principle with augmentation ε* = {number(c['eps_star'], reasons.get('eps_star'))} and every larger "
-        f"one, up to the residuals {number(c['residual_support'])} on the support and "
-        f"{number(c['residual_unpenalised'])} on unpenalised controls. Gap of the augmented principle at "
-        f"ε = {number(c['eps'])}: {number(c['augmented_gap'], reasons.get('augmented_gap'))}.</p>",
+        f"<p>In float64 on the {c['images']} training images at ρ = {entry(c, 'rho')}. The controls satisfy the "
+        f"maximum principle with augmentation ε* = {entry(c, 'eps_star')} and every larger one, "
+        f"up to the residuals {entry(c, 'residual_support')} on the support and "
+        f"{entry(c, 'residual_unpenalised')} on unpenalised controls. Gap of the augmented principle at "
+        f"ε = {entry(c, 'eps')}: {entry(c, 'augmented_gap')}.</p>",
         '<p class="soft">Gap of the principle without augmentation: '
-        f"{number(c['plain_gap'], reasons.get('plain_gap'))}. "
+        f"{entry(c, 'plain_gap')}. "
         "Under L0 it does not vanish at minimisers either: an entry with nonzero switching function has an unbounded "
         "Hamiltonian unless its values are bounded.</p>",
-        table(head, rows, 4), '<p class="soft">free: not penalised; dead rows: filters or neurons without a weight</p>',
+        table(HEAD, control_rows(c), 4),
+        '<p class="soft">free: not penalised; dead: filters or neurons without a weight</p>',
         "<h2>Entries (%) whose augmented gap is at most</h2>",
-        table(["stage", "kind", "control", *powers], gaps, 3),
+        table([*GAP_HEAD, *powers], gap_rows(c), 3),
     ])  # fmt: skip
 
 
@@ -159,8 +144,3 @@ def pairs(values: dict[str, Any], reasons: dict[str, str]) -> str:
             text = f"undefined: {reasons[name]}"
         lines.append(f'<tr><th class="left">{escape(name)}</th><td>{escape(text)}</td></tr>')
     return f'<table class="pairs"><tbody>{"".join(lines)}</tbody></table>'
-
-
-def number(value: float | None, reason: str | None = None) -> str:
-    """Four digits; for null what the reason says."""
-    return f"{value:.4g}" if value is not None else "∞" if reason == "infinite" else reason or "–"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pmp_ref.app import checkpoint
-from pmp_ref.app.build import Setup, build, cores, one_blas_thread
+from pmp_ref.app.build import Setup, build, one_blas_thread
 from pmp_ref.app.checkpoint import State
 from pmp_ref.app.conclude import conclude
 from pmp_ref.app.descent import Checker, Tally
@@ -34,6 +34,7 @@ from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
 from pmp_ref.bsqh import prepare, solve
 from pmp_ref.errors import InputError, ScaleWarning
+from pmp_ref.kernels.workers import available_cores
 from pmp_ref.result import Iterate, Record, Status
 from pmp_ref.sweep import mean_loss
 
@@ -176,7 +177,7 @@ class Recorder:
             self.state = replace(state, restarts=state.restarts + 1)
         self.kernels = kernel_entries(setup.network, self.iterate.controls)[1]
         self.epoch = self.iterate.epoch
-        self.checker = Checker(setup, self.state.tally, cores())
+        self.checker = Checker(setup, self.state.tally, available_cores())
         stop, batches = setup.stop, setup.batches
         limits = [n for n in (stop.steps, None if stop.epochs is None else stop.epochs * batches) if n is not None]
         self.progress = Progress(min(limits, default=None), self.iterate.step, manner.quiet, setup.options.notice)

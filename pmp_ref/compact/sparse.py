@@ -55,6 +55,7 @@ def forms_of(network: Network) -> tuple[str, ...]:
 def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None = None, chunk: int = CHUNK) -> Step:
     """The map x ↦ x_L of a NumPy batch (B, …), each stage in its form ("dense", "sparse"; "" where there is no choice).
 
+    A batch of no samples gives no final states: an empty array of the shape (0, …) and dtype that one of zeros has.
     Stages of other packages run as they are. Raises InputError for forms that do not fit the stages.
     """
     forms = forms_of(network) if forms is None else tuple(forms)
@@ -65,6 +66,8 @@ def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None =
     steps = stage_steps(network, controls, forms)
 
     def run(x: Array) -> Array:
+        if len(x) == 0:
+            return run(np.zeros((1, *x.shape[1:]), x.dtype))[:0]
         return np.concatenate([batch_first(_through(steps, batch_last(x[i : i + chunk])))
                                for i in range(0, len(x), chunk)])  # fmt: skip
 

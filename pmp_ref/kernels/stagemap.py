@@ -20,9 +20,18 @@ class StageMap:
     """A stage in the batch-innermost layout.
 
     ``forward`` reads x and returns the state y leaving. ``backward`` gets both, the costate p at y, and returns the
-    switching function and the costate at x (None where ``costate`` is False). Neither writes into x or p. ``backward``
-    may write into y, which nobody reads after it. ``free`` says that it does not read y, so that the next stage may
-    have overwritten it. ``key`` names the stage's arrays in the workspace.
+    switching function and the costate at x (None where ``costate`` is False). ``backward`` may write into y, which
+    nobody reads after it. ``free`` says that it does not read y, so that the next stage may have overwritten it.
+    ``key`` names the stage's arrays in the workspace.
+
+    Neither writes into x or p, but for
+
+    * ``OutputMap.forward`` with ``overwrite``, which puts y into x unless it is ``deferred``: the plan sets it where
+      the stage before is ``free`` and x is its y;
+    * ``AveragePoolMap.backward`` with ``before`` and ``costate``, which puts the slope of the activation before it,
+      and then the costate, into x, that activation's y: being ``fused``, it hands the costate on and reads no y;
+    * a ``backward`` that writes into y where x or p is that very array: x of the activation that has overwritten it,
+      p of the stage before such an activation, which has put the costate there. It reads x and p first.
     """
 
     free = False

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError
 from verification.conformance.cases import VERSION
 from verification.conformance.files import check, export
@@ -13,6 +14,7 @@ from verification.conformance.files import check, export
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    any_encoding()
     parser = argparse.ArgumentParser(prog="python -m verification.conformance", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (

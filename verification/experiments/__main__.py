@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from pmp_ref.app.build import one_blas_thread
+from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError
 from verification.experiments import EXPERIMENTS, make
 from verification.experiments.experiment import Experiment, Row
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    any_encoding()
     options = parser().parse_args(arguments)
     try:
         return command(options)

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pmp_ref
-from pmp_ref.app.build import cores
 from pmp_ref.app.files import OutputError, locked, read_json, write_atomically, write_json
 from pmp_ref.errors import InputError
+from pmp_ref.kernels.workers import available_cores
 from verification.experiments.experiment import Context, Experiment, Row, lookup
 
 
@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
     size = None
     with contextlib.suppress(AttributeError, ValueError, OSError):  # not on every system
         size = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    return {"cores": cores(), "memory_GiB": size, "processor": platform.machine()}
+    return {"cores": available_cores(), "memory_GiB": size, "processor": platform.machine()}
 
 
 __all__ = ["OutputError", "Store", "finite", "machine", "table", "versions"]

@@ -27,15 +27,15 @@ from verification.experiments.experiment import Context, Experiment, Row, new_fi
 from verification.experiments.training import train
 
 SEEDS = (0, 1, 2)
-HIDDEN = {"dense-512": (512, 512, 512), "lenet5-caffe": None}
+HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256)}
 DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0", "batch_size": "128"}
-METHOD = {"epochs": "24", "ramp": "0.05:0.6", "theta": "0.6", "memory": "0.9", "growth": "20", "averaging": "0.9"}
+METHOD = {"epochs": "14", "ramp": "0.05:0.6", "theta": "0.6", "memory": "0.9", "growth": "20", "averaging": "0.9"}
 KAPPA = 2.0
-STRENGTHS = ("3e-4", "1e-3", "3e-3")
+STRENGTHS = ("1e-4", "3e-4")
 QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
 
 ANCHOR = ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", 1.79, 98.83)
-STYLES = {"dense-512": ("s", "-.", "#157a5c"), "lenet5-caffe": ("o", "-", "#1f5fa8"), "dense-64": ("D", ":", "#404040")}
+STYLES = {"dense-256": ("s", "-.", "#157a5c"), "lenet5-caffe": ("o", "-", "#1f5fa8"), "dense-64": ("D", ":", "#404040")}
 
 
 class Ternary(Experiment):

@@ -62,6 +62,16 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
     ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", ((1.79, 98.83),)),
 )  # fmt: skip
 
+NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
+    ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
+    ("^", 0, "ADMM pruning\nZhang et al. 2018", (6, -5), "left", "top"),
+    ("o", 0, "DNS\nGuo et al. 2016", (-5, 4), "right", "bottom"),
+    ("D", 0, "SWS\nUllrich et al. 2017", (0, -7), "center", "top"),
+    ("x", 0, "sparse variational dropout\nMolchanov et al. 2017", (7, 0), "left", "center"),
+    ("+", 0, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (7, 0), "left", "center"),
+    ("*", 0, "discrete-MSA, ternary, dense 3×2048\nLi, Hao 2018", (7, 0), "left", "center"),
+)
+
 KINDS = {  # label in table and figure, whether weights were retrained after their support was fixed
     "bsqh": ("bSQH, L0, single run", False),
     "fixed": ("bSQH, then a phase on the fixed support", True),
@@ -254,7 +264,7 @@ def grouped(found: list[Point]) -> dict[tuple[str, str], list[Point]]:
     return result
 
 
-def draw(found: list[Point], published: bool, floor: float = 97.5) -> Any:
+def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
     """Kept share against test accuracy; what lies below ``floor`` is marked at the lower edge with its value.
 
     Markers stand at the means over seeds, bars go from the smallest to the largest value.
@@ -262,6 +272,8 @@ def draw(found: list[Point], published: bool, floor: float = 97.5) -> Any:
     figure, axes = new_figure(7.2, 5.6)
     best = max(p.accuracy for p in found)
     low = floor if best > floor else 0.0
+    several = False
+    below: list[float] = []  # kept shares of what lies below the axis
     for kind, (label, _) in KINDS.items():
         marker, line, colour = STYLES[kind]
         groups = [g for (k, _), g in grouped(found).items() if k == kind]
@@ -270,26 +282,46 @@ def draw(found: list[Point], published: bool, floor: float = 97.5) -> Any:
         groups.sort(key=lambda g: np.mean([p.kept for p in g]))
         x, y = ([float(np.mean([getattr(p, name) for p in g])) for g in groups] for name in ("kept", "accuracy"))
         inside = [i for i, v in enumerate(y) if v >= low]
+        several |= any(len(g) > 1 for g in groups)
         for i in set(range(len(y))) - set(inside):
+            above = 6 + 9 * sum(other < 1.16 * x[i] < 1.35 * other for other in below)  # points: one above the other
+            below.append(x[i])
             axes.plot(x[i], low, marker=marker, color=colour, markerfacecolor="white", clip_on=False, zorder=5)
-            axes.annotate(f"{y[i]:.1f}", (x[i], low), (0, 6), textcoords="offset points", ha="center", fontsize=6)
+            axes.annotate(f"{y[i]:.1f}", (x[i], low), (0, above), textcoords="offset points", ha="center",
+                          color=colour, fontsize=7.5)  # fmt: skip
         spread = [[abs(f(getattr(p, name) for p in groups[i]) - v[i]) for i in inside]
                   for name, v in (("kept", x), ("accuracy", y)) for f in (min, max)]  # fmt: skip
         axes.errorbar([x[i] for i in inside], [y[i] for i in inside], xerr=spread[:2], yerr=spread[2:], marker=marker,
-                      linestyle=line, color=colour, markersize=5, linewidth=1.2, capsize=2,
+                      linestyle=line, color=colour, markersize=6, linewidth=1.4, capsize=2, zorder=4,
                       label=f"{label} ({_seeds(groups)})")  # fmt: skip
-    for i, (label, pairs) in enumerate(PUBLISHED if published else ()):
-        axes.plot(*zip(*pairs, strict=True), marker="1234x+*"[i], linestyle="none", color="#202020", markersize=8,
-                  label=f"published: {label}")  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(low, max(99.5, min(100.0, best + 0.1)))
     axes.set_xlabel("kernel entries kept, % of all (logarithmic)")
     axes.set_ylabel("test accuracy, %")
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    handles = [*axes.containers, *(a for a in axes.lines if str(a.get_label()).startswith("published"))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=6.5, frameon=False, title_fontsize=7,
-                  title="markers: mean over seeds; bars: smallest to largest; open: below the axis")  # fmt: skip
+    handles: list[Any] = list(axes.containers)
+    if published:
+        handles.append(_name_published(axes))
+        axes.set_xlim(left=0.25)  # room for the names on the left
+    notes = (["markers: mean over seeds", "bars: smallest to largest"] * several
+             + ["open, at the lower edge: below the axis, with the value"] * bool(below))  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False, title_fontsize=8,
+                  title="; ".join(notes) or None)  # fmt: skip
     return figure
+
+
+def _name_published(axes: Any) -> Any:
+    """The published points with their names beside them, those of one source joined; a handle for the legend."""
+    from matplotlib.lines import Line2D
+
+    ink = "#202020"
+    look: dict[str, Any] = {"color": ink, "markerfacecolor": "none", "markersize": 7}
+    box = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
+    for (label, pairs), (marker, at, text, offset, ha, va) in zip(PUBLISHED, NAMES, strict=True):
+        axes.plot(*zip(*pairs, strict=True), marker=marker, ls=":", lw=0.7, label=f"published: {label}", **look)
+        axes.annotate(text, pairs[at], offset, textcoords="offset points", ha=ha, va=va, fontsize=7.5, color=ink,
+                      zorder=3, bbox=box)  # fmt: skip
+    return Line2D([], [], marker="o", ls="none", label="published, as reported; named in the figure", **look)
 
 
 def shared(row: Row, context: Context) -> Path:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from pmp_ref.app.main import any_encoding
 from verification.performance.benchmark import Benchmark, plan
 from verification.performance.figure import draw, into_page, table
 
@@ -15,6 +16,7 @@ PAGE, FIGURE = Path(__file__).parents[2] / "docs" / "performance.md", "figures/p
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
+    any_encoding()
     parser = argparse.ArgumentParser(prog="python -m verification.performance", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rows, about two minutes")
     parser.add_argument("--json", type=Path, help="write all rows to this file")
