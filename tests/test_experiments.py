@@ -25,7 +25,7 @@ from pmp_ref.sweep import Sweep
 from tests.app_data import write_images
 from verification.experiments import EXPERIMENTS, __main__, baselines, make, pages, ternary, tradeoff
 from verification.experiments.baselines import Plan
-from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, save
+from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, save, together
 from verification.experiments.store import Store, finite, table
 from verification.experiments.support import Support, on_support
 from verification.experiments.training import Lines, command_line, sparse, train, train_or_reuse
@@ -677,6 +677,13 @@ def test_ternary_start(setup: Setup, kappa: float) -> None:
 
 
 # the results page
+
+
+def test_the_seeds_of_a_setting_share_a_line() -> None:
+    assert together([3, 3, 3]) == 3 and together([True, True]) is True and together([None, None]) is None
+    assert together([0.5, 0.25, 2.0]) == "0.5 (0.25–2)" and together([1, 4]) == "2.5 (1–4)"
+    assert together([True, False, True]) == "2 of 3" and together(["b", "a", "b"]) == "b, a"
+    assert together([1.0, None]) == "1.0, None"
 
 
 def test_the_page_is_up_to_date() -> None:

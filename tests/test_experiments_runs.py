@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def complete(experiment: Experiment, results: Results, directory: Path) -> None:
         for r in results:
             assert name in r["result"] or name in r["settings"], name
     headings, lines = experiment.table(results)
-    assert len(headings) == len(experiment.columns) and len(lines) == len(results)
+    assert len(headings) == len(experiment.columns) and len(lines) == len(
+        {re.sub("-seed[0-9]+$", "", r["key"]) for r in results}
+    )
     paths = experiment.figures(results, directory)
     assert paths and {p.suffix for p in paths} == {".png", ".svg"}
     for p in paths:

@@ -83,7 +83,7 @@ def radii_of_box(problem: Problem) -> Any:
         largest = max(abs(admissible.lo), abs(admissible.hi)) if hasattr(admissible, "lo") else math.inf
         if not math.isfinite(largest):
             raise InputError(f"controls on {admissible}; expected a bounded box")
-        return largest * (1 + 2.0**-24) * math.sqrt(math.prod(shape)) * ROUNDING
+        return max(largest, float(np.float32(largest))) * math.sqrt(math.prod(shape)) * ROUNDING
 
     return map_controls(radius, problem.admissible, problem.network.control_shapes)
 

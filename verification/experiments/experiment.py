@@ -8,10 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 from pmp_ref.errors import InputError
 
+_SEED = re.compile(r"-seed\d+$")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,119}")
 
 
@@ -79,9 +81,29 @@ class Experiment(ABC):
         return f"{self.title}: {figure}"
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
-        """Headings and rows of the table on the results page; by default one line per row."""
-        headings = [self.labels.get(name, name.replace("_", " ")) for name in self.columns]
-        return headings, [[lookup(stored, name) for name in self.columns] for stored in results]
+        """Headings and rows of the table on the results page; by default the seeds of a setting share a line."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for stored in results:
+            groups.setdefault(_SEED.sub("", stored["key"]), []).append(stored)
+        headings = ["seeds" if name == "seed" else self.labels.get(name, name.replace("_", " "))
+                    for name in self.columns]  # fmt: skip
+        return headings, [
+            [len(group) if name == "seed" else together([lookup(stored, name) for stored in group])
+             for name in self.columns]
+            for group in groups.values()
+        ]  # fmt: skip
+
+
+def together(values: Sequence[Any]) -> Any:
+    """One value for those of all seeds: itself if they agree, the median with smallest and largest, or all of them."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, bool) for value in values):
+        return f"{sum(values)} of {len(values)}"
+    if all(isinstance(value, int | float) for value in values):
+        middle, low, high = (f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}" for v in (median(values), min(values), max(values)))
+        return f"{middle} ({low}–{high})"
+    return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
 def lookup(stored: Mapping[str, Any], name: str) -> Any:
