@@ -683,7 +683,8 @@ def test_the_seeds_of_a_setting_share_a_line() -> None:
     assert together([3, 3, 3]) == 3 and together([True, True]) is True and together([None, None]) is None
     assert together([0.5, 0.25, 2.0]) == "0.5 (0.25–2)" and together([1, 4]) == "2.5 (1–4)"
     assert together([True, False, True]) == "2 of 3" and together(["b", "a", "b"]) == "b, a"
-    assert together([1.0, None]) == "1.0, None"
+    assert together([1.0, None]) == "1 in 1 of 2" and together([1.0, 1.0001]) == "1"
+    assert together([61470, 8532]) == "35001 (8532–61470)" and together([2.5e8, 3.5e8]) == "3e+08 (2.5e+08–3.5e+08)"
 
 
 def test_the_page_is_up_to_date() -> None:

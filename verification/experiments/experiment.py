@@ -100,9 +100,11 @@ def together(values: Sequence[Any]) -> Any:
         return values[0]
     if all(isinstance(value, bool) for value in values):
         return f"{sum(values)} of {len(values)}"
-    if all(isinstance(value, int | float) for value in values):
-        middle, low, high = (f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}" for v in (median(values), min(values), max(values)))
-        return f"{middle} ({low}–{high})"
+    numbers = [value for value in values if value is not None]
+    if all(isinstance(value, int | float) for value in numbers):
+        middle, low, high = (short(value) for value in (median(numbers), min(numbers), max(numbers)))
+        text = middle if low == high else f"{middle} ({low}–{high})"
+        return text if len(numbers) == len(values) else f"{text} in {len(numbers)} of {len(values)}"
     return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
@@ -112,6 +114,11 @@ def lookup(stored: Mapping[str, Any], name: str) -> Any:
         if name in place:
             return place[name]
     return None
+
+
+def short(value: float) -> str:
+    """Three digits; all digits of a number from 1,000 to a million."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def save(figure: Any, directory: Path, name: str) -> list[Path]:
