@@ -58,7 +58,8 @@ class Sweep:
 
     def belongs(self, network: Network, loss: Loss) -> bool:
         """Whether this is a sweep of that network and loss."""
-        return (self.network, self.loss) == (network, loss)
+        own = self.network
+        return (own.stages, own.input_shape, self.loss) == (network.stages, network.input_shape, loss)
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
