@@ -50,7 +50,8 @@ class Box(Admissible):
         return (w >= self.lo) & (w <= self.hi)
 
     def widened(self, w: Array) -> Array:
-        xp, wide = namespace(w), super().widened(w)  # float32 has 0.7 as 0.69999999, which lies inside
+        xp = namespace(w)
+        wide = self.project(xp.astype(w, xp.float64))  # float32 has 0.7 as 0.69999999, which lies inside
         for end in (self.lo, self.hi):
             wide = xp.where(w == xp.full_like(w, end), xp.full_like(wide, end), wide)
         return wide

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.admissible import WHOLE_LINE
+from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import namespace, to_numpy
 from pmp_ref.bsqh import Stop, solve
@@ -23,7 +23,7 @@ from pmp_ref.data import prepare as prepare_data
 from pmp_ref.hamiltonian import augmented_increment
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import AveragePool, Dense, Flatten, Tanh
-from pmp_ref.loss import CrossEntropy
+from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
@@ -118,6 +118,22 @@ def whole_network(case: Case) -> Iterator[Check]:
     whole = found.emptied_layers == empty and found.plain_gap == plain_total
     whole = whole and (found.eps, found.rho) == (eps, h.problem.rho)
     yield Check(float(not whole), 0.0, "certify: emptied layers, plain gap, ε, ρ")
+    yield from stored_in_float32(case)
+
+
+def stored_in_float32(case: Case) -> Iterator[Check]:
+    """Controls at a bound or value that float32 does not have: g > 0 holds them there, so the residual is exactly 0."""
+    b = case.choose(0.1, 0.3, 0.7)  # float32 rounds 0.7 inwards, the others outwards
+    make = case.context.library.asarray
+    x, y = np.abs(case.rng.standard_normal((4, 3))), np.full((4, 2), 9.0)
+    for admissible in (Box(-b, b), FiniteSet((-b, 0.0, b))):
+        problem = Problem(Network((Dense(2, bias=False),), (3,)), Squared(), L0(), 0.01, admissible)
+        exact, stored = (
+            certify(problem, ((make(np.full((2, 3), b, dtype)),),), make(x.astype(dtype)), make(y.astype(dtype)), 0.5)
+            for dtype in ("float64", "float32")
+        )
+        yield Check(stored.residual_support, 0.0, f"certify: residual of float32 controls at {b}, {admissible}")
+        yield close(stored.eps_star, exact.eps_star, f"certify: ε* of float32 controls at {b}, {admissible}")
 
 
 def entry_stars(u: np.ndarray, g: np.ndarray, rho: float) -> list[float]:
@@ -290,6 +306,10 @@ fault(
     edits=[
         Edit(f"{_CERTIFICATE}:_polynomial", "reached**2 / (4 * rho * r.a0)", "planted(reached**2 / (2 * rho * r.a0))")
     ],
+)
+fault(
+    "T11: float32 controls at a bound taken for interior ones",
+    edits=[Edit("pmp_ref.admissible:Box.widened", "w == xp.full_like(w, end)", "planted(w != w)")],
 )
 fault(
     "T11: unpenalised entries inside ε*",
