@@ -122,11 +122,13 @@ def whole_network(case: Case) -> Iterator[Check]:
 
 
 def stored_in_float32(case: Case) -> Iterator[Check]:
-    """Controls at a bound or value that float32 does not have: g > 0 holds them there, so the residual is exactly 0."""
-    b = case.choose(0.1, 0.3, 0.7)  # float32 rounds 0.7 inwards, the others outwards
+    """Controls at a bound or value that float32 does not have: g > 0 holds them there, so the residual is exactly 0.
+
+    float32 rounds 0.1 outwards and 0.7 inwards.
+    """
     make = case.context.library.asarray
     x, y = np.abs(case.rng.standard_normal((4, 3))), np.full((4, 2), 9.0)
-    for admissible in (Box(-b, b), FiniteSet((-b, 0.0, b))):
+    for b, admissible in ((0.1, Box(-0.1, 0.1)), (0.7, Box(-0.7, 0.7)), (0.7, FiniteSet((-0.7, 0.0, 0.7)))):
         problem = Problem(Network((Dense(2, bias=False),), (3,)), Squared(), L0(), 0.01, admissible)
         exact, stored = (
             certify(problem, ((make(np.full((2, 3), b, dtype)),),), make(x.astype(dtype)), make(y.astype(dtype)), 0.5)
