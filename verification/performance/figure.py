@@ -90,9 +90,12 @@ def into_page(page: str, result: dict[str, Any], figure: str) -> str:
     note = f" In {busy} rows every round was disturbed by other load; they are marked." if busy else ""
     slopes = "; ".join(f"{name} {slope(points):.2f}" for name, points in result["scaling"].items())
     where = f"{result['machine']}, {result['threads']} threads on both sides; {versions}"
+    alt = (
+        "Bars: our time over that of PyTorch's best variant, row by row, with the matrix products alone as lines. "
+        "Below, time per image over batch size, depth and width, on logarithmic axes."
+    )
     text = (
-        f"Measured on {result['date']}: {where}.{note}\n\n![Bars: our time over that of PyTorch's best variant, row by row, with the matrix products alone as lines. Below, time per "
-        f"image over batch size, depth and width, on logarithmic axes.]({figure})\n\n"
+        f"Measured on {result['date']}: {where}.{note}\n\n![{alt}]({figure})\n\n"
         f"Slopes of log time per image: {slopes}.\n\n{table(result)}"
     )
     return f"{head}{BEGIN}\n\n{text}\n{END}{tail}"
