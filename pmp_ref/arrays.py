@@ -26,7 +26,7 @@ def namespace(*arrays: Array) -> ModuleType:
 
     Raises InputError if they come from different libraries.
     """
-    if all(type(a) is np.ndarray for a in arrays):
+    if set(map(type, arrays)) <= {np.ndarray}:
         return array_api_compat.numpy
     try:
         return array_api_compat.array_namespace(*arrays)

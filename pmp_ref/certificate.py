@@ -4,8 +4,8 @@
 
 It is a maximum of scalar (or group) suprema. Closed forms: sums of L0, L1 and L2 on the line and on a box, and finite
 sets; L1/2, L2/3 and groups by bisection on the maximiser. Under pure L0 a kept entry inside the box should have
-g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Everything is computed in float64, on the
-clear path.
+g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Everything is computed in float64, by the
+problem's sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
-from pmp_ref.sweep import Sweep, mean_loss
+from pmp_ref.sweep import mean_loss
 
 DECADES = tuple(range(1, 11))  # columns of the gap table: fraction of entries with gap ≤ 10⁻ˡ
 
@@ -81,7 +81,11 @@ class Certificate:
 
 
 def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float) -> Certificate:
-    """Certificate of ``controls`` on the data (x, y) at the problem's ρ; gaps are taken at augmentation ``eps``."""
+    """Certificate of ``controls`` on the data (x, y) at the problem's ρ; gaps are taken at augmentation ``eps``.
+
+    Switching functions come from ``problem.sweep``, in float64 whatever the dtype of the data. Raises InputError for
+    ``eps`` ≤ 0 and for controls or data that do not fit.
+    """
     if not (math.isfinite(eps) and eps > 0):
         raise InputError(f"eps is {eps}; expected a number > 0")
     problem.check(controls, x, y)
@@ -90,8 +94,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
     controls = map_controls(lambda a, u: a.widened(u), problem.admissible, controls)
     x = cast(((x,),), "float64")[0][0]
-    sweep = Sweep(problem.network, problem.loss)
-    e = sweep.forward_backward(controls, x, y)
+    e = problem.sweep.forward_backward(controls, x, y)
     assert e.switching is not None
     rows = []
     for l, names in enumerate(problem.network.names()):

@@ -17,7 +17,8 @@ from pmp_ref.certificate import augmented_gaps, by_bisection, certify, eps_star,
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import Squared
+from pmp_ref.kernels import FastSweep
+from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
@@ -253,6 +254,19 @@ def test_certificate_of_a_network() -> None:
     np.testing.assert_allclose(last.largest_gap, gaps.max())
     assert last.gap_fractions == tuple(float(np.mean(gaps <= 10.0**-k)) for k in range(1, 11))
     assert len(set(last.gap_fractions)) > 1 and 0 < last.gap_fractions[1] <= 1
+
+
+def test_the_sweep_of_the_problem_gives_the_same_certificate() -> None:
+    problem, u, x, y = setting(loss=CrossEntropy())
+    clear = certify(problem, u, x, y, 0.05)
+    fast = certify(
+        replace(problem, sweep=FastSweep(NET, problem.loss)), cast(u, "float32"), x.astype(np.float32), y, 0.05
+    )
+    single = certify(problem, cast(u, "float32"), x.astype(np.float32), y, 0.05)
+    for a, b in zip((single, *single.controls), (fast, *fast.controls), strict=True):
+        for name in ("eps_star", "augmented_gap"):
+            np.testing.assert_allclose(getattr(b, name), getattr(a, name), rtol=1e-11)
+    assert single.eps_star != clear.eps_star  # float32 controls are other numbers: 1e-11 tells float64 from float32
 
 
 def test_at_eps_star_nothing_moves_and_the_gap_is_the_residuals() -> None:

@@ -275,7 +275,7 @@ def ball_around(context: Context) -> Outcome:
                 float(np.linalg.norm(moved - at, 2)), float(np.mean(change)), f"‖D²(w) − D²(u)‖ ≤ mean Δ({r}); {s.name}"
             )
 
-    return survey(context, one, micro=3, quick=9, full=36).with_(
+    return survey(context, one, micro=3, quick=6, full=36).with_(
         tables=[Table("Certified ε over ½λ_max along runs on a box", RATIOS, tuple(rows))],
         figures=figures,
     )  # fmt: skip

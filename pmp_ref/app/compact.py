@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -97,8 +98,6 @@ def write(run: Path, wish: Wish) -> int:
         raise OutputError(str(error).partition(": what was saved")[0] + ": make room, or give another place with --out "
                           "or --onnx; nothing else was changed") from None  # fmt: skip
     if wish.json:
-        import json
-
         print(json.dumps(report, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding
     else:
         print("\n".join(lines(report)))

@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pmp_ref.app.main import any_encoding
+
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
@@ -94,6 +96,7 @@ def supply(command: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    any_encoding()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["fuzz-one"]:  # a process of `fuzz`
         from verification.hardening.fuzz import one

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pmp_ref.app.main import any_encoding
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.kernels import GpuSweep
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print one line per row; returns the exit code."""
+    any_encoding()
     options = parser().parse_args(arguments)
     rows = []
     try:
