@@ -284,7 +284,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     """With and without a change that no option expresses."""
     given = {"data": images, "rho": "1e-4", **SMALL}
-    change = (lambda setup: ternary.ternary(setup, 2.0)[0]) if changed else None
+    change = (lambda setup: ternary.random_start(setup, 2.0)[0]) if changed else None
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = train(given, Context(tmp_path / "whole", 1), change)
@@ -665,7 +665,7 @@ def test_ternary_end_to_end(tiny: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kappa", [1.0, 2.0, 4.0])
 def test_ternary_start(setup: Setup, kappa: float) -> None:
     """s = κ·RMS(u), and the start has about the mean square of the initial kernel."""
-    changed, scales = ternary.ternary(setup, kappa)
+    changed, scales = ternary.random_start(setup, kappa)
     kernels = [(a, b) for s, t in zip(setup.controls, changed.controls, strict=True)
                for a, b in zip(s, t, strict=True) if a.ndim > 1]  # fmt: skip
     assert len(kernels) == len(scales)
@@ -674,6 +674,23 @@ def test_ternary_start(setup: Setup, kappa: float) -> None:
         assert set(np.round(np.unique(after) / s, 12)) <= {-1.0, 0.0, 1.0}
         assert float(np.mean(after**2)) == pytest.approx(float(np.mean(before**2)), rel=0.1)
         assert np.all(after[after != 0] * before[after != 0] > 0)
+
+
+def test_nearest_ternary_kernel(setup: Setup) -> None:
+    """Against all k: no other scale and support is nearer; the start is the projection; a zero kernel is refused."""
+    changed, scales = ternary.nearest(setup, setup.controls)
+    kernels = [(a, b) for s, t in zip(setup.controls, changed.controls, strict=True)
+               for a, b in zip(s, t, strict=True) if a.ndim > 1]  # fmt: skip
+    assert len(kernels) == len(scales)
+    for (before, after), s in zip(kernels, scales, strict=True):
+        assert set(np.round(np.unique(after) / s, 6)) <= {-1.0, 0.0, 1.0} and np.any(after) and not np.all(after)
+        distance = float(np.sum((before - after) ** 2))
+        for other in s * np.linspace(0.5, 1.5, 41):
+            codes = np.clip(np.round(before / other), -1, 1)
+            assert distance <= float(np.sum((before - other * codes) ** 2)) * (1 + 1e-6)
+    assert ternary.nearest_scale(np.array([3.0, -2.0, 0.1])) == 2.5
+    with pytest.raises(InputError, match="smaller ρ"):
+        ternary.nearest_scale(np.zeros((2, 3)))
 
 
 # the results page

@@ -1,13 +1,13 @@
-"""Weights in {−1, 0, 1} times a scale of their layer, by exact maximisation over the finite set.
+"""Weights in {−1, 0, 1} times a scale of their layer, by exact maximisation over the finite set. Biases are free.
 
-The scale of a layer is s = κ·√(mean of u²) of its initial kernel. The run starts from s·sgn(u) at the 1/κ² of the
-entries that are largest in modulus and 0 elsewhere, which has the mean square of the initial kernel. Biases are free.
-Where 1/κ² is small the layer still passes signals of the usual size when it is sparse, which κ = 1 does not.
+Two starts. *Trained on the line*: bSQH with L0 on the line for the first epochs, then the nearest ternary kernel, its
+scale s the one with the least distance. *Random*: s = κ·√(mean of u²) of the initial kernel u; s·sgn(u) at the 1/κ² of
+the entries that are largest in modulus and 0 elsewhere, which has the mean square of the initial kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,52 @@ from pmp_ref.admissible import WHOLE_LINE, FiniteSet
 from pmp_ref.app.build import Setup, build_problem
 from pmp_ref.arrays import Controls
 from pmp_ref.controls import map_controls
+from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Dense, Flatten, activation
 from pmp_ref.metric import GradientScaled
 from pmp_ref.network import Network
 from verification.experiments.drawing import decades
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
-from verification.experiments.training import train
+from verification.experiments.training import Trained, train
 
 SEEDS = (0, 1, 2)
-HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256)}
-DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0", "batch_size": "128"}
-METHOD = {"epochs": "14", "ramp": "0.05:0.6", "theta": "0.6", "memory": "0.9", "growth": "20", "averaging": "0.9"}
-KAPPA = 2.0
-STRENGTHS = ("1e-4", "3e-4")
-QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
+DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0"}
+FINITE = {
+    "batch_size": "256",
+    "ramp": "none",
+    "theta": "3",
+    "averaging": "0.97",
+    "growth": "10",
+    "eps0": "0.03",
+    "rho": "1e-4",
+}
+LINE = {"batch_size": "128", "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
+EPOCHS = (10, 4)  # on the line, on the finite set
+STRENGTHS = {"lenet5-caffe": ("6e-4", "1.2e-3"), "dense-256": ("1e-3",)}  # ρ on the line
+HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
+RANDOM = {
+    "batch_size": "128",
+    "epochs": "14",
+    "ramp": "0.05:0.6",
+    "theta": "0.6",
+    "memory": "0.9",
+    "growth": "20",
+    "averaging": "0.9",
+    "rho": "1e-4",
+}
+KAPPA = 2.0
+QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
+QUICK_EPOCHS = (3, 2)
+
+TRAINED = "trained on the line"
 ANCHOR = ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", 1.79, 98.83)
-STYLES = {"dense-256": ("s", "-.", "#157a5c"), "lenet5-caffe": ("o", "-", "#1f5fa8"), "dense-64": ("D", ":", "#404040")}
+STYLES = {  # marker, line, colour by network and whether it was trained on the line first
+    ("lenet5-caffe", True): ("o", "-", "#1f5fa8"), ("lenet5-caffe", False): ("v", ":", "#6f9bd0"),
+    ("dense-256", True): ("s", "-.", "#157a5c"), ("dense-64", True): ("s", "-.", "#157a5c"),
+    ("lenet5", True): ("o", "-", "#1f5fa8"), ("lenet5", False): ("v", ":", "#6f9bd0"),
+}  # fmt: skip
 
 
 class Ternary(Experiment):
@@ -45,12 +73,13 @@ class Ternary(Experiment):
     title = "Weights in {−1, 0, 1}"
     summary = (
         "What does exact maximisation over a finite set reach: kernel entries in {−1, 0, 1} times a fixed scale of "
-        "their layer, L0 in the Hamiltonian, no rounding and no shadow weights?"
+        "their layer, L0 in the Hamiltonian, no shadow weights; from random ternary kernels, and from kernels "
+        "trained on the line and rounded once?"
     )
     columns = (
-        "net", "strength", "kappa", "seed", "epochs", "test_accuracy", "test_low", "test_high", "kept_fraction",
-        "kept_weights", "total_weights", "values_are_ternary", "disconnected", "descent_violations", "descent_checked",
-        "rejections", "skipped_batches", "status",
+        "net", "kappa", "strength", "seed", "epochs", "line_kept_fraction", "line_test_accuracy", "test_accuracy",
+        "test_low", "test_high", "kept_fraction", "kept_weights", "total_weights", "values_are_ternary", "disconnected",
+        "descent_violations", "descent_checked", "rejections", "skipped_batches", "status",
     )  # fmt: skip
 
     def rows(self, quick: bool) -> list[Row]:
@@ -58,41 +87,53 @@ class Ternary(Experiment):
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         s = row.settings
-        hidden, kappa = s["hidden"], s["kappa"]
-        scales: list[float] = []
+
+        def own(setup: Setup) -> Setup:
+            return setup if s["hidden"] is None else dense(setup, s["hidden"], context.threads)
+
+        before = train(s["line"], context, own, "line") if "line" in s else None
 
         def change(setup: Setup) -> Setup:
-            changed, found = ternary(setup if hidden is None else dense(setup, hidden, context.threads), kappa)
-            scales.extend(found)
-            return changed
+            setup = own(setup)
+            if before is None:
+                return random_start(setup, s["kappa"])[0]
+            return nearest(setup, before.controls(setup))[0]
 
         trained = train(s["options"], context, change)
         values = kernels_of(trained.directory / "model.npz")
-        return trained.result | {
+        result, phases = trained.result, [trained] if before is None else [before, trained]
+        for name in ("descent_violations", "descent_checked", "accepted_steps", "rejections", "skipped_batches"):
+            result[name] = sum(one.result[name] for one in phases)
+        return result | {
             "command": f"python -m verification.experiments ternary {'--quick ' * s['quick']}--rows {row.key}",
+            "line_kept_fraction": before and before.summary["kept_fraction"],
+            "line_test_accuracy": before and before.summary["test_accuracy"],
+            "seconds": sum(one.summary["seconds"] for one in phases),
             "values_are_ternary": all(is_ternary(k) for k in values),
-            "curves": trained.history(("step", "epoch", "loss", "nonzeros", "eps", "rho"))
-            | {"kept_by_layer": [float(np.mean(k != 0)) for k in values]},
-        }
+            "curves": joined(phases) | {"kept_by_layer": [float(np.mean(k != 0)) for k in values]},
+        }  # fmt: skip
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         return save(draw(results), directory, "ternary")
 
     def alt(self, figure: str) -> str:
         return (
-            "Left, test accuracy against the share of nonzero weights for each network and ρ, with the published "
+            "Left, test accuracy against the share of nonzero weights by network, start and ρ, with the published "
             "anchor; right, the share of nonzero weights over the epochs."
         )
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
-        headings = ("network", "ρ", "κ", "seeds", "kept, mean (min–max), %", "test accuracy, mean (min–max), %",
-                    "disconnected", "descent violations")  # fmt: skip
+        headings = ("network", "start", "ρ on the line", "seeds", "kept on the line, %", "test accuracy there, %",
+                    "kept, mean (min–max), %", "test accuracy, mean (min–max), %", "disconnected",
+                    "descent violations")  # fmt: skip
         lines: list[Sequence[Any]] = []
-        for (net, strength), group in grouped(results).items():
-            found = [stored["result"] for stored in group]
+        for (net, start, strength), group in grouped(results).items():
+            found, line = [stored["result"] for stored in group], start == TRAINED
             lines.append((
-                net, strength, f"{group[0]['settings']['kappa']:g}", len(group),
-                spread([100 * r["kept_fraction"] for r in found]), spread([100 * r["test_accuracy"] for r in found]),
+                net, start, strength if line else "–", len(group),
+                *(spread([100 * r[name] for r in found]) if line else "–"
+                  for name in ("line_kept_fraction", "line_test_accuracy")),
+                *(spread([100 * r[name] for r in found]) for name in ("kept_fraction", "test_accuracy")),
                 f"{sum(r['disconnected'] for r in found)} of {len(found)}",
                 sum(r["descent_violations"] for r in found),
             ))  # fmt: skip
@@ -100,24 +141,57 @@ class Ternary(Experiment):
 
 
 def full_rows() -> Iterable[Row]:
-    """Both networks, all strengths, all seeds."""
-    for net, hidden in HIDDEN.items():
-        for rho in STRENGTHS:
+    """Each network from the line, all strengths and seeds; LeNet-5-Caffe from random ternary kernels."""
+    for net, strengths in STRENGTHS.items():
+        for rho in strengths:
             for seed in SEEDS:
-                yield _row(net, hidden, DATA | METHOD | {"rho": rho, "seed": str(seed)}, KAPPA, False)
+                yield line_row(net, DATA, EPOCHS, rho, str(seed), False)
+    yield random_row("lenet5-caffe", RANDOM | DATA, False)
 
 
 def quick_rows() -> Iterable[Row]:
     """A small dense net and classic LeNet-5 on bundled images."""
-    for net, hidden in {"dense-64": (64, 64, 64), "lenet5": None}.items():
-        yield _row(net, hidden, QUICK_DATA | METHOD | {"epochs": "4", "rho": "1e-4", "seed": "0"}, KAPPA, True)
+    for net in ("dense-64", "lenet5"):
+        yield line_row(net, QUICK_DATA, QUICK_EPOCHS, "2e-3", "0", True)
+    yield random_row("lenet5", RANDOM | QUICK_DATA | {"epochs": "3"}, True)
 
 
-def _row(net: str, hidden: Sequence[int] | None, options: dict[str, str], kappa: float, quick: bool) -> Row:
-    return Row(f"{'quick-' * quick}{net}-{options['rho']}-seed{options['seed']}", {
-        "net": net, "hidden": hidden, "strength": options["rho"], "kappa": kappa, "seed": int(options["seed"]),
-        "epochs": int(options["epochs"]), "options": options, "quick": quick,
+def line_row(net: str, data: dict[str, str], epochs: tuple[int, int], rho: str, seed: str, quick: bool) -> Row:
+    """A row that starts from kernels trained on the line."""
+    line, finite = (options | data | {"epochs": str(n), "seed": seed}
+                    for options, n in zip((LINE | {"rho": rho}, FINITE), epochs, strict=True))  # fmt: skip
+    return Row(f"{'quick-' * quick}{net}-line-{rho}-seed{seed}", {
+        "net": net, "hidden": HIDDEN[net], "strength": rho, "kappa": None, "seed": int(seed), "epochs": sum(epochs),
+        "line": line, "options": finite, "quick": quick,
     })  # fmt: skip
+
+
+def random_row(net: str, options: dict[str, str], quick: bool) -> Row:
+    """A row that starts from random ternary kernels."""
+    rho = options["rho"]
+    return Row(f"{'quick-' * quick}{net}-{rho}-seed0", {
+        "net": net, "hidden": HIDDEN[net], "strength": rho, "kappa": KAPPA, "seed": 0, "epochs": int(options["epochs"]),
+        "options": options | {"seed": "0"}, "quick": quick,
+    })  # fmt: skip
+
+
+def start_of(settings: dict[str, Any]) -> str:
+    """What the finite phase of a row starts from."""
+    return TRAINED if "line" in settings else f"random, κ = {settings['kappa']:g}"
+
+
+def joined(phases: Sequence[Trained]) -> dict[str, list[float]]:
+    """The histories of the phases one after the other, over epochs passed."""
+    names = ("loss", "nonzeros", "eps", "rho")
+    curves: dict[str, list[float]] = {name: [] for name in ("passed", *names)}
+    before = 0
+    for one in phases:
+        c, epochs = one.history(("step", *names)), one.summary["epochs"]
+        curves["passed"] += [before + epochs * k / c["step"][-1] for k in c["step"]]
+        for name in names:
+            curves[name] += c[name]
+        before += epochs
+    return curves
 
 
 def dense(setup: Setup, hidden: Sequence[int], threads: int | None) -> Setup:
@@ -130,24 +204,40 @@ def dense(setup: Setup, hidden: Sequence[int], threads: int | None) -> Setup:
                    controls=initial_controls(network, setup.options.seed, setup.x))  # fmt: skip
 
 
-def ternary(setup: Setup, kappa: float) -> tuple[Setup, list[float]]:
-    """The setup on {−s, 0, s} in each kernel, and the scales s."""
+Choice = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a kernel → its scale s and where it starts
+
+
+def random_start(setup: Setup, kappa: float) -> tuple[Setup, list[float]]:
+    """The setup on {−s, 0, s} in each kernel from its own initial controls, and the scales s."""
+
+    def choose(u: np.ndarray) -> tuple[float, np.ndarray]:
+        return (s := scale(u, kappa)), start(u, s, kappa)
+
+    return finite(setup, setup.controls, choose)
+
+
+def nearest(setup: Setup, trained: Controls) -> tuple[Setup, list[float]]:
+    """The setup on {−s, 0, s} in each kernel from the point nearest to ``trained``, and the scales s."""
+    return finite(setup, trained, lambda u: (nearest_scale(u), u))
+
+
+def finite(setup: Setup, from_: Controls, choose: Choice) -> tuple[Setup, list[float]]:
+    """The setup on the finite sets with the scales that ``choose`` gives, started at the projection of its choice."""
     controls: list[Any] = []
     sets: list[Any] = []
     scales: list[float] = []
     nested: list[Any] = []
-    for names, arrays in zip(setup.network.names(), setup.controls, strict=True):
+    for names, arrays in zip(setup.network.names(), from_, strict=True):
         stage: list[Any] = []
         admissible: list[Any] = []
         for name, u in zip(names, arrays, strict=True):
             if name == "kernel":
-                values = FiniteSet((-(s := scale(u, kappa)), 0.0, s))
+                s, u = choose(u)
                 scales.append(s)
-                stage.append(start(u, s, kappa))
-                admissible.append(values)
+                admissible.append(FiniteSet((-s, 0.0, s)))
             else:
-                stage.append(u)
                 admissible.append(WHOLE_LINE)
+            stage.append(u)
         controls.append(tuple(stage))
         sets.append(tuple(admissible))
         nested.append((scales[-1],) * len(arrays) if arrays else ())
@@ -178,6 +268,17 @@ def scale(u: np.ndarray, kappa: float) -> float:
     return float(kappa * np.sqrt(np.mean(np.square(u, dtype=np.float64))))
 
 
+def nearest_scale(u: np.ndarray) -> float:
+    """The s that minimises ‖u − s·c‖ over s > 0 and c ∈ {−1, 0, 1}ⁿ: mean of the k largest |u_i|, k such that
+    (their sum)²/k is largest. Raises InputError for u = 0."""
+    largest = np.sort(np.abs(u), axis=None)[::-1].astype(np.float64)
+    if not largest[0] > 0:
+        raise InputError("a kernel trained on the line is 0; expected an entry that is not, take a smaller ρ")
+    sums, k = np.cumsum(largest), np.arange(1, largest.size + 1)
+    best = int(np.argmax(sums**2 / k))
+    return float(sums[best] / k[best])
+
+
 def start(u: np.ndarray, s: float, kappa: float) -> np.ndarray:
     """s·sgn(u) at the 1/κ² of the entries that are largest in modulus, 0 elsewhere."""
     cut = np.quantile(np.abs(u), 1 - kappa**-2) if kappa > 1 else -1.0
@@ -196,11 +297,12 @@ def is_ternary(kernel: np.ndarray) -> bool:
     return len(np.unique(np.abs(kernel[kernel != 0]))) <= 1
 
 
-def grouped(results: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Stored rows by network and ρ."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def grouped(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Stored rows by network, start and ρ."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for stored in results:
-        groups.setdefault((stored["settings"]["net"], stored["settings"]["strength"]), []).append(stored)
+        s = stored["settings"]
+        groups.setdefault((s["net"], start_of(s), s["strength"]), []).append(stored)
     return groups
 
 
@@ -212,21 +314,17 @@ def spread(values: list[float]) -> str:
 
 
 def draw(results: list[dict[str, Any]]) -> Any:
-    """Accuracy against kept share; kept share against epochs."""
-    figure, (left, right) = new_figure(9.0, 4.2, 2)
-    lines: dict[str, list[tuple[list[float], list[float]]]] = {}
-    for (net, _), group in grouped(results).items():
-        found = [stored["result"] for stored in group]
-        lines.setdefault(net, []).append(([100 * r["kept_fraction"] for r in found],
-                                          [100 * r["test_accuracy"] for r in found]))  # fmt: skip
-    for net, pairs in lines.items():
-        marker, line, colour = STYLES.get(net, ("^", "--", "#c2571a"))
-        pairs.sort(key=lambda p: np.mean(p[0]))
-        x, y = ([float(np.mean(p[i])) for p in pairs] for i in (0, 1))
-        error = [[[v - min(p[i]) for v, p in zip(m, pairs, strict=True)], [max(p[i]) - v for v, p in zip(m, pairs,
-                  strict=True)]] for i, m in ((0, x), (1, y))]  # fmt: skip
-        left.errorbar(x, y, xerr=error[0], yerr=error[1], marker=marker, linestyle=line, color=colour, capsize=2,
-                      label=f"{net} (seeds: {max(len(p[0]) for p in pairs)}; mean, smallest to largest)")  # fmt: skip
+    """Accuracy against kept share, on the line (hollow) and on the finite set; kept share against epochs."""
+    figure, (left, right) = new_figure(9.0, 4.4, 2)
+    for (net, start), pairs in by_line(results).items():
+        marker, line, colour = STYLES[net, start == TRAINED]
+        seeds = max(len(shares) for shares, _ in pairs)
+        left.errorbar(*centres(pairs), marker=marker, linestyle=line, color=colour, capsize=2,
+                      label=f"{net}, {start.partition(',')[0]} (seeds: {seeds})")  # fmt: skip
+    rounded = [stored["result"] for stored in results if "line" in stored["settings"]]
+    left.plot([100 * r["line_kept_fraction"] for r in rounded], [100 * r["line_test_accuracy"] for r in rounded], "o",
+              linestyle="none", markerfacecolor="none", color="#8a8f98", markersize=4,
+              label="on the line, before rounding")  # fmt: skip
     if not any(stored["settings"]["quick"] for stored in results):
         left.plot(*[[v] for v in ANCHOR[1:]], marker="*", color="#202020", markersize=10, linestyle="none",
                   label=f"published: {ANCHOR[0]}")  # fmt: skip
@@ -239,13 +337,39 @@ def draw(results: list[dict[str, Any]]) -> Any:
         s, c = stored["settings"], stored["result"]["curves"]
         if s["seed"] != 0:
             continue
-        _, line, colour = STYLES.get(s["net"], ("^", "--", "#c2571a"))
-        right.plot(np.asarray(c["step"]) / max(c["step"]) * s["epochs"],
-                   100 * np.asarray(c["nonzeros"]) / stored["result"]["total_weights"], line, color=colour)  # fmt: skip
+        _, line, colour = STYLES[s["net"], "line" in s]
+        passed = c["passed"] if "passed" in c else s["epochs"] * np.asarray(c["step"]) / c["step"][-1]
+        right.plot(passed, 100 * np.asarray(c["nonzeros"]) / stored["result"]["total_weights"], line, color=colour)
         right.annotate(f"ρ = {s['strength']}", (s["epochs"], 100 * stored["result"]["kept_fraction"]), (3, 0),
                        textcoords="offset points", fontsize=7, va="center")  # fmt: skip
+    settings = [stored["settings"] for stored in results]
+    for end in {s["epochs"] - int(s["options"]["epochs"]) for s in settings if "line" in s}:
+        right.axvline(end, color="#8a8f98", linewidth=0.8)
+        right.annotate("finite set", (end, 0.97), (3, 0), xycoords=("data", "axes fraction"),
+                       textcoords="offset points", fontsize=7, va="top")  # fmt: skip
     right.set_yscale("log")
     decades(right.yaxis)
     right.set_xlabel("epochs (seed 0)")
     right.set_ylabel("nonzero weights, % (logarithmic)")
     return figure
+
+
+Pairs = list[tuple[list[float], list[float]]]  # for each ρ: kept shares and test accuracies of the seeds, in per cent
+
+
+def by_line(results: list[dict[str, Any]]) -> dict[tuple[str, str], Pairs]:
+    """What a line of the figure joins: network and start, over ρ."""
+    lines: dict[tuple[str, str], Pairs] = {}
+    for (net, start, _), group in grouped(results).items():
+        found = [stored["result"] for stored in group]
+        lines.setdefault((net, start), []).append(([100 * r["kept_fraction"] for r in found],
+                                                   [100 * r["test_accuracy"] for r in found]))  # fmt: skip
+    return {key: sorted(pairs, key=lambda p: float(np.mean(p[0]))) for key, pairs in lines.items()}
+
+
+def centres(pairs: Pairs) -> tuple[Any, Any, Any, Any]:
+    """x, y, and how far the seeds go in y and in x, as ``errorbar`` takes them."""
+    middle = np.array([[np.mean(values) for values in pair] for pair in pairs])
+    reach = np.array([[[m - min(v), max(v) - m] for m, v in zip(centre, pair, strict=True)]
+                      for centre, pair in zip(middle, pairs, strict=True)])  # fmt: skip
+    return middle[:, 0], middle[:, 1], reach[:, 1].T, reach[:, 0].T

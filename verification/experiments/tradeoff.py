@@ -30,6 +30,7 @@ RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides D
     f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
     for rho in ("1.2e-3", "1.6e-3", "2e-3", "2.4e-3")
 }
+CONTINUED = ("rho2e-3", "rho4e-3")  # the recipes whose runs get a further phase on their support
 PHASE = {"rho": "0", "ramp": "none", "theta": "3", "memory": "0.9", "growth": "20", "epochs": "4"}
 
 ADAM_STEP = 1e-3
@@ -37,12 +38,12 @@ SHARES = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)  # pruned
 RETRAINED = (0.02, 0.01)
 RETRAINING = 4  # of the EPOCHS; the dense part before it takes the rest
 PROXIMAL: dict[str, dict[str, Any]] = {
-    "l1": {"step": 0.1, "schedule": "growth", "ramp": (0.05, 0.6), "strengths": (3e-4, 1e-3, 3e-3), "quick": (3e-3,)},
+    "l1": {"step": 0.1, "schedule": "growth", "ramp": (0.05, 0.6), "strengths": (1e-3, 3e-3), "quick": (3e-3,)},
     "l0": {
         "step": 0.1,
         "schedule": "constant",
         "ramp": (0.05, 0.6),
-        "strengths": (3e-2, 1e-1, 2e-1),
+        "strengths": (3e-2, 1e-1),
         "quick": (3e-2,),
     },
 }
@@ -167,6 +168,8 @@ def _rows(
             options = data | {"epochs": str(epochs)} | recipe | {"seed": str(seed)}
             total = int(options["epochs"])
             yield row(f"bsqh-{name}", "bsqh", name, seed, total, options=options)
+            if name not in CONTINUED:
+                continue
             yield row(f"fixed-{name}", "fixed", name, seed, total + int(phase["epochs"]), options=options,
                       source=f"{mark}bsqh-{name}-seed{seed}", phase=data | phase | {"seed": str(seed)})  # fmt: skip
         yield row("adam", "prune", "all shares", seed, epochs, step=ADAM_STEP, shares=list(shares))
