@@ -40,7 +40,9 @@ FINITE = {
 }
 LINE = {"batch_size": "128", "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
 EPOCHS = (10, 4)  # on the line, on the finite set
-STRENGTHS = {"lenet5-caffe": ("6e-4", "1.2e-3"), "dense-256": ("1e-3",)}  # ρ on the line
+ROWS = (  # network, ρ on the line, seeds
+    ("lenet5-caffe", "1.2e-3", SEEDS), ("lenet5-caffe", "6e-4", (0,)), ("dense-256", "1e-3", (0,))
+)  # fmt: skip
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
 RANDOM = {
@@ -141,11 +143,10 @@ class Ternary(Experiment):
 
 
 def full_rows() -> Iterable[Row]:
-    """Each network from the line, all strengths and seeds; LeNet-5-Caffe from random ternary kernels."""
-    for net, strengths in STRENGTHS.items():
-        for rho in strengths:
-            for seed in SEEDS:
-                yield line_row(net, DATA, EPOCHS, rho, str(seed), False)
+    """Both networks from the line; LeNet-5-Caffe from random ternary kernels."""
+    for net, rho, seeds in ROWS:
+        for seed in seeds:
+            yield line_row(net, DATA, EPOCHS, rho, str(seed), False)
     yield random_row("lenet5-caffe", RANDOM | DATA, False)
 
 
