@@ -347,6 +347,36 @@ fault(
     edits=[Edit(f"{_CERTIFICATE}:_falls_towards_bound", "(rise < 0)", "planted(rise > 0)")],
 )
 fault(
+    "T11: bound on the other side of a zero",
+    edits=[
+        Edit(
+            f"{_CERTIFICATE}:_polynomial",
+            "np.where(g > 0, box.hi, -box.lo)",
+            "np.where(planted(g < 0), box.hi, -box.lo)",
+        )
+    ],
+)
+fault(
+    "T11: unpenalised entries at a bound count like inner ones",
+    edits=[
+        Edit(
+            f"{_CERTIFICATE}:stationarity_residual",
+            "~(low & (residual < 0) | high & (residual > 0))",
+            "planted(low == low)",
+        )
+    ],
+)
+fault(
+    "T10: plain gap under L1/2 finite for small g",
+    edits=[
+        Edit(
+            f"{_CERTIFICATE}:plain_gap",
+            "isinstance(r, Polynomial) else 0.0",
+            "isinstance(r, Polynomial) else planted(rho)",
+        )
+    ],
+)
+fault(
     "T11: quotient by the distance, not its square",
     edits=[Edit(f"{_CERTIFICATE}:_rise", "np.where(d == 0, 1.0, d) ** 2", "planted(np.abs(np.where(d == 0, 1.0, d)))")],
 )

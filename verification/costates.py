@@ -577,6 +577,8 @@ def second_order_sweeps(context: Context) -> Outcome:
                     value = largest_eigenvalue(small, u, case.asarray(x), case.asarray(np.zeros((5, 1))))
                     top = float(np.linalg.eigvalsh(x.T @ x / 5)[-1])
                     yield Check(abs(value - top) / top, 1e-5, f"λ_max of least squares in {n} unknowns")
+                    value = largest_eigenvalue(small, u, case.asarray(0 * x), case.asarray(np.zeros((5, 1))))
+                    yield Check(abs(value), 0.0, f"λ_max of a Hessian that is 0, {n} unknowns")
         elif context.profile != "micro":
             shifted = lambda t: _gradient(h, axpy(h.controls, t, map_controls(host, v)))  # noqa: E731
             slope = (shifted(1e-4) - shifted(-1e-4)) / 2e-4

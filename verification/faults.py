@@ -439,6 +439,10 @@ fault(
     [Edit("pmp_ref.second_order:largest_eigenvalue", 'which="LA"', 'which=planted("SA")')],
 )
 fault(
+    "λ_max of a Hessian that is 0",
+    [Edit("pmp_ref.second_order:largest_eigenvalue", "return 0.0", "return planted(1.0)")],
+)
+fault(
     "Hessian's chunks overwrite instead of adding",
     [Edit("pmp_ref.second_order:hessian_vector", "dg if result is None else add(result, dg)", "planted(dg)")],
 )

@@ -489,11 +489,13 @@ def _draw(case: Case, kind: str) -> tuple[Regulariser, float, Admissible, np.nda
     admissible: Admissible = WHOLE_LINE
     u = np.where(rng.random((2, 3)) < 0.4, 0.0, rng.uniform(0.3, 1.5, (2, 3)) * rng.choice([-1.0, 1.0], (2, 3)))
     g = rng.uniform(0.1, 1.5, (2, 3)) * rng.choice([-1.0, 1.0], (2, 3))
-    if kind == "L0, box":
+    if kind == "L0, box" or (kind == "unpenalised" and rng.random() < 0.7):
         admissible = Box(-float(rng.choice([0.0, 0.4, 0.8])), float(rng.choice([0.5, 1.2])))
         u = np.asarray(admissible.project(u))
+        rho *= float(rng.choice([0.2, 1.0]))  # small: the best value of a zero lies inside the box, not at its bound
         if rng.random() < 0.8:  # at a bound mostly pointing outwards, else ε* is infinite
-            g = np.where((u == admissible.lo) | (u == admissible.hi), np.abs(g) * np.sign(u), g)
+            bound = (u != 0) & ((u == admissible.lo) | (u == admissible.hi))
+            g = np.where(bound, np.abs(g) * np.sign(u), g)
     if kind == "finite set":
         admissible = FiniteSet((-1.0, 0.0, 0.5, 1.0))
         u = np.asarray(admissible.project(u))
@@ -530,8 +532,18 @@ def _entries(case: Case, kind: str) -> Iterator[Check]:
         entries = zip(u.flat, clean.flat, strict=True)
         single = [supremum(float(a), float(h), r, rho, admissible) for a, h in entries] if rho > 0 else [0.0]
         expected = max(single)
+    if admissible == WHOLE_LINE and not isinstance(r, GroupL0):
+        slope = rho if kind == "L1" else math.inf if kind == "L0 + L2" else 0.0  # H → ∞ where |g_i| > lim ρr(w)/|w|
+        for a, h in zip(u.flat, g.flat, strict=True):
+            plain = plain_gap(np.array([a]), np.array([h]), r, rho, admissible)
+            yield Check(float(math.isinf(plain) != (abs(h) > slope)), 0.0, f"{name}: plain gap infinite, g {h:.3g}")
     star = eps_star(u, g, r, rho, admissible)
     yield close(star, expected, f"{name}: ε* against its definition")
+    if kind == "L0, box":  # the best value 2ρ/|g| is inside the longer side only
+        for h in (0.4, -0.4):
+            lopsided = Box(-0.1, float(case.rng.uniform(0.6, 1.2)))
+            alone = eps_star(np.zeros(1), np.array([h]), r, 0.1, lopsided)
+            yield close(alone, supremum(0.0, h, r, 0.1, lopsided), f"L0: ε* of a zero in {lopsided}, g {h}")
     if isinstance(r, Polynomial) and isinstance(admissible, Box) and rho > 0:  # the maximum would hide the others
         for a, h, one in zip(u.flat, g.flat, single, strict=True):
             alone = eps_star(np.array([a]), np.array([h]), r, rho, admissible)
