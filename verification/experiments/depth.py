@@ -51,7 +51,7 @@ class Depth(Experiment):
     }  # fmt: skip
 
     def rows(self, quick: bool) -> list[Row]:
-        """Three metrics, four depths, two seeds; quick: grey images, two depths, one seed."""
+        """Three metrics, four depths, three seeds; quick: grey images, two depths, one seed."""
         common = {"data": "cifar10", "images_per_class": 100, "test_per_class": 50, "width": 8, "batch_size": 50,
                   "epochs": 6, "rho": 1e-5, "theta": 3.0, "memory": 0.9, "target": 1.9, "check_every": 20}  # fmt: skip
         if quick:
@@ -59,7 +59,7 @@ class Depth(Experiment):
         return [
             Row(f"{QUICK[quick]}{metric}-blocks{blocks}-seed{seed}",
                 {"metric": metric, "blocks": blocks, "seed": seed, **common})
-            for seed in range(1 if quick else 2) for blocks in ((1, 2) if quick else (1, 2, 4, 8)) for metric in LABELS
+            for seed in range(1 if quick else 3) for blocks in ((1, 2) if quick else (1, 2, 4, 8)) for metric in LABELS
         ]  # fmt: skip
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
