@@ -25,23 +25,15 @@ from pmp_ref.metric import GradientScaled
 from pmp_ref.network import Network
 from verification.experiments.drawing import decades
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
-from verification.experiments.training import Trained, train
+from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, Tradeoff
+from verification.experiments.training import Trained, train, train_or_reuse
 
 SEEDS = (0, 1, 2)
-DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0"}
-FINITE = {
-    "batch_size": "256",
-    "ramp": "none",
-    "theta": "3",
-    "averaging": "0.97",
-    "growth": "10",
-    "eps0": "0.03",
-    "rho": "1e-4",
-}
-LINE = {"batch_size": "128", "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
-EPOCHS = (10, 4)  # on the line, on the finite set
-ROWS = (  # network, ρ on the line, seeds
-    ("lenet5-caffe", "1.2e-3", SEEDS), ("lenet5-caffe", "6e-4", (0,)), ("dense-256", "1e-3", (0,))
+FINITE = {"batch_size": "256", "epochs": "3", "rho": "1e-4", "ramp": "none", "theta": "3", "averaging": "0.97",
+          "growth": "10", "eps0": "0.03"}  # fmt: skip
+ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
+    ("lenet5-caffe", "rho1.2e-3", (0,)), ("lenet5-caffe", "rho1.6e-3", SEEDS), ("lenet5-caffe", "rho2e-3", SEEDS),
+    ("dense-256", "rho1.2e-3", (0,)),
 )  # fmt: skip
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
@@ -57,7 +49,7 @@ RANDOM = {
 }
 KAPPA = 2.0
 QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
-QUICK_EPOCHS = (3, 2)
+QUICK_LINE = {"rho": "4e-3", "ramp": "0.1:0.5", "epochs": "3"}
 
 TRAINED = "trained on the line"
 ANCHOR = ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", 1.79, 98.83)
@@ -93,7 +85,12 @@ class Ternary(Experiment):
         def own(setup: Setup) -> Setup:
             return setup if s["hidden"] is None else dense(setup, s["hidden"], context.threads)
 
-        before = train(s["line"], context, own, "line") if "line" in s else None
+        if "line" not in s:
+            before = None
+        elif s["source"] is None:
+            before = train(s["line"], context, own, "line")
+        else:
+            before = train_or_reuse(s["line"], context, s["source"], Tradeoff.name, "line")
 
         def change(setup: Setup) -> Setup:
             setup = own(setup)
@@ -144,26 +141,28 @@ class Ternary(Experiment):
 
 def full_rows() -> Iterable[Row]:
     """Both networks from the line; LeNet-5-Caffe from random ternary kernels."""
-    for net, rho, seeds in ROWS:
+    for net, recipe, seeds in ROWS:
         for seed in seeds:
-            yield line_row(net, DATA, EPOCHS, rho, str(seed), False)
-    yield random_row("lenet5-caffe", RANDOM | DATA, False)
+            line = DATA | {"epochs": str(EPOCHS)} | RECIPES[recipe] | {"seed": str(seed)}
+            source = None if HIDDEN[net] else f"bsqh-{recipe}-seed{seed}"
+            yield line_row(net, line, DATA | FINITE, source, False)
+    yield random_row("lenet5-caffe", DATA | RANDOM, False)
 
 
 def quick_rows() -> Iterable[Row]:
     """A small dense net and classic LeNet-5 on bundled images."""
     for net in ("dense-64", "lenet5"):
-        yield line_row(net, QUICK_DATA, QUICK_EPOCHS, "2e-3", "0", True)
+        yield line_row(net, QUICK_DATA | QUICK_LINE | {"seed": "0"}, FINITE | QUICK_DATA | {"epochs": "2"}, None, True)
     yield random_row("lenet5", RANDOM | QUICK_DATA | {"epochs": "3"}, True)
 
 
-def line_row(net: str, data: dict[str, str], epochs: tuple[int, int], rho: str, seed: str, quick: bool) -> Row:
-    """A row that starts from kernels trained on the line."""
-    line, finite = (options | data | {"epochs": str(n), "seed": seed}
-                    for options, n in zip((LINE | {"rho": rho}, FINITE), epochs, strict=True))  # fmt: skip
-    return Row(f"{'quick-' * quick}{net}-line-{rho}-seed{seed}", {
-        "net": net, "hidden": HIDDEN[net], "strength": rho, "kappa": None, "seed": int(seed), "epochs": sum(epochs),
-        "line": line, "options": finite, "quick": quick,
+def line_row(net: str, line: dict[str, str], finite: dict[str, str], source: str | None, quick: bool) -> Row:
+    """A row that starts from kernels trained on the line: by this row, or the row ``source`` of the trade-off."""
+    seed = line["seed"]
+    return Row(f"{'quick-' * quick}{net}-line-{line['rho']}-seed{seed}", {
+        "net": net, "hidden": HIDDEN[net], "strength": line["rho"], "kappa": None, "seed": int(seed),
+        "epochs": int(line["epochs"]) + int(finite["epochs"]), "line": line, "source": source,
+        "options": finite | {"seed": seed}, "quick": quick,
     })  # fmt: skip
 
 
