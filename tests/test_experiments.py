@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -318,7 +319,7 @@ def test_an_interrupted_run_is_no_result(images: str, tmp_path: Path, monkeypatc
 
 
 def test_reuse_of_another_rows_run(images: str, tmp_path: Path) -> None:
-    """The finished run of another row is taken if its options are the same, and only then."""
+    """The finished run of another row, or another table's, is taken if its options are the same, and only then."""
     given = {"data": images, **SMALL}
     theirs, mine = tmp_path / "work" / "theirs" / "scratch", tmp_path / "work" / "mine" / "scratch"
     for directory in (theirs, mine):
@@ -329,6 +330,13 @@ def test_reuse_of_another_rows_run(images: str, tmp_path: Path) -> None:
     other = train_or_reuse(given | {"seed": "1"}, Context(mine, 1), "theirs")
     assert other.directory == mine / "run"
     assert train_or_reuse(given, Context(theirs.parent.parent / "x" / "scratch", 1), "theirs").summary == first.summary
+    home = tmp_path / "a" / "tradeoff" / "work" / "theirs" / "scratch"
+    shutil.copytree(theirs, home)
+    elsewhere = tmp_path / "a" / "ternary" / "work" / "own" / "scratch"
+    elsewhere.mkdir(parents=True)
+    assert train_or_reuse(given, Context(elsewhere, 1), "theirs", "tradeoff", "line").directory == home / "run"
+    other = train_or_reuse(given | {"seed": "1"}, Context(elsewhere, 1), "theirs", "tradeoff", "line")
+    assert other.directory == elsewhere / "line"
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -649,7 +657,7 @@ def test_tradeoff_table() -> None:
 
 
 def test_ternary_end_to_end(tiny: None, tmp_path: Path) -> None:
-    """Kernels hold 0 and one modulus for each layer, the scale of its initial kernel; descent holds."""
+    """Kernels hold 0 and one modulus for each layer; descent holds on the line and on the finite set."""
     assert __main__.main(["ternary", "--quick", "--out", str(tmp_path), "--threads", "1"]) == 0
     for r in read(tmp_path / "ternary" / "results.json")["rows"]:
         assert r["result"]["values_are_ternary"] is True and r["result"]["descent_violations"] == 0
