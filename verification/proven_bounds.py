@@ -25,6 +25,7 @@ from pmp_ref.bounds import (
     radii_around,
     radii_of_box,
 )
+from pmp_ref.bounds.ball import slope_change, third, value_change
 from pmp_ref.bounds.constants import activation_constants, bilinear_norm, linear_norm
 from pmp_ref.bounds.segment import Rows, enclose_rows
 from pmp_ref.bounds.taylor import coefficients, suprema
@@ -42,6 +43,7 @@ from pmp_ref.layers import (
     Merge,
     OnBranch,
     Sigmoid,
+    SiLU,
     Softplus,
     Split,
     Tanh,
@@ -252,7 +254,10 @@ def ball_around(context: Context) -> Outcome:
             return
         if case.index % 3 == 0:
             yield from exact_chains(case)
+            yield from activation_ranges(case)
             yield from scalar_chain(case, context.count(6, 40, 100))
+            deep = problems.dress(case, runs.deep_chain, loss=CrossEntropy(), samples=2)
+            yield from growth_again(deep, ball_bound(deep.problem, deep.controls, deep.x, deep.y))
         build = runs.plain_lenet if case.index % 2 and context.profile != "micro" else runs.plain_chain
         s = problems.dress(case, build, loss=CrossEntropy(), samples=3)
         bound = ball_bound(s.problem, s.controls, s.x, s.y)
@@ -260,6 +265,7 @@ def ball_around(context: Context) -> Outcome:
         half = 0.5 * max(0.0, float(np.linalg.eigvalsh(runs.symmetric(at))[-1]))
         yield Check(float(np.max(np.abs(bound.hessian - at))), 1e-10 * (1 + half), f"D²L_B(u) from Jacobians; {s.name}")
         yield Check(abs(bound(0.0) - half), 1e-9 * half, f"C̄(0) = ½λ_max; {s.name}")
+        yield from growth_again(s, bound)
         lanczos = 0.5 * largest_eigenvalue(s.problem, s.controls, s.x, s.y)
         yield Check(abs(lanczos - half), 1e-5 * half, f"Lanczos; {s.name}")
         for r in (1e-3, 0.05, 1.0)[: context.count(1, 3, 3)]:
@@ -279,6 +285,82 @@ def ball_around(context: Context) -> Outcome:
         tables=[Table("Certified ε over ½λ_max along runs on a box", RATIOS, tuple(rows))],
         figures=figures,
     )  # fmt: skip
+
+
+def growth_again(s: Setting, bound: BallBound) -> Iterator[Check]:
+    """G(r) and Δ(r) of the first sample against :func:`growth_by_loops`."""
+    for r in (1e-2, 0.7):
+        found, again = np.array([growth[0] for growth in bound.growth(r)]), np.array(growth_by_loops(s, bound, r))
+        yield Check(float(np.max(np.abs(found - again) / again)), 1e-9, f"G({r}), Δ({r}) by loops; {s.name}")
+
+
+def growth_by_loops(s: Setting, bound: BallBound, r: float) -> tuple[float, float]:
+    """G(r) and Δ(r) of the first sample: the recursions of T7a written a second time, from Jacobians by complex steps.
+
+    Where a maximum over entries is multiplied by a_l the text allows ‖diag(·)J_l‖ itself: the core takes it for states
+    of at most 32 entries. Single intervals of an activation are those of ``activation_ranges``.
+    """
+    J = jacobians(replace(s, x=s.x[:1]), s.controls)
+    a = [float(np.linalg.norm(j, 2)) if j.size else 0.0 for j in J]
+    layers, gamma = bound.layers, bound.gamma
+    L = len(layers)
+
+    def norm(l: int, factor: np.ndarray) -> float:
+        return float(np.linalg.norm(factor[:, None] * J[l], 2)) if len(factor) <= 32 else float(max(factor)) * a[l]
+
+    delta, e, E = [0.0], [0.0], [np.zeros(len(J[0]))]
+    D: list[float] = []
+    source: list[float] = []
+    gap: list[Any] = []
+    for l, one in enumerate(layers):
+        z = one.z[:1]
+        gap.append(slope_change(one.stage, z, E[l][None])[0] if isinstance(one.stage, Activation) else None)
+        if one.affine:
+            D.append(one.k * r)
+            source.append(one.k * (r * a[l] + e[l]))
+        else:
+            D.append(0.0 if gap[l] is None else float(max(gap[l])))
+            source.append(0.0 if gap[l] is None else norm(l, gap[l]))
+        delta.append(sum(float(gamma[l + 1][j + 1][0]) * (source[j] + D[j] * delta[j]) for j in range(l + 1)))
+        reach = (a[l + 1] + delta[-1]) * r
+        each = np.array([(float(np.linalg.norm(row)) + delta[-1]) * r for row in J[l + 1]])
+        if one.affine:
+            reach = min(reach, (float(np.linalg.norm(one.matrix[0], 2)) + one.k * r) * e[l] + float(one.kappa[0]) * r)
+        elif gap[l] is not None:
+            moved = value_change(one.stage, z, E[l][None])[0]
+            each, reach = np.minimum(each, moved), min(reach, float(np.linalg.norm(moved)))
+        e.append(reach)
+        E.append(np.minimum(each, reach))
+    f = [0.0] * L + [0.5 * e[L]]
+    s_ = [0.0] * L
+    for l in range(L - 1, -1, -1):
+        if layers[l].affine:
+            s_[l] = float(layers[l].chi[0]) * r
+        elif gap[l] is not None:
+            s_[l] = float(np.linalg.norm(gap[l] * np.abs(layers[l].q[0])))
+        f[l] = float(gamma[L][l][0]) * f[L] + sum(
+            float(gamma[j][l][0]) * (s_[j] + D[j] * f[j + 1]) for j in range(l, L)
+        )
+    top = change = 0.0
+    for l, one in enumerate(layers):
+        d, bar = delta[l], a[l] + delta[l]
+        if one.affine:
+            for_top = 2 * (float(one.chi[0]) + one.k * f[l + 1]) * bar
+            for_change = 2 * (one.k * f[l + 1] * bar + float(one.chi[0]) * d)
+            top, change = (0.5 * (m + math.hypot(m, c)) for m, c in ((top, for_top), (change, for_change)))
+        elif gap[l] is not None:
+            _, s2, s3 = activation_constants(one.stage)
+            at, q = np.abs(one.stage.curvature(one.z[0])), np.abs(one.q[0])
+            turn = np.minimum(s3, third(one.stage, one.z[:1], E[l][None])[0]) * E[l]
+            sup = np.minimum(s2, at + turn)
+            for_top = (q + f[l + 1]) * sup
+            for_change = f[l + 1] * sup + q * np.minimum(turn, 2 * s2)
+            top += (norm(l, np.sqrt(for_top)) + math.sqrt(max(for_top)) * d) ** 2
+            change += (norm(l, np.sqrt(for_change)) + math.sqrt(max(for_change)) * d) ** 2
+            change += float(max(q * at)) * (2 * a[l] * d + d**2)
+    top += 0.5 * (a[L] + delta[L]) ** 2
+    change += 0.5 * (2 * a[L] * delta[L] + delta[L] ** 2) + min(0.5, e[L] / math.sqrt(2)) * a[L] ** 2
+    return top, change
 
 
 def along_checks(s: Setting, bound: BallBound, r: float, delta: Controls) -> Iterator[Check]:
@@ -330,6 +412,10 @@ def scalar_chain(case: Case, directions: int) -> Iterator[Check]:
             moved_e[l] = max(moved_e[l], float(np.linalg.norm(there[l] - states[l])))
             moved_f[l] = max(moved_f[l], float(np.linalg.norm(q[l] - costates[l])))
             moved_d[l] = max(moved_d[l], float(np.linalg.norm(after[l] - before[l], 2)))
+    yield from propagators(s, u, states, bound)
+    yield from weighted_rows(case, bound)
+    if directions >= 40:
+        yield from larger_steps(case, s, bound, directions)
     for l in range(1, len(states)):
         yield Check(moved_e[l], float(e[l][0]), f"‖x_{l}(w) − x_{l}(u)‖ ≤ e_{l}, scalar chain")
         yield Check(
@@ -339,6 +425,79 @@ def scalar_chain(case: Case, directions: int) -> Iterator[Check]:
         yield Check(moved_d[l], float(delta[l][0]), f"Jacobian of x_{l} moves by ≤ δ_{l}, scalar chain")
         if directions >= 40:
             yield Check(float(e[l][0]), 10 * moved_e[l], f"e_{l} is not far from what is met, scalar chain")
+
+
+def propagators(s: Setting, u: Controls, states: list[Any], bound: BallBound) -> Iterator[Check]:
+    """‖∂x_l/∂x_j‖ by a complex step in the one entry of x_j."""
+    for j in range(1, len(states) - 1):
+        x = states[j] + 1e-30j
+        for l in range(j + 1, len(states)):
+            x = s.network.stages[l - 1].forward(x, u[l - 1])
+            norm = float(np.linalg.norm(np.imag(x))) / 1e-30
+            yield Check(abs(float(bound.gamma[l][j][0]) - norm), 1e-12 * norm, f"‖∂x_{l}/∂x_{j}‖, scalar chain")
+
+
+def weighted_rows(case: Case, bound: BallBound) -> Iterator[Check]:
+    """Σ_i weight_i⟨row i of J, v⟩² for one J at the distance d from ∂x_L/∂u, made large; one weight is 0."""
+    l = len(bound.layers)
+    values, vectors = np.linalg.eigh(bound.gram[l][0])
+    J = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T  # same Gram matrix as ∂x_L/∂u up to a rotation of v
+    J = vectors @ J
+    weight = np.array([[0.0, float(case.rng.uniform(1.0, 2.0))]])
+    for d in (0.0, 0.3, 5.0):
+        far = J.copy()
+        far[1] += d * J[1] / np.linalg.norm(J[1])
+        top = float(np.linalg.norm(np.sqrt(weight[0])[:, None] * far, 2) ** 2)
+        found = float(bound.weighted(l, weight, np.array([d]))[0])
+        yield Check(top, found * (1 + 1e-9), f"weighted rows at the distance {d}, scalar chain")
+        yield Check(found, top * (1 + 1e-9), f"weighted rows at the distance {d} are met, scalar chain")
+
+
+def larger_steps(case: Case, s: Setting, bound: BallBound, directions: int) -> Iterator[Check]:
+    """λ_max on spheres against G(r), ‖D²(w) − D²(u)‖ against Δ(r); Δ(r) is not far from what is met."""
+    at = bound.hessian
+    for r in (1e-3, 0.1, 0.5):
+        G, change = (float(v[0]) for v in bound.growth(r))
+        top = moved = 0.0
+        for _ in range(directions // 4):
+            v = problems.direction(case, s.controls)
+            for sign in (r, -r):
+                there = hessian(s.problem, add(s.controls, scaled(sign, v)), s.x, s.y)
+                top = max(top, float(np.linalg.eigvalsh(runs.symmetric(there))[-1]))
+                moved = max(moved, float(np.linalg.norm(there - at, 2)))
+        yield Check(top, G, f"λ_max ≤ G({r}), scalar chain")
+        yield Check(moved, change, f"‖D²(w) − D²(u)‖ ≤ Δ({r}), scalar chain")
+        if r <= 0.1:
+            yield Check(change, 60 * moved, f"Δ({r}) is not far from what is met, scalar chain")
+
+
+def activation_ranges(case: Case) -> Iterator[Check]:
+    """Bounds of σ, σ′, σ‴ over an interval and on the line against dense points: never below, and met or nearly so."""
+    line = np.linspace(-30.0, 30.0, 6001)
+    h = 1e-4  # of the central difference for σ‴: error 1e-8
+    for stage in (Tanh(), Sigmoid(), Softplus(), SiLU()):
+        name, monotone = type(stage).__name__, not isinstance(stage, SiLU)
+        jerk = lambda t, s=stage: (s.curvature(t + h) - s.curvature(t - h)) / (2 * h)  # noqa: E731
+        for k, (c, f) in enumerate(zip(activation_constants(stage), (stage.slope, stage.curvature, jerk), strict=True)):
+            most = float(np.max(np.abs(f(line))))
+            yield Check(most, c * (1 + 1e-7), f"s_{k + 1} of {name}")
+            yield Check(c, 2.2 * most, f"s_{k + 1} of {name} is not far from what is met")
+        at_z = np.append(case.rng.uniform(-2.5, 2.5, case.context.count(0, 4, 10)), 0.7)
+        for width in (1e-3, 0.5, 40.0):
+            for z in at_z:
+                t, one, E = z + width * np.linspace(-1, 1, 2001), np.array([[z]]), np.array([[width]])
+                bounds = [float(f(stage, one, E)[0, 0]) for f in (value_change, slope_change, third)]
+                moved = (stage.sigma(t) - stage.sigma(one), stage.slope(t) - stage.slope(one), jerk(t))
+                met = [float(np.max(np.abs(values))) for values in moved]
+                for what, b, m in zip(("σ", "σ′", "σ‴"), bounds, met, strict=True):
+                    yield Check(m, b * (1 + 1e-9) + 1e-7, f"{what} of {name} over {z:.3g} ± {width:g}")
+                close_by = 1.05 * met[1] + 2e-6  # second-order terms at a width of 1e-3
+                if monotone:
+                    yield Check(bounds[0], met[0] * (1 + 1e-6), f"σ of {name} over {z:.3g} ± {width:g} is met")
+                if width < 0.01 or (width > 10 and monotone):
+                    yield Check(bounds[1], close_by, f"σ′ of {name} over {z:.3g} ± {width:g} is nearly met")
+                if width < 0.01:
+                    yield Check(bounds[2], met[2] + 0.05, f"σ‴ of {name} over {z:.3g} ± {width:g} is nearly met")
 
 
 def exact_chains(case: Case) -> Iterator[Check]:

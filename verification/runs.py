@@ -147,6 +147,12 @@ def tanh_chain(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     return (Dense(4), Tanh(), Dense(4), Tanh(), Dense(3)), (5,)
 
 
+def deep_chain(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
+    """Three dense stages with a smooth activation after the first two."""
+    act = smooth_activation(case)
+    return (Dense(4), act, Dense(3), act, Dense(3)), (5,)
+
+
 def smooth_activation(case: Case) -> Activation:
     """Each of the smooth activations in turn, the networks going round faster than the activations."""
     kinds = problems.SMOOTH_ACTIVATIONS
