@@ -73,6 +73,16 @@ one("T7a: entries of states move by a tenth", f"{BALL}:BallBound._forward",
     "(self.rows[l + 1] + d[:, None]) * r", "planted(0.1) * (self.rows[l + 1] + d[:, None]) * r")  # fmt: skip
 one("T7a: σ″ missing in the Hessian from Jacobians", f"{BALL}:full_hessian",
     "layer.q * layer.stage.curvature(layer.z)", "planted(0.0 * layer.q)")  # fmt: skip
+one("T7a: one end of an interval for σ", f"{BALL}:value_change",
+    "np.maximum(stage.sigma(z + E) - at, at - stage.sigma(z - E))", "planted(stage.sigma(z + E) - at)")  # fmt: skip
+one(
+    "T7a: smallest weight for the largest",
+    f"{BALL}:BallBound.weighted",
+    "np.sqrt(np.max(weight",
+    "np.sqrt(planted(np.min)(weight",
+)
+one("T7a: change of the Hessian without moving Jacobians", f"{BALL}:BallBound.growth",
+    "np.max(q * here, axis=1) * (2 * a * d + d**2)", "planted(0 * d)")  # fmt: skip
 one("T7a: certified ε for half the bound", f"{BALL}:certified_eps", "eps >= bound", "eps >= planted(0.1) * bound")
 one("T7a: 1 − t forgotten along the segment", f"{BALL}:BallBound.along", "(2 * (PARTS - m) + 1)", "planted(PARTS)")
 one(
@@ -129,6 +139,27 @@ one("T7b: squared loss without ½", f"{TERMINAL}:loss_coefficients", "_sum(terms
 one(
     "T7b: corners of softmax exchanged", f"{TERMINAL}:corner_softmax", "corner(low, high)", "planted(corner(high, low))"
 )
+one("T7b: sums taken as exact", f"{BALLS}:gamma", "n * U / (1 - n * U) * UP", "planted(0.0)")
+one("T7b: products of points taken as exact", f"{BALLS}:Point.__mul__", "self.err * abs(other) + U * product.largest",
+    "planted(self.err * abs(other))")  # fmt: skip
+one("T7b: hull of the half width", f"{BALLS}:hull", "np.maximum(high - mid, mid - low)",
+    "planted(np.minimum(high - mid, mid - low) * (1 - 1e-12))")  # fmt: skip
+one("T7b: radius of a product without the product of radii", f"{BALLS}:Ball.__mul__", "(np.abs(other.mid) + other.rad)",
+    "planted(np.abs(other.mid))")  # fmt: skip
+one(
+    "T7b: softmax at the corners rounded inwards",
+    f"{TERMINAL}:corner_softmax",
+    "(1 - slack_low)",
+    "(1 + planted(slack_low))",
+)
+one(
+    "T7b: Ĉ by the other end of τ",
+    f"{STEP}:StepCertificate.c_hat",
+    "self.tau.upper if low >= 0",
+    "self.tau.upper if planted(low < 0)",
+)
+one("T7: box of float32 controls by its float64 bound", f"{COARSE}:radii_of_box",
+    "max(largest, float(np.float32(largest)))", "planted(largest)")  # fmt: skip
 one("T7b: ∫φ″ for ∫(1 − t)φ″", f"{STEP}:moment", "2 * (1 - c) * h", "planted(2) * h")
 one("T7b: k(k − 1) dropped", f"{STEP}:integral", "float(k * (k - 1))", "planted(1.0)")
 one(

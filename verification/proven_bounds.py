@@ -58,6 +58,7 @@ from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
 from pmp_ref.sweep import mean_loss
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
+from verification.exact_bounds import exact_arithmetic
 from verification.problems import Setting
 
 # --- T7 ---------------------------------------------------------------------------------------------------------------
@@ -241,9 +242,10 @@ def ball_around(context: Context) -> Outcome:
     hence the certified ε passes.
     Hypotheses: chains of dense, convolution, smooth activation, average pooling under cross-entropy; controls on a box.
     Measured: full Hessians at random points of spheres of radius 1e-3 … 1 against C̄, G, Δ; C̄(0) = ½λ_max; on scalar
-    chains G_s(0) at most 10·‖D²L‖ of that sample (there the bound loses little). A run on a box with the certified ε
-    alone: every first trial is accepted; certified ε over ½λ_max(D²L_B(u)) (full Hessian) at most 15 at the start, and
-    at most 3 late (median of the last quarter). ½λ_max by Lanczos agrees with the full Hessian.
+    chains G_s(0) at most 10·‖D²L‖ of that sample (there the bound loses little); G and Δ by a recursion written a
+    second time, its parts against dense points. A run on a box with the certified ε alone: every first trial is
+    accepted; certified ε over ½λ_max(D²L_B(u)) (full Hessian) at most 15 at the start, and at most 3 late (median of
+    the last quarter). ½λ_max by Lanczos agrees with the full Hessian.
     """
     rows: list[tuple[Any, ...]] = []
     figures: list[Figure] = []
@@ -623,7 +625,7 @@ def segment_enclosure(context: Context) -> Outcome:
     Measured: random segments of length 1e-2 and 1: the remainder, from two values of J and g, lies in the interval, for
     jets of order 2 (the form of the theory), 3 and 4; upper end over value ≤ 1.1; the interval of L_B(w) − L_B(u) from
     its two values meets the other; the width falls like 1/M, 1/M², 1/M³; values of φ_k at points of a part lie in the
-    part's enclosures. Runs: the share of accepted steps whose J(w) − J(u) ≤ −ητ is proven, and the looseness; with
+    part's enclosures; every operation of the ball arithmetic, rounding included, against exact rationals. Runs: the share of accepted steps whose J(w) − J(u) ≤ −ητ is proven, and the looseness; with
     --full classic LeNet-5 (tanh, average pooling) on bundled images.
     """
     rows: list[tuple[Any, ...]] = []
@@ -696,6 +698,7 @@ def random_segment(case: Case) -> Iterator[Check]:
     yield from derivatives(s, w)
     if case.index % 3 == 0:
         yield from scalar_parts(case, 6 if micro else 24)
+        yield from exact_arithmetic(case)
     if not micro:
         yield from orders(s, w)
 
