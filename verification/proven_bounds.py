@@ -625,8 +625,9 @@ def segment_enclosure(context: Context) -> Outcome:
     Measured: random segments of length 1e-2 and 1: the remainder, from two values of J and g, lies in the interval, for
     jets of order 2 (the form of the theory), 3 and 4; upper end over value ≤ 1.1; the interval of L_B(w) − L_B(u) from
     its two values meets the other; the width falls like 1/M, 1/M², 1/M³; values of φ_k at points of a part lie in the
-    part's enclosures; every operation of the ball arithmetic, rounding included, against exact rationals. Runs: the share of accepted steps whose J(w) − J(u) ≤ −ητ is proven, and the looseness; with
-    --full classic LeNet-5 (tanh, average pooling) on bundled images.
+    part's enclosures; the operations of the ball arithmetic, rounding included, against exact rationals. Runs: the
+    share of accepted steps whose J(w) − J(u) ≤ −ητ is proven, and the looseness; with --full classic LeNet-5 (tanh,
+    average pooling) on bundled images.
     """
     rows: list[tuple[Any, ...]] = []
     notes: list[str] = []
