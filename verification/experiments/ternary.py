@@ -101,7 +101,9 @@ class Ternary(Experiment):
         trained = train(s["options"], context, change)
         values = kernels_of(trained.directory / "model.npz")
         result, phases = trained.result, [trained] if before is None else [before, trained]
-        for name in ("descent_violations", "descent_checked", "accepted_steps", "rejections", "skipped_batches"):
+        for name in (
+            "epochs", "accepted_steps", "rejections", "skipped_batches", "descent_violations", "descent_checked"
+        ):  # fmt: skip
             result[name] = sum(one.result[name] for one in phases)
         return result | {
             "command": f"python -m verification.experiments ternary {'--quick ' * s['quick']}--rows {row.key}",

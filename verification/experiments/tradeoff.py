@@ -61,10 +61,10 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
 NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
     ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
     ("^", 0, "ADMM pruning\nZhang et al. 2018", (6, -5), "left", "top"),
-    ("o", 0, "DNS\nGuo et al. 2016", (-5, 4), "right", "bottom"),
+    ("o", 0, "DNS\nGuo et al. 2016", (-27, 4), "right", "center"),
     ("D", 0, "SWS\nUllrich et al. 2017", (0, -7), "center", "top"),
-    ("x", 0, "sparse variational dropout\nMolchanov et al. 2017", (7, 0), "left", "center"),
-    ("+", 0, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (7, 0), "left", "center"),
+    ("x", 0, "sparse variational\ndropout\nMolchanov et al. 2017", (-14, 6), "left", "bottom"),
+    ("+", 0, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (-9, -7), "left", "top"),
     ("*", 0, "discrete-MSA, ternary, dense 3×2048\nLi, Hao 2018", (7, 0), "left", "center"),
 )
 
@@ -200,6 +200,7 @@ def run_fixed(row: Row, context: Context) -> dict[str, Any]:
     after = train(options, context, lambda setup: on_support(setup, before.controls(setup)), "phase")
     result = after.result
     return result | {
+        "epochs": result["epochs"] + before.summary["epochs"],
         "before_test_accuracy": before.summary["test_accuracy"], "seconds_before": before.summary["seconds"],
         "descent_violations": result["descent_violations"] + before.summary["descent_violations"],
         "descent_checked": result["descent_checked"] + before.summary["descent_checked"],
@@ -321,8 +322,9 @@ def _name_published(axes: Any) -> Any:
     box = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
     for (label, pairs), (marker, at, text, offset, ha, va) in zip(PUBLISHED, NAMES, strict=True):
         axes.plot(*zip(*pairs, strict=True), marker=marker, ls=":", lw=0.7, label=f"published: {label}", **look)
+        lead = {"arrowstyle": "-", "lw": 0.5, "color": ink, "shrinkB": 4} if abs(offset[0]) > 20 else None
         axes.annotate(text, pairs[at], offset, textcoords="offset points", ha=ha, va=va, fontsize=7.5, color=ink,
-                      zorder=3, bbox=box)  # fmt: skip
+                      zorder=3, bbox=box, arrowprops=lead)  # fmt: skip
     return Line2D([], [], marker="o", ls="none", label="published, as reported; named in the figure", **look)
 
 
