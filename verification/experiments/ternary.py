@@ -32,8 +32,8 @@ SEEDS = (0, 1, 2)
 FINITE = {"batch_size": "256", "epochs": "3", "rho": "1e-4", "ramp": "none", "theta": "3", "averaging": "0.97",
           "growth": "10", "eps0": "0.03"}  # fmt: skip
 ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
-    ("lenet5-caffe", "rho1.2e-3", (0,)), ("lenet5-caffe", "rho1.6e-3", SEEDS), ("lenet5-caffe", "rho2e-3", SEEDS),
-    ("dense-256", "rho1.2e-3", (0,)),
+    ("lenet5-caffe", "rho8e-4", (0,)), ("lenet5-caffe", "rho1.2e-3", (0,)), ("lenet5-caffe", "rho1.6e-3", SEEDS),
+    ("lenet5-caffe", "rho2e-3", SEEDS), ("dense-256", "rho1.2e-3", (0,)),
 )  # fmt: skip
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
@@ -317,10 +317,11 @@ def spread(values: list[float]) -> str:
 
 def draw(results: list[dict[str, Any]]) -> Any:
     """Accuracy against kept share, on the line (hollow) and on the finite set; kept share against epochs."""
-    figure, (left, right) = new_figure(9.0, 4.4, 2)
+    figure, (left, right) = new_figure(9.0, 5.0, 2)
     for (net, start), pairs in by_line(results).items():
         marker, line, colour = STYLES[net, start == TRAINED]
-        seeds = max(len(shares) for shares, _ in pairs)
+        counts = sorted({len(shares) for shares, _ in pairs})
+        seeds = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])
         left.errorbar(*centres(pairs), marker=marker, linestyle=line, color=colour, capsize=2,
                       label=f"{net}, {start.partition(',')[0]} (seeds: {seeds})")  # fmt: skip
     rounded = [stored["result"] for stored in results if "line" in stored["settings"]]
@@ -334,7 +335,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
     decades(left.xaxis)
     left.set_xlabel("nonzero weights, % (logarithmic)")
     left.set_ylabel("test accuracy, %")
-    left.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     for stored in results:
         s, c = stored["settings"], stored["result"]["curves"]
         if s["seed"] != 0:
