@@ -253,7 +253,7 @@ def points(results: list[dict[str, Any]]) -> list[Point]:
                       for share, kept, part, cut in zip(c["share"], c["kept_fraction"], c["test_accuracy"],
                                                         c["disconnected"], strict=True)]  # fmt: skip
         else:
-            found.append(Point(s["kind"], s["strength"], s["seed"], 100 * r["kept_fraction"],
+            found.append(Point(s["kind"], s["strength"].replace("rho", "ρ = "), s["seed"], 100 * r["kept_fraction"],
                                100 * r["test_accuracy"], r["disconnected"], s["epochs"],
                                r.get("descent_violations")))  # fmt: skip
     return found
