@@ -60,7 +60,7 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
 
 NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
     ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
-    ("^", 0, "ADMM pruning\nZhang et al. 2018", (6, -5), "left", "top"),
+    ("^", 0, "ADMM pruning\nZhang et al. 2018", (56, -2), "left", "center"),
     ("o", 0, "DNS\nGuo et al. 2016", (-27, 4), "right", "center"),
     ("D", 0, "SWS\nUllrich et al. 2017", (0, -7), "center", "top"),
     ("x", 0, "sparse variational\ndropout\nMolchanov et al. 2017", (-14, 6), "left", "bottom"),
