@@ -638,8 +638,8 @@ def test_figure_data() -> None:
 def test_names_stand_at_their_points() -> None:
     """Each published source has its name in the figure, with the authors of the list."""
     for (label, pairs), (_, at, text, *_) in zip(tradeoff.PUBLISHED, tradeoff.NAMES, strict=True):
-        name, authors = text.split("\n")
-        assert label == f"{name} ({authors})" and 0 <= at < len(pairs)
+        *name, authors = text.split("\n")
+        assert label == f"{' '.join(name)} ({authors})" and 0 <= at < len(pairs)
 
 
 def test_figures_can_be_read_in_grey() -> None:

@@ -65,7 +65,7 @@ NAMES = (  # of the published points in the figure: marker, which of the points,
     ("D", 0, "SWS\nUllrich et al. 2017", (0, -7), "center", "top"),
     ("x", 0, "sparse variational\ndropout\nMolchanov et al. 2017", (-14, 6), "left", "bottom"),
     ("+", 0, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (-9, -7), "left", "top"),
-    ("*", 0, "discrete-MSA, ternary\ndense 3×2048\nLi, Hao 2018", (7, 0), "left", "center"),
+    ("*", 0, "discrete-MSA, ternary,\ndense 3×2048\nLi, Hao 2018", (7, 0), "left", "center"),
 )
 
 KINDS = {  # label in table and figure, whether weights were retrained after their support was fixed
