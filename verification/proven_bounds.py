@@ -469,7 +469,7 @@ def larger_steps(case: Case, s: Setting, bound: BallBound, directions: int) -> I
                 moved = max(moved, float(np.linalg.norm(there - at, 2)))
         yield Check(top, G, f"λ_max ≤ G({r}), scalar chain")
         yield Check(moved, change, f"‖D²(w) − D²(u)‖ ≤ Δ({r}), scalar chain")
-        if r <= 0.1:
+        if r <= 0.1:  # a sum of products of norms: 22 times what some directions meet is the most seen
             yield Check(change, 60 * moved, f"Δ({r}) is not far from what is met, scalar chain")
 
 
@@ -483,7 +483,7 @@ def activation_ranges(case: Case) -> Iterator[Check]:
         for k, (c, f) in enumerate(zip(activation_constants(stage), (stage.slope, stage.curvature, jerk), strict=True)):
             most = float(np.max(np.abs(f(line))))
             yield Check(most, c * (1 + 1e-7), f"s_{k + 1} of {name}")
-            yield Check(c, 2.2 * most, f"s_{k + 1} of {name} is not far from what is met")
+            yield Check(c, 2.2 * most, f"s_{k + 1} of {name} is not far from what is met")  # SiLU: two suprema added
         at_z = np.append(case.rng.uniform(-2.5, 2.5, case.context.count(0, 4, 10)), 0.7)
         for width in (1e-3, 0.5, 40.0):
             for z in at_z:
@@ -498,8 +498,8 @@ def activation_ranges(case: Case) -> Iterator[Check]:
                     yield Check(bounds[0], met[0] * (1 + 1e-6), f"σ of {name} over {z:.3g} ± {width:g} is met")
                 if width < 0.01 or (width > 10 and monotone):
                     yield Check(bounds[1], close_by, f"σ′ of {name} over {z:.3g} ± {width:g} is nearly met")
-                if width < 0.01:
-                    yield Check(bounds[2], met[2] + 0.05, f"σ‴ of {name} over {z:.3g} ± {width:g} is nearly met")
+                if width < 0.01:  # 0.006 > 24·S₄·width, what the bound allows for σ⁗
+                    yield Check(bounds[2], met[2] + 0.006, f"σ‴ of {name} over {z:.3g} ± {width:g} is nearly met")
 
 
 def exact_chains(case: Case) -> Iterator[Check]:

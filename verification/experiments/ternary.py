@@ -25,10 +25,9 @@ from pmp_ref.metric import GradientScaled
 from pmp_ref.network import Network
 from verification.experiments.drawing import decades
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
-from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, Tradeoff
+from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, SEEDS, Tradeoff, counted_seeds, spread
 from verification.experiments.training import Trained, train, train_or_reuse
 
-SEEDS = (0, 1, 2)
 FINITE = {"batch_size": "256", "epochs": "3", "rho": "1e-4", "ramp": "none", "theta": "3", "averaging": "0.97",
           "growth": "10", "eps0": "0.03"}  # fmt: skip
 ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
@@ -37,16 +36,8 @@ ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
 )  # fmt: skip
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
-RANDOM = {
-    "batch_size": "128",
-    "epochs": "14",
-    "ramp": "0.05:0.6",
-    "theta": "0.6",
-    "memory": "0.9",
-    "growth": "20",
-    "averaging": "0.9",
-    "rho": "1e-4",
-}
+RANDOM = {"batch_size": "128", "epochs": "14", "rho": "1e-4", "ramp": "0.05:0.6", "theta": "0.6", "memory": "0.9",
+          "growth": "20", "averaging": "0.9"}  # fmt: skip
 KAPPA = 2.0
 QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
 QUICK_LINE = {"rho": "4e-3", "ramp": "0.1:0.5", "epochs": "3"}
@@ -308,22 +299,14 @@ def grouped(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[di
     return groups
 
 
-def spread(values: list[float]) -> str:
-    """Mean (min–max)."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ({min(values):.2f}–{max(values):.2f})"
-
-
 def draw(results: list[dict[str, Any]]) -> Any:
     """Accuracy against kept share, on the line (hollow) and on the finite set; kept share against epochs."""
     figure, (left, right) = new_figure(9.0, 5.0, 2)
     for (net, start), pairs in by_line(results).items():
         marker, line, colour = STYLES[net, start == TRAINED]
-        counts = sorted({len(shares) for shares, _ in pairs})
-        seeds = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])
+        seeds = counted_seeds([shares for shares, _ in pairs])
         left.errorbar(*centres(pairs), marker=marker, linestyle=line, color=colour, capsize=2,
-                      label=f"{net}, {start.partition(',')[0]} (seeds: {seeds})")  # fmt: skip
+                      label=f"{net}, {start.partition(',')[0]} ({seeds})")  # fmt: skip
     rounded = [stored["result"] for stored in results if "line" in stored["settings"]]
     left.plot([100 * r["line_kept_fraction"] for r in rounded], [100 * r["line_test_accuracy"] for r in rounded], "o",
               linestyle="none", markerfacecolor="none", color="#8a8f98", markersize=4,
@@ -343,8 +326,10 @@ def draw(results: list[dict[str, Any]]) -> Any:
         _, line, colour = STYLES[s["net"], "line" in s]
         passed = c["passed"] if "passed" in c else s["epochs"] * np.asarray(c["step"]) / c["step"][-1]
         right.plot(passed, 100 * np.asarray(c["nonzeros"]) / stored["result"]["total_weights"], line, color=colour)
-        right.annotate(f"ρ = {s['strength']}", (s["epochs"], 100 * stored["result"]["kept_fraction"]), (3, 0),
-                       textcoords="offset points", fontsize=7, va="center")  # fmt: skip
+        end = s["epochs"] - int(s["options"]["epochs"]) if "line" in s else s["epochs"]  # of what ρ stands for
+        kept = stored["result"]["line_kept_fraction" if "line" in s else "kept_fraction"]
+        right.annotate(f"ρ = {s['strength']}", (end, 100 * kept), (-4, 1), textcoords="offset points", fontsize=7,
+                       ha="right", va="bottom")  # fmt: skip
     settings = [stored["settings"] for stored in results]
     for end in {s["epochs"] - int(s["options"]["epochs"]) for s in settings if "line" in s}:
         right.axvline(end, color="#8a8f98", linewidth=0.8)

@@ -142,7 +142,7 @@ class Tradeoff(Experiment):
             checked = [p.violations for p in group if p.violations is not None]
             lines.append((
                 KINDS[kind][0], strength, "yes" if KINDS[kind][1] else "no", group[0].epochs, len(group),
-                _spread([p.kept for p in group]), _spread([p.accuracy for p in group]),
+                spread([p.kept for p in group]), spread([p.accuracy for p in group]),
                 f"{sum(p.disconnected for p in group)} of {len(group)}", sum(checked) if checked else "–",
             ))  # fmt: skip
         return headings, lines
@@ -296,7 +296,7 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
                   for name, v in (("kept", x), ("accuracy", y)) for f in (min, max)]  # fmt: skip
         axes.errorbar([x[i] for i in inside], [y[i] for i in inside], xerr=spread[:2], yerr=spread[2:], marker=marker,
                       linestyle=line, color=colour, markersize=6, linewidth=1.4, capsize=2, zorder=4,
-                      label=f"{label} ({_seeds(groups)})")  # fmt: skip
+                      label=f"{label} ({counted_seeds(groups)})")  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(low, max(99.5, min(100.0, best + 0.1)))
     axes.set_xlabel("kernel entries kept, % of all (logarithmic)")
@@ -358,12 +358,14 @@ def _command(row: Row) -> str:
     return f"python -m verification.experiments tradeoff {quick}--rows {row.key}"
 
 
-def _seeds(groups: list[list[Point]]) -> str:
+def counted_seeds(groups: Sequence[Sequence[Any]]) -> str:
+    """How many seeds the groups have: "3 seeds", or "1–3 seeds" where they differ."""
     n = sorted({len(g) for g in groups})
     return f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f"{n[0]}–{n[-1]} seeds"
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Mean (min–max), or the one value."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{np.mean(values):.2f} ({min(values):.2f}–{max(values):.2f})"
