@@ -3,6 +3,7 @@
 Without a GPU two libraries stand in. On array-api-strict every way from an array to a Python value is counted.
 PyTorch's device "meta" has shapes but no values, so that anything that needs a value raises. What neither can see is
 what array_api_compat's wrappers for CuPy do; the functions known to wait there are kept out of the package by name.
+With a GPU the ways from a CuPy array to a value are counted as well.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pmp_ref import bsqh
 from pmp_ref import layers as L
 from pmp_ref.acceptance import Relative
 from pmp_ref.admissible import Box, FiniteSet
+from pmp_ref.arrays import to_numpy
 from pmp_ref.augmentation import Classic
 from pmp_ref.bsqh import Method, prepare, step, take_batch
 from pmp_ref.controls import map_controls
@@ -32,7 +34,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, GroupL0, LHalf, LTwoThirds, Polynomial
 from pmp_ref.result import Iterate
-from tests.backends import load, probe
+from tests.backends import Backend, load, probe
 
 NET = Network(
     (L.Convolution(2, 3, padding=1), L.Softplus(), *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2),
@@ -65,11 +67,29 @@ def setting(case: str, asarray: Any, eps: float = 1.0) -> tuple[Problem, Method,
     return problem, method, Iterate(u, eps), asarray(x), asarray(y)
 
 
-@pytest.fixture
-def crossings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every value taken from an array-api-strict array, by the method that took it."""
-    Array = type(load("array_api_strict").asarray(0.0))
-    taken: list[str] = []
+class Crossings(list[str]):
+    """Every value taken from an array of ``library``, by the method that took it."""
+
+    library: Backend
+
+
+WAYS = {  # every way from an array of the library to a Python value, or to an array whose size only the device knows
+    "array_api_strict": ("__array__", "__buffer__", "__dlpack__", "to_device"),
+    "cupy": ("get", "item", "tolist", "tobytes", "nonzero", "__dlpack__"),
+}
+
+
+@pytest.fixture(params=WAYS)
+def crossings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Crossings:
+    name = request.param
+    chosen = request.config.getoption("--backend")
+    if reason := probe(name):
+        pytest.skip(f"backend {name}: {reason}")
+    if chosen not in (None, name):
+        pytest.skip(f"--backend {chosen} was given")
+    taken = Crossings()
+    taken.library = load(name)
+    Array = type(taken.library.asarray(0.0))
 
     def counted(name: str) -> Any:
         original = getattr(Array, name)
@@ -80,10 +100,9 @@ def crossings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return method
 
-    values = ("__array__", "__buffer__", "__bool__", "__float__", "__int__", "__index__", "__complex__", "__dlpack__")
-    for name in (*values, "to_device"):
-        if hasattr(Array, name):
-            monkeypatch.setattr(Array, name, counted(name))
+    for way in ("__bool__", "__float__", "__int__", "__index__", "__complex__", *WAYS[name]):
+        if hasattr(Array, way):
+            monkeypatch.setattr(Array, way, counted(way))
 
     def masked(name: str) -> Any:  # a Boolean mask has a result whose size only the device knows
         original = getattr(Array, name)
@@ -96,25 +115,33 @@ def crossings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return method
 
-    for name in ("__getitem__", "__setitem__"):
-        monkeypatch.setattr(Array, name, masked(name))
+    for way in ("__getitem__", "__setitem__"):
+        monkeypatch.setattr(Array, way, masked(way))
     return taken
 
 
-def test_every_way_to_a_value_is_counted(crossings: list[str]) -> None:
-    a = load("array_api_strict").asarray(np.array([1.0]))
-    np.asarray(a), float(a[0]), bool(a[0] > 0), int(a[0]), complex(a[0]), a[a > 0]
-    a[a > 0] = a[0]
-    assert crossings == ["__array__", "__float__", "__bool__", "__int__", "__complex__", "mask in __getitem__",
-                         "mask in __setitem__"]  # fmt: skip
+def test_every_way_to_a_value_is_counted(crossings: Crossings) -> None:
+    a = crossings.library.asarray(np.array([1.0]))
+    one = a[0]
+    ways = {"__float__": float, "__bool__": bool, "__int__": int, "__complex__": complex}
+    for name, way in ways.items():
+        way(one)
+        assert name in crossings
+    crossings.clear()
+    to_numpy(a)
+    assert len(crossings) == 1
+    a[a > 0]
+    assert "mask in __getitem__" in crossings
+    a[a > 0] = one
+    assert "mask in __setitem__" in crossings
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_trial_takes_values_from_the_device_once(case: str, crossings: list[str]) -> None:
+def test_a_trial_takes_values_from_the_device_once(case: str, crossings: Crossings) -> None:
     """Accepted, rejected and averaged trials alike; preparing takes none, nor does the choice of a batch."""
     verdicts = set()
     for eps in (1e-4, 1e2):
-        problem, method, it, x, y = setting(case, load("array_api_strict").asarray, eps)
+        problem, method, it, x, y = setting(case, crossings.library.asarray, eps)
         for position in (0, 1, 0):
             crossings.clear()
             bx, by = take_batch(x, y, 2, position, 0, 0)
@@ -124,7 +151,7 @@ def test_a_trial_takes_values_from_the_device_once(case: str, crossings: list[st
                 it = prepare(problem, method, it, bx, by)
             assert crossings == []
             it, record = step(problem, method, it, problem.rho)
-            assert crossings == ["__array__"]
+            assert crossings == [{"array_api_strict": "__array__", "cupy": "get"}[crossings.library.name]]
             verdicts.add(record.verdict)
     assert "accepted" in verdicts and verdicts & {"rejected", "average dropped"}
 

@@ -290,7 +290,8 @@ def ball_around(context: Context) -> Outcome:
 
 
 def growth_again(s: Setting, bound: BallBound) -> Iterator[Check]:
-    """G(r) and Δ(r) of the first sample against :func:`growth_by_loops`."""
+    """G(r) and Δ(r) of the first sample against :func:`growth_by_loops`, on the host."""
+    s = problems.host(s)
     for r in (1e-2, 0.7):
         found, again = np.array([growth[0] for growth in bound.growth(r)]), np.array(growth_by_loops(s, bound, r))
         yield Check(float(np.max(np.abs(found - again) / again)), 1e-9, f"G({r}), Δ({r}) by loops; {s.name}")

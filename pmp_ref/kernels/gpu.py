@@ -8,11 +8,10 @@ clear path does. Not yet run on a GPU (docs/backends.md).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
-
-import numpy as np
 
 from pmp_ref.arrays import Array, device, library, namespace
 from pmp_ref.errors import InputError
@@ -173,20 +172,20 @@ def blocks_adjoint(z: Array, rows: int, columns: int) -> Array:
 
 
 def window_view(x: Array, w: Windows) -> Array:
-    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has views. Does not pad."""
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(w.dilation, w.size, strict=True))
-    kind = _kind(x)
+    """(B, C, H, W) → (B, C, Ho, Wo, kh, kw), without a copy where the library has strides. Does not pad.
+
+    Not ``cupy.lib.stride_tricks.sliding_window_view``: it checks the window's size in an array on the GPU and waits.
+    """
+    kind, w = _kind(x), replace(w, padding=(0, 0))
+    if kind not in ("numpy", "cupy", "torch"):
+        return namespace(x).permute_dims(patches(x, w), (0, 1, 4, 5, 2, 3))
+    shape = (*x.shape[:2], *w.positions(*x.shape[2:]), *w.size)
+    b, c, row, column = x.stride() if kind == "torch" else x.strides
+    strides = (b, c, row * w.stride[0], column * w.stride[1], row * w.dilation[0], column * w.dilation[1])
     if kind == "torch":
-        z = x.unfold(2, reach[0], w.stride[0]).unfold(3, reach[1], w.stride[1])
-        return z[..., :: w.dilation[0], :: w.dilation[1]]
-    if kind == "cupy":
-        from cupy.lib.stride_tricks import sliding_window_view
-    elif kind == "numpy":
-        sliding_window_view = np.lib.stride_tricks.sliding_window_view
-    else:
-        return namespace(x).permute_dims(patches(x, replace(w, padding=(0, 0))), (0, 1, 4, 5, 2, 3))
-    z = sliding_window_view(x, reach, axis=(2, 3))
-    return z[:, :, :: w.stride[0], :: w.stride[1], :: w.dilation[0], :: w.dilation[1]]
+        return x.as_strided(shape, strides)
+    as_strided = importlib.import_module(f"{kind}.lib.stride_tricks").as_strided
+    return as_strided(x, shape, strides)
 
 
 def on_gpu(a: Array) -> bool:
