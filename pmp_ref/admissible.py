@@ -53,7 +53,7 @@ class Box(Admissible):
         xp = namespace(w)
         wide = self.project(xp.astype(w, xp.float64))  # float32 has 0.7 as 0.69999999, which lies inside
         for end in (self.lo, self.hi):
-            wide = xp.where(w == xp.full_like(w, end), xp.full_like(wide, end), wide)
+            wide = xp.where(w == end, end, wide)
         return wide
 
 
@@ -86,10 +86,9 @@ class FiniteSet(Admissible):
 
     def contains(self, w: Array) -> Array:
         # A value is stored in the dtype of the control: 0.1 is admissible as the float32 nearest to 0.1.
-        xp = namespace(w)
-        found = w == xp.full_like(w, self.values[0])
+        found = w == self.values[0]
         for v in self.values[1:]:
-            found = found | (w == xp.full_like(w, v))
+            found = found | (w == v)
         return found
 
 

@@ -7,7 +7,10 @@ library of the array API standard take the same path. Values cross to the host i
 
 from __future__ import annotations
 
+import functools
+import importlib
 import numbers
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +31,8 @@ def namespace(*arrays: Array) -> ModuleType:
     """
     if set(map(type, arrays)) <= {np.ndarray}:
         return array_api_compat.numpy
+    if any(type(a).__module__ == "cupy._core.fusion" for a in arrays):  # a function that ``fused`` makes a kernel of
+        return importlib.import_module("array_api_compat.cupy")
     try:
         return array_api_compat.array_namespace(*arrays)
     except TypeError as error:
@@ -102,17 +107,42 @@ def zeros(shape: tuple[int, ...], a: Array) -> Array:
     return namespace(a).zeros(shape, dtype=a.dtype, device=device(a))
 
 
+def fused(f: Callable[..., Any], *args: Any, **constants: Any) -> Any:
+    """f(*args, **constants), for CuPy arrays in one kernel (``cupy.fuse``) made of f the first time.
+
+    f acts entry by entry on arrays and numbers, broadcast together, and may end in one sum. It is a named function, or
+    a method of an object that does not change, and decides nothing by the values of ``args``; ``constants`` are
+    hashable. What else a kernel cannot do is in ``tests/test_backend_fused.py``.
+    """
+    dtype = next((a.dtype for a in args if type(a).__module__ == "cupy"), None)
+    if dtype is None:
+        return f(*args, **constants)
+    # A Python number has no dtype in cupy.fuse, and the product of two of them would be formed in half precision.
+    return compiled(f, tuple(constants.items()))(*(dtype.type(a) if isinstance(a, float) else a for a in args))
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(f: Callable[..., Any], constants: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    """f as a kernel; it is compiled once for each combination of dtypes and numbers of axes."""
+    fuse = importlib.import_module("cupy").fuse
+    return fuse(kernel_name=f"pmp_ref_{f.__name__.strip('_')}")(lambda *args: f(*args, **dict(constants)))
+
+
 def sum64(a: Array) -> Array:
     """Σ of all entries, accumulated in float64; a 0-d array on the device of ``a``."""
     return namespace(a).sum(a, dtype=namespace(a).float64)
 
 
-def sign(a: Array) -> Array:
-    """±1 with the sign bit of ``a``, ±1 at ±0 too: multiply it by what is 0 there.
+def nonzeros(a: Array) -> Array:
+    """Number of nonzero entries, exact; 0-d, float64."""
+    if type(a).__module__ == "cupy":
+        return fused(_ones64, a)
+    xp = namespace(a)
+    return xp.astype(xp.count_nonzero(a != 0), xp.float64)
 
-    Not ``xp.sign``: for CuPy array_api_compat mends its NaN by a Boolean mask, and that waits for the GPU.
-    """
-    return namespace(a).copysign(namespace(a).ones_like(a), a)
+
+def _ones64(a: Array) -> Array:
+    return sum64(namespace(a).astype(a != 0, namespace(a).float64))
 
 
 def unit_roundoff(a: Array) -> float:
@@ -123,7 +153,7 @@ def unit_roundoff(a: Array) -> float:
 def to_floats(*scalars: Array) -> list[float]:
     """The one device-to-host transfer of a trial: 0-d arrays as Python floats (float64)."""
     xp = namespace(*scalars)
-    return to_numpy(xp.stack([xp.astype(s, xp.float64) for s in scalars])).tolist()
+    return to_numpy(xp.stack([xp.astype(s, xp.float64, copy=False) for s in scalars])).tolist()
 
 
 def to_numpy(a: Array) -> np.ndarray:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pmp_ref.acceptance import Absolute, Acceptance, NoTest
-from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, sum64, to_floats, unit_roundoff
+from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, nonzeros, sum64, to_floats, unit_roundoff
 from pmp_ref.augmentation import Curvature, Rule
-from pmp_ref.controls import inner, map_controls, subtract, total
+from pmp_ref.controls import inner, total
 from pmp_ref.errors import InputError, ScaleWarning
-from pmp_ref.hamiltonian import increments, squared_increments
+from pmp_ref.hamiltonian import increments, linear_increments, residual_squares, squared_increments
 from pmp_ref.maximise import maximise
 from pmp_ref.metric import Averaging, Identity, Metric
 from pmp_ref.problem import Problem, scale_advice
@@ -134,22 +134,20 @@ def measure(problem: Problem, it: Iterate, w: Controls, trial: Evaluation) -> Me
     assert e is not None and e.switching is not None
     xp, samples = namespace(e.losses), e.losses.shape[0]
     wide = lambda a: xp.astype(a, xp.float64)  # noqa: E731
-    delta = subtract(w, u)
-    scaled = delta if d is None else map_controls(lambda a, b: a * b, d, delta)
     kernels = [a for names, arrays in zip(problem.network.names(), w, strict=True)
                for name, a in zip(names, arrays, strict=True) if name == "kernel"]  # fmt: skip
     return Measured(*to_floats(
         sum64(wide(trial.losses) - wide(e.losses)) / samples,
-        inner(e.switching, delta),
+        total(linear_increments(e.switching, u, w)),
         total(squared_increments(u, w, d)),
-        inner(scaled, scaled),
+        total(residual_squares(u, w, d)),
         problem.penalty(u),
         problem.penalty(w),
         mean_loss(e),
         mean_loss(trial),
         sum64(wide(xp.abs(e.losses)) + wide(e.largest)) / samples,
         inner(e.switching, e.switching),
-        total([[wide(xp.count_nonzero(k)) for k in kernels]]),
+        total([map(nonzeros, kernels)]),
     ))  # fmt: skip
 
 
@@ -366,10 +364,8 @@ def end_of_epoch(
                  backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
     with quiet():
         w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
-        delta = subtract(w, it.controls)
-        scaled = delta if it.metric is None else map_controls(lambda a, b: a * b, it.metric, delta)
         tau, fixed_point, sum_dh = to_floats(
-            total(squared_increments(it.controls, w, it.metric)), inner(scaled, scaled),
+            total(squared_increments(it.controls, w, it.metric)), total(residual_squares(it.controls, w, it.metric)),
             total(increments(problem, e.switching, it.controls, w, rho)),
         )  # fmt: skip
     if tau == 0:  # may come from rounding: no proof of a small residual

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, like, namespace, sum64, to_numpy
+from pmp_ref.arrays import Array, Controls, fused, like, namespace, sum64, to_numpy
 from pmp_ref.errors import InputError
 
 
@@ -29,7 +30,7 @@ def arrays_of(controls: Any) -> Iterator[Any]:
 
 def inner(a: Controls, b: Controls) -> Array:
     """⟨a, b⟩ = Σ_l Σ_i a_{l,i} b_{l,i}, each product formed and summed in float64; 0-d."""
-    return total(map_controls(inner64, a, b))
+    return total(map_controls(partial(fused, inner64), a, b))
 
 
 def inner64(a: Array, b: Array) -> Array:
@@ -38,13 +39,16 @@ def inner64(a: Array, b: Array) -> Array:
     return sum64(xp.astype(a, xp.float64) * xp.astype(b, xp.float64))
 
 
-def total(scalars: Any) -> Array:
-    """Σ of the 0-d entries of a nesting, in order."""
-    parts = list(arrays_of(scalars))
-    result = parts[0]
-    for part in parts[1:]:
-        result = result + part
-    return result
+def total(scalars: Any, weights: Any = None) -> Array:
+    """Σ of the 0-d entries of a nesting, in order, each times its weight (floats nested like it; None: all 1)."""
+    return fused(_in_order, *arrays_of(scalars), weights=None if weights is None else tuple(arrays_of(weights)))
+
+
+def _in_order(*parts: Array, weights: tuple[float, ...] | None) -> Array:
+    first, *others = parts if weights is None else [omega * a for omega, a in zip(weights, parts, strict=True)]
+    for other in others:
+        first = first + other
+    return first
 
 
 def add(a: Controls, b: Controls) -> Controls:

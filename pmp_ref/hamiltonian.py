@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls
+from pmp_ref.arrays import Array, Controls, fused
 from pmp_ref.controls import inner64, map_controls, total
 from pmp_ref.problem import Problem
 
@@ -26,16 +27,43 @@ def hamiltonian(problem: Problem, l: int, x: Any, p: Any, w: tuple[Array, ...], 
 
 def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: float) -> Any:
     """ΔH of each control, nested like the controls: ⟨g, w − u⟩ − ρω[r(w) − r(u)] (T2); 0-d, float64."""
-    linear = map_controls(lambda gl, ul, wl: inner64(gl, wl - ul), g, u, w)
     before, after = problem.penalties(u), problem.penalties(w)
-    return map_controls(lambda h, a, b: h - rho * (b - a), linear, before, after)
+    return map_controls(lambda h, a, b: h - rho * (b - a), linear_increments(g, u, w), before, after)
+
+
+def linear_increments(g: Controls, u: Controls, w: Controls) -> Any:
+    """⟨g, w − u⟩ of each control, nested like the controls; 0-d, float64."""
+    return map_controls(partial(fused, _linear), g, u, w)
+
+
+def _linear(g: Array, u: Array, w: Array) -> Array:
+    return inner64(g, w - u)
 
 
 def squared_increments(u: Controls, w: Controls, metric: Any = None) -> Any:
     """τ of each control: Σ_i d_i (w_i − u_i)², nested like the controls; d = 1 without metric (T17). 0-d, float64."""
     if metric is None:
-        return map_controls(lambda a, b: inner64(b - a, b - a), u, w)
-    return map_controls(lambda d, a, b: inner64(d * (b - a), b - a), metric, u, w)
+        return map_controls(partial(fused, _square), u, w)
+    return map_controls(partial(fused, _weighted_square), metric, u, w)
+
+
+def _square(u: Array, w: Array) -> Array:
+    return inner64(w - u, w - u)
+
+
+def _weighted_square(d: Array, u: Array, w: Array) -> Array:
+    return inner64(d * (w - u), w - u)
+
+
+def residual_squares(u: Controls, w: Controls, metric: Any = None) -> Any:
+    """‖D(w − u)‖² of each control, nested like the controls; 0-d, float64."""
+    if metric is None:
+        return squared_increments(u, w)
+    return map_controls(partial(fused, _residual_square), metric, u, w)
+
+
+def _residual_square(d: Array, u: Array, w: Array) -> Array:
+    return inner64(d * (w - u), d * (w - u))
 
 
 def augmented_increment(problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float,

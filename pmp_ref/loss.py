@@ -51,7 +51,7 @@ class CrossEntropy(Loss):
     def values(self, x: Array, y: Array) -> Array:
         xp = namespace(x, y)
         x = x - _largest(x)
-        label = xp.sum(xp.where(one_hot(x, y), x, xp.zeros_like(x)), axis=1)
+        label = xp.sum(xp.where(one_hot(x, y), x, 0.0), axis=1)
         return xp.log(xp.sum(xp.exp(x), axis=1)) - label
 
     def gradient(self, x: Array, y: Array) -> Array:

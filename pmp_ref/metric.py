@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, as_floats, namespace, sum64
+from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace, sum64
 from pmp_ref.controls import arrays_of, map_controls, total
 from pmp_ref.errors import InputError
 
@@ -51,12 +51,13 @@ class _Scaled(Metric):
         if memory is None:
             memory = map_controls(lambda s: (1 - self.beta) * s, squares)
         else:
-            memory = map_controls(lambda m, s: self.beta * m + (1 - self.beta) * s, memory, squares)
+            memory = map_controls(lambda m, s: fused(_running, m, s, beta=self.beta), memory, squares)
         correction = 1 - self.beta ** (count + 1)
-        d = map_controls(lambda m: namespace(m).sqrt(m / correction), memory)
-        d = self._clipped(d, self._mean(d, g))
-        scale = self._mean(d, g)
-        return memory, map_controls(lambda a: a / namespace(a).astype(scale, a.dtype), d)
+        d = map_controls(lambda m: fused(_root, m, correction), memory)
+        mean = self._mean(d, g)
+        d = map_controls(lambda a: fused(self._clipped, a, mean), d)
+        mean = self._mean(d, g)
+        return memory, map_controls(lambda a: fused(_quotient, a, mean), d)
 
     @abstractmethod
     def square(self, g: Array) -> Array:
@@ -67,16 +68,27 @@ class _Scaled(Metric):
         sums = map_controls(lambda a, b: sum64(namespace(a).broadcast_to(a, b.shape)), d, g)
         return total(sums) / sum(prod(b.shape) for b in arrays_of(g))
 
-    def _clipped(self, d: Controls, mean: Array) -> Controls:
-        """d clipped to [floor, ceiling]·mean; all ones where every switching function is 0."""
+    def _clipped(self, d: Array, mean: Array) -> Array:
+        """d clipped to [floor, ceiling]·mean; ones where every switching function is 0."""
+        xp = namespace(d)
+        unit = xp.astype(mean, d.dtype)
+        d = xp.minimum(xp.maximum(d, self.floor * unit), self.ceiling * unit)
+        return xp.where(unit > 0, d, 1.0)
 
-        def clipped(a: Array) -> Array:
-            xp = namespace(a)
-            unit = xp.astype(mean, a.dtype)
-            a = xp.minimum(xp.maximum(a, self.floor * unit), self.ceiling * unit)
-            return xp.where(unit > 0, a, xp.ones_like(a))
 
-        return map_controls(clipped, d)
+def _running(m: Array, a: Array, beta: float) -> Array:
+    """βm + (1 − β)a."""
+    return beta * m + (1 - beta) * a
+
+
+def _root(m: Array, correction: float) -> Array:
+    """√(m/(1 − βⁿ)), the running mean corrected for its start at 0."""
+    return namespace(m).sqrt(m / correction)
+
+
+def _quotient(d: Array, mean: Array) -> Array:
+    """d/mean in the dtype of d."""
+    return d / namespace(d).astype(mean, d.dtype)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class Averaging:
         """(1 − β) Σ_k β^k g_{−k}."""
         if memory is None:
             return map_controls(lambda a: (1 - self.beta) * a, g)
-        return map_controls(lambda m, a: self.beta * m + (1 - self.beta) * a, memory, g)
+        return map_controls(lambda m, a: fused(_running, m, a, beta=self.beta), memory, g)
 
     def mean(self, memory: Any, count: int) -> Controls:
         """m, with ``count`` ≥ 1 switching functions in it."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
-from pmp_ref.arrays import Array, as_floats, namespace, sign, sum64
+from pmp_ref.arrays import Array, as_floats, fused, namespace, nonzeros, sum64
 from pmp_ref.errors import InputError
 
 
@@ -24,6 +24,7 @@ class Regulariser(ABC):
     """r(w) ≥ 0 with r(0) = 0."""
 
     convex: bool = False  # of T6b; on a convex set, w maximises K_ε with ΔH ≥ 2ετ
+    separable: bool = True  # r(w) = Σ r(w_i)
 
     @abstractmethod
     def value(self, w: Array) -> Array:
@@ -40,23 +41,26 @@ class Regulariser(ABC):
     def argmax(self, u: Array, g: Array, eps: Any, rho: float, admissible: Admissible) -> Array:
         """Entry by entry argmax of g w − ρ r(w) − ε(w − u)² over U; u, g of one shape, so is the result."""
         if isinstance(admissible, FiniteSet):
-            return self.on_finite_set(u, g, eps, rho, admissible)
+            zero = rho > 0 and self.penalises(admissible)
+            return fused(self.on_finite_set, u, g, eps, rho, admissible=admissible, zero=zero)
         assert isinstance(admissible, Box)
         if rho == 0:
-            return admissible.project(free_maximiser(u, g, eps))
-        return self.on_line(u, g, eps, rho, admissible)
+            return fused(unpenalised, u, g, eps, box=admissible)
+        if not self.separable:
+            return self.on_line(u, g, eps, rho, admissible)
+        return fused(self.on_line, u, g, eps, rho, box=admissible)
 
-    def on_finite_set(self, u: Array, g: Array, eps: Any, rho: float, admissible: FiniteSet) -> Array:
-        """Best of the values; ties go to 0 if 0 is penalised less, then to the value closest to u, then to the
-        smallest |v|, then to the smaller v."""
+    def on_finite_set(self, u: Array, g: Array, eps: Any, rho: float, admissible: FiniteSet, zero: bool) -> Array:
+        """Best of the values; ties go to 0 if ``zero`` (0 is penalised less), then to the value closest to u, then to
+        the smallest |v|, then to the smaller v."""
         xp = namespace(u, g)
         best, best_phi, keep = None, None, None
         for v in sorted(admissible.values, key=lambda v: (abs(v), v)):
-            w = xp.full_like(u, v)
+            w = 0 * u + v
             phi = g * (w - u) - eps * (w - u) * (w - u) - rho * self.pointwise(w)  # φ(v) − g u: no large ε u² cancels
             if best is None:
                 best, best_phi = w, phi
-                keep = bool(v == 0 and rho > 0 and self.penalises(admissible))  # 0 wins its ties
+                keep = zero and v == 0  # 0 wins its ties
             else:
                 closer = xp.abs(w - u) < xp.abs(best - u)
                 if keep:
@@ -98,7 +102,7 @@ class Polynomial(Regulariser):
 
     def value(self, w: Array) -> Array:
         xp = namespace(w)
-        count = xp.astype(xp.count_nonzero(w), xp.float64)  # exact
+        count = nonzeros(w)
         if self.a1 == self.a2 == 0:
             return self.a0 * count
         w = xp.astype(w, xp.float64)
@@ -107,10 +111,11 @@ class Polynomial(Regulariser):
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
         b = 2 * eps * u + g
+        rising, falling = b - rho * self.a1, b + rho * self.a1
         if self.a1 == self.a2 == 0:
             above = below = free_maximiser(u, g, eps)
         else:
-            above, below = ((b - s * rho * self.a1) / (2 * eps + rho * self.a2) for s in (1, -1))
+            above, below = rising / (2 * eps + rho * self.a2), falling / (2 * eps + rho * self.a2)
         positive = clip(above, max(box.lo, 0.0), max(box.hi, 0.0))
         negative = clip(below, min(box.lo, 0.0), min(box.hi, 0.0))
         if box.lo > 0:
@@ -118,8 +123,8 @@ class Polynomial(Regulariser):
         if box.hi < 0:
             return negative
         w = xp.where(positive > 0, positive, negative)  # at most one of them is not 0
-        gain = w * (b - rho * self.a1 * sign(w) - (eps + rho * self.a2 / 2) * w)
-        return xp.where(gain > rho * self.a0, w, xp.zeros_like(w))
+        gain = w * (xp.where(positive > 0, rising, falling) - (eps + rho * self.a2 / 2) * w)
+        return xp.where(gain > rho * self.a0, w, 0.0)
 
     def penalises(self, admissible: FiniteSet) -> bool:
         return self.a0 + self.a1 + self.a2 > 0
@@ -156,7 +161,7 @@ class _Power(Regulariser):
 
     def pointwise(self, w: Array) -> Array:
         xp = namespace(w)
-        return xp.where(w == 0, xp.zeros_like(w), xp.abs(w) ** self.q)
+        return xp.where(w == 0, 0.0, xp.abs(w) ** self.q)
 
     def value(self, w: Array) -> Array:
         return sum64(self.pointwise(namespace(w).astype(w, namespace(w).float64)))
@@ -166,14 +171,14 @@ class _Power(Regulariser):
             raise InputError(f"{type(self).__name__} on the box [{box.lo}, {box.hi}]; expected a box containing 0")
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
-        lam = rho / eps + xp.zeros_like(c)  # an array in every library: NumPy's scalars have roots of their own
+        lam = rho / eps + 0 * u  # an array in every library: NumPy's scalars have roots of their own
         keep, w = self.local_maximiser(c, lam)
-        w = xp.where(keep, w, xp.zeros_like(w))
+        w = xp.where(keep, w, 0.0)
         if box == Box():
             return w
         w = box.project(w)
         gain = w * (2 * c - w) - lam * self.pointwise(w)  # divided by ε
-        return xp.where(gain > 0, w, xp.zeros_like(w))
+        return xp.where(gain > 0, w, 0.0)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ class LHalf(_Power):
     def local_maximiser(self, c: Array, lam: Array) -> tuple[Array, Array]:
         xp = namespace(c)
         keep = xp.abs(c) > (54 ** (1 / 3) / 4) * lam ** (2 / 3)
-        a = xp.where(keep, xp.abs(c), xp.ones_like(c))
+        a = xp.where(keep, xp.abs(c), 1.0)
         angle = xp.acos(clip((lam / 8) * (a / 3) ** -1.5, 0.0, 1.0))
         return keep, (2 / 3) * c * (1 + xp.cos(2 * math.pi / 3 - (2 / 3) * angle))
 
@@ -202,12 +207,12 @@ class LTwoThirds(_Power):
     def local_maximiser(self, c: Array, lam: Array) -> tuple[Array, Array]:
         xp = namespace(c)
         keep = xp.abs(c) > (2 / 3) * 3**0.25 * lam**0.75
-        s = xp.where(keep, xp.abs(c) / lam ** (3 / 4), xp.ones_like(c))
-        half = xp.hypot(math.sqrt(27 / 32) * s, xp.full_like(s, math.sqrt(0.5)))
+        s = xp.where(keep, xp.abs(c) / lam ** (3 / 4), 1.0)
+        half = xp.hypot(math.sqrt(27 / 32) * s, math.sqrt(0.5))
         a = (2 / math.sqrt(3)) * lam**0.25 * xp.sqrt(xp.cosh(xp.acosh(half) * (2 / 3)))
         inner = 2 * xp.abs(c) / a - a * a
-        root = xp.sqrt(xp.where(inner > 0, inner, xp.zeros_like(c)))
-        return keep, sign(c) * ((a + root) / 2) ** 3
+        root = xp.sqrt(xp.where(inner > 0, inner, 0.0))
+        return keep, xp.copysign(((a + root) / 2) ** 3, c)
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,7 @@ class GroupL0(Regulariser):
 
     axis: int = 0
     omega: float = 1.0
+    separable = False
 
     def __post_init__(self) -> None:
         as_floats(self, "omega")
@@ -239,20 +245,24 @@ class GroupL0(Regulariser):
 
     def value(self, w: Array) -> Array:
         xp = namespace(w)
-        alive = self.norms(xp.astype(w != 0, xp.float64)) > 0
-        return self.omega * xp.astype(xp.count_nonzero(alive), xp.float64)
+        return self.omega * nonzeros(self.norms(xp.astype(w != 0, xp.float64)))
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         if box != Box():
             raise InputError(f"GroupL0 on the box [{box.lo}, {box.hi}]; it has a closed form on the whole line only")
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
-        return xp.where(self.norms(eps * c * c) > rho * self.omega, c, xp.zeros_like(c))
+        return xp.where(self.norms(eps * c * c) > rho * self.omega, c, 0.0)
 
 
 def free_maximiser(u: Array, g: Array, eps: Any) -> Array:
     """c = u + g/(2ε), the maximiser without penalty and bounds; exactly u where g is 0."""
     return u + g / (2 * eps)
+
+
+def unpenalised(u: Array, g: Array, eps: Any, box: Box) -> Array:
+    """c clipped to the box: the maximiser where ρω = 0."""
+    return box.project(free_maximiser(u, g, eps))
 
 
 REGULARISERS = {

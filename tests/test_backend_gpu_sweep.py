@@ -32,6 +32,7 @@ CONVOLUTIONS = [
     (L.Convolution(2, (2, 3), stride=2, padding=2, dilation=(3, 2)), (1, 7, 8)),
     (L.Convolution(4, 1, stride=3, padding=2, groups=2), (2, 5, 6)),
     (L.Convolution(1, (5, 6)), (2, 5, 6)),
+    (L.Convolution(2, 1, stride=(10, 3), padding=2), (1, 5, 7)),  # every window of rows lies in the padding
 ]
 POOLS = [(kind(size), (2, 7, 9)) for kind in (L.AveragePool, L.MaxPool) for size in (2, (3, 2), (7, 9), 1)]
 

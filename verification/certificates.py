@@ -311,7 +311,7 @@ fault(
 )
 fault(
     "T11: float32 controls at a bound taken for interior ones",
-    edits=[Edit("pmp_ref.admissible:Box.widened", "w == xp.full_like(w, end)", "planted(w != w)")],
+    edits=[Edit("pmp_ref.admissible:Box.widened", "w == end", "planted(w != w)")],
 )
 fault(
     "T11: unpenalised entries inside ε*",

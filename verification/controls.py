@@ -22,6 +22,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from pmp_ref.arrays import compiled
+
 PACKAGES = ("pmp_ref", "verification")
 
 
@@ -89,8 +91,10 @@ def plant(one: Fault) -> Iterator[Executed]:
                 own = attribute in vars(place)
                 undo.append((place, attribute, own, vars(place).get(attribute)))
                 setattr(place, attribute, new)
+        compiled.cache_clear()  # kernels made before the fault, and below those made with it
         yield executed
     finally:
+        compiled.cache_clear()
         for place, attribute, own, before in reversed(undo):
             if own:
                 setattr(place, attribute, before)

@@ -222,12 +222,12 @@ fault(
 )
 fault(
     "activation derivative at the state after the activation",
-    [Edit(f"{ACT}:Activation.costate", "self.slope(x)", "self.slope(planted(self.sigma(x)))")],
+    [Edit(f"{ACT}:Activation._sloped", "self.slope(x)", "self.slope(planted(self.sigma(x)))")],
     section6=True,
 )
 fault(
     "in-place activation overwriting z",
-    [Edit(f"{ACT}:Activation.forward", "return self.sigma(x)", "x[...] = planted(self.sigma(x))\n    return x")],
+    [Edit(f"{ACT}:Activation.forward", "return fused(self.sigma, x)", "x[...] = planted(self.sigma(x))\n    return x")],
     section6=True,
 )
 fault(
@@ -247,20 +247,20 @@ fault(
     [
         Edit(
             f"{ACT}:Softplus.sigma",
-            "xp.where(positive, z, xp.zeros_like(z))",
-            "planted(0.5) * xp.where(positive, z, xp.zeros_like(z))",
+            "xp.where(positive, z, 0.0)",
+            "planted(0.5) * xp.where(positive, z, 0.0)",
         )
     ],
 )
 fault("SiLU derivative without z s′", [Edit(f"{ACT}:SiLU.slope", "s + z * s * (1 - s)", "planted(s)")])
-fault("leaky ReLU: slope 1 on both sides", [Edit(f"{ACT}:LeakyReLU.slope", "self.leak * one", "planted(one)")])
+fault("leaky ReLU: slope 1 on both sides", [Edit(f"{ACT}:LeakyReLU.slope", "self.leak)", "planted(1.0))")])
 fault(
     "leaky ReLU: slope at the kink outside [leak, 1]",
     [
         Edit(
             f"{ACT}:LeakyReLU.slope",
-            "return xp.where(z > 0, one, self.leak * one)",
-            "return xp.where(z > 0, one, xp.where(z == 0, planted(2 * one), self.leak * one))",
+            "positive = z > 0",
+            "return namespace(z).where(z > 0, 1 + 0 * z, namespace(z).where(z == 0, planted(2 + 0 * z), self.leak))",
         )
     ],
 )
@@ -566,7 +566,7 @@ fault(
 )
 fault(
     "τ without the metric",
-    [Edit(f"{HAM}:squared_increments", "inner64(d * (b - a), b - a)", "inner64(planted(b - a), b - a)")],
+    [Edit(f"{HAM}:_weighted_square", "inner64(d * (w - u), w - u)", "inner64(planted(w - u), w - u)")],
     section6=True,
 )
 fault(
@@ -591,7 +591,7 @@ fault(
 # --- the pointwise maximiser (T4) -------------------------------------------------------------------------------------
 
 REG = "pmp_ref.regulariser"
-GAIN = "xp.where(gain > rho * self.a0, w, xp.zeros_like(w))"
+GAIN = "xp.where(gain > rho * self.a0, w, 0.0)"
 for label, threshold in (
     ("√(2ρ/ε) for √(ρ/ε)", "xp.abs(w) > (2 * rho * self.a0 / eps) ** 0.5"),
     ("ρ/ε for √(ρ/ε)", "xp.abs(w) > rho * self.a0 / eps"),
@@ -603,7 +603,7 @@ for label, threshold in (
             Edit(
                 f"{REG}:Polynomial.on_line",
                 GAIN,
-                f"xp.where(({threshold}) if planted(self.a0) > 0 else gain > 0, w, xp.zeros_like(w))",
+                f"xp.where(({threshold}) if planted(self.a0) > 0 else gain > 0, w, 0.0)",
             )
         ],
         section6=True,
@@ -632,11 +632,17 @@ fault(
 )
 fault(
     "soft threshold ρa₁/ε for ρa₁/(2ε)",
-    [Edit(f"{REG}:Polynomial.on_line", "(b - s * rho * self.a1)", "(b - planted(2 * s) * rho * self.a1)")],
+    [Edit(f"{REG}:Polynomial.on_line", "above, below = rising /", "above, below = (b - planted(2) * rho * self.a1) /")],
 )
 fault(
     "L2 shrinks by 2ε/(2ε + 2ρa₂)",
-    [Edit(f"{REG}:Polynomial.on_line", "(2 * eps + rho * self.a2)", "(2 * eps + planted(2) * rho * self.a2)")],
+    [
+        Edit(
+            f"{REG}:Polynomial.on_line",
+            "(2 * eps + rho * self.a2), falling",
+            "(2 * eps + planted(2) * rho * self.a2), falling",
+        )
+    ],
 )
 fault(
     "gain of L2 without the half",
@@ -645,7 +651,7 @@ fault(
 )
 fault(
     "L1 missing in the gain",
-    [Edit(f"{REG}:Polynomial.on_line", "- rho * self.a1 * sign(w)", "- planted(0) * w")],
+    [Edit(f"{REG}:Polynomial.on_line", "xp.where(positive > 0, rising, falling)", "planted(b)")],
     why="right without L0",
 )
 fault(
@@ -656,15 +662,15 @@ fault("value of L2 without ½", [Edit(f"{REG}:Polynomial.value", "(self.a2 / 2)"
 fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "(self.a2 / 2)", "planted(self.a2)")])
 fault(
     "L0 counts entries above 10⁻³ only",
-    [Edit(f"{REG}:Polynomial.value", "xp.count_nonzero(w)", "xp.count_nonzero(planted(xp.abs(w) > 0.05))")],
+    [Edit(f"{REG}:Polynomial.value", "nonzeros(w)", "nonzeros(planted(xp.abs(w) > 0.05))")],
 )
 fault("unpenalised maximiser u + g/ε", [Edit(f"{REG}:free_maximiser", "g / (2 * eps)", "planted(g / eps)")])
 fault(
     "box ignored where ρ = 0",
     [
         Edit(
-            f"{REG}:Regulariser.argmax",
-            "return admissible.project(free_maximiser(u, g, eps))",
+            f"{REG}:unpenalised",
+            "return box.project(free_maximiser(u, g, eps))",
             "return planted(free_maximiser(u, g, eps))",
         )
     ],
@@ -883,7 +889,7 @@ fault(
         Edit(
             f"{BSQH}:step",
             "it = replace(it, eps=math.inf if grown is None else grown,",
-            "d = None if it.metric is None else planted(map_controls(lambda a: 1.5 * a, it.metric))\n"
+            "d = None if it.metric is None else planted(tuple(tuple(1.5 * a for a in stage) for stage in it.metric))\n"
             "        it = replace(it, metric=d)\n"
             "        it = replace(it, eps=math.inf if grown is None else grown,",
         )
@@ -954,8 +960,8 @@ fault(
     [
         Edit(
             f"{BSQH}:measure",
-            "inner(e.switching, delta),",
-            "inner(e.switching, delta) if not it.use_average else planted(inner(it.average_memory, delta)),",
+            "total(linear_increments(e.switching, u, w)),",
+            "total(linear_increments(planted(it.average_memory) if it.use_average else e.switching, u, w)),",
         )
     ],
 )
@@ -1041,11 +1047,11 @@ fault(
 )
 fault(
     "metric not scaled to mean 1",
-    [Edit(f"{METRIC}:_Scaled.update", "a / namespace(a).astype(scale, a.dtype)", "planted(a)")],
+    [Edit(f"{METRIC}:_quotient", "d / namespace(d).astype(mean, d.dtype)", "planted(d)")],
 )
 fault(
     "metric not clipped from below",
-    [Edit(f"{METRIC}:_Scaled._clipped", "xp.maximum(a, self.floor * unit)", "planted(a)")],
+    [Edit(f"{METRIC}:_Scaled._clipped", "xp.maximum(d, self.floor * unit)", "planted(d)")],
 )
 fault(
     "metric not clipped from above", [Edit(f"{METRIC}:_Scaled._clipped", "self.ceiling * unit", "planted(1e30) * unit")]
@@ -1055,8 +1061,8 @@ fault(
     [
         Edit(
             f"{METRIC}:_Scaled.update",
-            "self.beta * m + (1 - self.beta) * s",
-            "planted(1 - self.beta) * m + self.beta * s",
+            "fused(_running, m, s, beta=self.beta)",
+            "fused(_running, m, s, beta=planted(1 - self.beta))",
         )
     ],
 )
@@ -1069,8 +1075,8 @@ fault(
     [
         Edit(
             f"{METRIC}:Averaging.update",
-            "self.beta * m + (1 - self.beta) * a",
-            "planted(1 - self.beta) * m + self.beta * a",
+            "fused(_running, m, a, beta=self.beta)",
+            "fused(_running, m, a, beta=planted(1 - self.beta))",
         )
     ],
 )

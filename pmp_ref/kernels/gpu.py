@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pmp_ref.arrays import Array, device, library, namespace
+from pmp_ref.arrays import Array, device, library, namespace, zeros
 from pmp_ref.errors import InputError
 from pmp_ref.layers import AveragePool, Convolution, MaxPool, OnBranch, Stage
 from pmp_ref.layers.layer import Control, Shape
-from pmp_ref.layers.windows import Windows, crop, embed, pad, patches, spread
+from pmp_ref.layers.windows import Windows, embed, patches
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 from pmp_ref.sweep import Sweep, entries
@@ -91,28 +91,27 @@ class StridedConvolution(Convolution):
     """
 
     def apply(self, x: Array, k: Array) -> Array:
-        xp, (b, _, h, w) = namespace(x), x.shape
+        xp, w, (b, _, h, v) = namespace(x), self.windows, x.shape
         k = xp.reshape(k, (self.groups, self.channels // self.groups, -1))
-        y = xp.matmul(self._rows(_padded(x, self.windows), self.windows), xp.matrix_transpose(k))
-        return self._image(y, b, *self.windows.positions(h, w))
+        z = placed(x, (h + 2 * w.padding[0], v + 2 * w.padding[1]), w.padding)
+        return self._image(product(self._rows(z, w), xp.matrix_transpose(k)), b, *w.positions(h, v))
 
     def adjoint_kernel(self, x: Array, k_shape: Shape, p: Array) -> Array:
-        xp, (b, _, h, w) = namespace(x), p.shape
-        p = xp.reshape(p, (b, self.groups, self.channels // self.groups, h, w))
-        p = xp.reshape(xp.permute_dims(p, (1, 2, 0, 3, 4)), (self.groups, self.channels // self.groups, b * h * w))
-        return xp.reshape(xp.matmul(p, self._rows(_padded(x, self.windows), self.windows)), k_shape)
+        xp, w, (b, _, h, v) = namespace(p), self.windows, p.shape
+        p = xp.reshape(p, (b, self.groups, self.channels // self.groups, h, v))
+        p = xp.reshape(xp.permute_dims(p, (1, 2, 0, 3, 4)), (self.groups, self.channels // self.groups, b * h * v))
+        z = placed(x, (x.shape[2] + 2 * w.padding[0], x.shape[3] + 2 * w.padding[1]), w.padding)
+        return xp.reshape(product(p, self._rows(z, w)), k_shape)
 
     def adjoint_state(self, x_shape: Shape, k: Array, p: Array) -> Array:
-        xp, w = namespace(p), self.windows
-        for a in (0, 1):
-            reach = w.dilation[a] * (w.size[a] - 1) + 1
-            p = spread(p, 2 + a, w.stride[a])
-            before = reach - 1 - w.padding[a]
-            p = _resized(p, 2 + a, before, x_shape[2 + a] + reach - 1 - before - p.shape[2 + a])
-        inputs = x_shape[1] // self.groups
+        xp, w, inputs = namespace(p), self.windows, x_shape[1] // self.groups
+        reach = [d * (n - 1) for d, n in zip(w.dilation, w.size, strict=True)]  # beyond its first entry
+        rows, columns = x_shape[2] + reach[0], x_shape[3] + reach[1]
+        p = placed(p, (rows, columns), (reach[0] - w.padding[0], reach[1] - w.padding[1]), w.stride)
         k = xp.reshape(xp.flip(k, axis=(2, 3)), (self.groups, self.channels // self.groups, inputs, *w.size))
         k = xp.reshape(xp.permute_dims(k, (0, 1, 3, 4, 2)), (self.groups, -1, inputs))
-        return self._image(xp.matmul(self._rows(p, Windows(w.size, dilation=w.dilation)), k), x_shape[0], *x_shape[2:])
+        y = product(self._rows(p, Windows(w.size, dilation=w.dilation)), k)
+        return self._image(y, x_shape[0], *x_shape[2:])
 
     def _rows(self, x: Array, w: Windows) -> Array:
         """(B, C, H, W) → (groups, N, C/groups·kh·kw), one window in each row: the one copy. Does not pad."""
@@ -153,7 +152,7 @@ class BlockMaxPool(MaxPool):
         first = xp.argmax(xp.reshape(z, (*z.shape[:4], taps)), axis=4, keepdims=True)
         winner = xp.reshape(xp.arange(taps, dtype=first.dtype, device=device(x)) == first, z.shape)
         p = p[..., None, None]
-        return blocks_adjoint(xp.where(winner, p, xp.zeros_like(p)), *x.shape[2:])
+        return blocks_adjoint(xp.where(winner, p, 0.0), *x.shape[2:])
 
 
 def blocks(x: Array, w: Windows) -> Array:
@@ -201,10 +200,25 @@ def _kind(a: Array) -> str:
     return library(a).partition(".")[0]
 
 
-def _padded(x: Array, w: Windows) -> Array:
-    return pad(pad(x, 2, w.padding[0]), 3, w.padding[1])
+def product(a: Array, b: Array) -> Array:
+    """a b, group by group; one group as a plain product, which takes a transposed matrix as it lies."""
+    xp = namespace(a, b)
+    return xp.matmul(a[0, ...], b[0, ...])[None, ...] if a.shape[0] == 1 else xp.matmul(a, b)
 
 
-def _resized(x: Array, axis: int, before: int, after: int) -> Array:
-    """Zeros put before and after along ``axis``; negative numbers drop entries."""
-    return embed(crop(x, axis, max(-before, 0), max(-after, 0)), axis, max(before, 0), max(after, 0))
+def placed(x: Array, size: tuple[int, int], start: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> Array:
+    """Images of that size, 0 but for pixel (i, j) of x at start + stride·(i, j); what falls outside is dropped."""
+    if size == x.shape[2:] and start == (0, 0) and stride == (1, 1):
+        return x
+    z = zeros((*x.shape[:2], *size), x)
+    source, target = [slice(None)] * 2, [slice(None)] * 2
+    for n, length, first, step in zip(size, x.shape[2:], start, stride, strict=True):
+        low, high = max(0, -(first // step)), min(length, (n - 1 - first) // step + 1)
+        if low >= high:
+            return z
+        source.append(slice(low, high))
+        target.append(slice(first + step * low, first + step * (high - 1) + 1, step))
+    if _kind(x) == "jaxlib":
+        return z.at[tuple(target)].set(x[tuple(source)])
+    z[tuple(target)] = x[tuple(source)]
+    return z

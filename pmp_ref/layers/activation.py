@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from pmp_ref.arrays import Array, as_floats, namespace, zeros
+from pmp_ref.arrays import Array, as_floats, fused, namespace, zeros
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers.layer import Control, ControlFreeStage, Shape
 
@@ -33,9 +33,12 @@ class Activation(ControlFreeStage):
         return shape
 
     def forward(self, x: Array, u: Control) -> Array:
-        return self.sigma(x)
+        return fused(self.sigma, x)
 
     def costate(self, x: Array, u: Control, p: Array) -> Array:
+        return fused(self._sloped, x, p)
+
+    def _sloped(self, x: Array, p: Array) -> Array:
         return self.slope(x) * p
 
     def tangent(self, x: Array, u: Control, dx: Array, v: Control) -> Array:
@@ -89,7 +92,7 @@ class Softplus(Activation):
     def sigma(self, z: Array) -> Array:
         xp = namespace(z)
         positive = (xp.real(z) if xp.isdtype(z.dtype, "complex floating") else z) > 0
-        return xp.where(positive, z, xp.zeros_like(z)) + xp.log1p(xp.exp(xp.where(positive, -z, z)))
+        return xp.where(positive, z, 0.0) + xp.log1p(xp.exp(xp.where(positive, -z, z)))
 
     def slope(self, z: Array) -> Array:
         return logistic(z)
@@ -129,9 +132,8 @@ class LeakyReLU(Activation):
         return namespace(z).where(z > 0, z, self.leak * z)
 
     def slope(self, z: Array) -> Array:
-        xp = namespace(z)
-        one = xp.ones_like(z)
-        return xp.where(z > 0, one, self.leak * one)
+        positive = z > 0
+        return namespace(z).where(positive, namespace(z).astype(positive, z.dtype), self.leak)
 
     def curvature(self, z: Array) -> Array:
         return zeros(z.shape, z)

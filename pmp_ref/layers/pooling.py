@@ -68,12 +68,12 @@ class MaxPool(ControlFreeStage):
     def costate(self, x: Array, u: Control, p: Array) -> Array:
         xp, winner = namespace(p), self._winner(x)
         p = p[:, :, None, None, :, :]
-        z = xp.where(winner, p, xp.zeros_like(p))
+        z = xp.where(winner, p, 0.0)
         return patches_adjoint(z, self.windows, *x.shape[2:])
 
     def tangent(self, x: Array, u: Control, dx: Array, v: Control) -> Array:
         xp, dz = namespace(dx), patches(dx, self.windows)
-        return xp.sum(xp.where(self._winner(x), dz, xp.zeros_like(dz)), axis=(2, 3))
+        return xp.sum(xp.where(self._winner(x), dz, 0.0), axis=(2, 3))
 
     def tangent_costate(self, x: Array, u: Control, p: Array, dx: Array, v: Control, dp: Array) -> Array:
         return self.costate(x, u, dp)
