@@ -31,7 +31,7 @@ def namespace(*arrays: Array) -> ModuleType:
     """
     if set(map(type, arrays)) <= {np.ndarray}:
         return array_api_compat.numpy
-    if any(type(a).__module__ == "cupy._core.fusion" for a in arrays):  # a function that ``fused`` makes a kernel of
+    if any(type(a).__module__.startswith("cupy._core.") for a in arrays):  # ``fused`` is making a kernel
         return importlib.import_module("array_api_compat.cupy")
     try:
         return array_api_compat.array_namespace(*arrays)

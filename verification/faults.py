@@ -662,7 +662,7 @@ fault("value of L2 without ½", [Edit(f"{REG}:Polynomial.value", "(self.a2 / 2)"
 fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "(self.a2 / 2)", "planted(self.a2)")])
 fault(
     "L0 counts entries above 10⁻³ only",
-    [Edit(f"{REG}:Polynomial.value", "nonzeros(w)", "nonzeros(planted(xp.abs(w) > 0.05))")],
+    [Edit(f"{REG}:Polynomial.value", "nonzeros(w)", "nonzeros(planted(xp.where(xp.abs(w) > 0.05, w, 0.0)))")],
 )
 fault("unpenalised maximiser u + g/ε", [Edit(f"{REG}:free_maximiser", "g / (2 * eps)", "planted(g / eps)")])
 fault(

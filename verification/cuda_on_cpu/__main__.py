@@ -1,0 +1,45 @@
+"""``python -m verification.cuda_on_cpu``: run a command with CuPy on the CPU."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from pmp_ref.app.main import any_encoding
+from pmp_ref.errors import InputError
+from verification.cuda_on_cpu.build import environment
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of the command; 2 if the library cannot be built."""
+    any_encoding()
+    parser = argparse.ArgumentParser(
+        prog="python -m verification.cuda_on_cpu",
+        description="Run a command with CuPy over a CUDA that computes on the CPU. It checks results, counts launches "
+        "and transfers, and says nothing about time.",
+        epilog="example: python -m verification.cuda_on_cpu -- python -m pytest -n 2 --backend cupy",
+    )
+    parser.add_argument("--folder", type=Path, default=CHECKOUT / ".venv" / "cuda-on-cpu",
+                        help="where it is built, once (default: .venv/cuda-on-cpu)")  # fmt: skip
+    parser.add_argument("--step", action="store_true", help="count what one step of LeNet-5 calls")
+    parser.add_argument("command", nargs="*", help="the command and its arguments, after --")
+    options = parser.parse_args(arguments)
+    command = ["python", "-m", "verification.cuda_on_cpu.step"] if options.step else options.command
+    if not command:
+        parser.error("no command was given; write it after --, or ask for --step")
+    try:
+        variables = environment(options.folder, CHECKOUT)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if command[0] == "python":
+        command[0] = str(options.folder.absolute() / "venv" / "bin" / "python")
+    return subprocess.run(command, env=variables, cwd=CHECKOUT if options.step else None).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Launches, products, copies and synchronisations of one step of LeNet-5, counted by ``device.cpp``."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+
+import numpy as np
+
+from pmp_ref import CrossEntropy, Problem, initial_controls, lenet5
+from pmp_ref.bsqh import Method, prepare, step, take_batch
+from pmp_ref.kernels import make_sweep
+from pmp_ref.metric import GradientScaled
+from pmp_ref.result import Iterate
+from verification.libraries import load
+
+
+def counted() -> dict[str, int]:
+    """What was called since this was asked last."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda.counts_text.restype = ctypes.c_char_p
+    lines = [line.rsplit(" ", 1) for line in cuda.counts_text().decode().splitlines()]
+    cuda.counts_reset()
+    return {name: int(number) for name, number in lines}
+
+
+def main() -> None:
+    """Print the counts of the fourth mini-batch step, float32, default metric of the application."""
+    asarray = load("cupy").asarray
+    generator = np.random.default_rng(0)
+    x, y = asarray(generator.random((256, 1, 28, 28)).astype(np.float32)), asarray(generator.integers(0, 10, 256))
+    network = lenet5((1, 28, 28))
+    problem = Problem(network, rho=1e-4, sweep=make_sweep(network, CrossEntropy(), example=x))
+    method, it = Method(metric=GradientScaled()), Iterate(initial_controls(network, 0, x), 10.0)
+    for position in range(4):
+        counted()
+        batch = take_batch(x, y, 4, position, 0, 0)
+        it = prepare(problem, method, replace(it, evaluation=None, prepared=False), *batch)
+        before = counted()
+        it, record = step(problem, method, it, problem.rho)
+        after = counted()
+    kinds = sorted(name for name in {*before, *after} if not name.startswith("kernel "))
+    print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweep).__name__}, trial {record.verdict}\n")
+    print(f"{'':24}{'prepare':>9}{'trial':>9}")
+    for kind in kinds:
+        print(f"{kind:24}{before.get(kind, 0):9}{after.get(kind, 0):9}")
+    print("\nkernels")
+    kernels = {name: before.get(name, 0) + after.get(name, 0) for name in {*before, *after} - set(kinds)}
+    for name, number in sorted(kernels.items(), key=lambda item: (-item[1], item[0])):
+        print(f"{number:6}  {name.removeprefix('kernel ')}")
+
+
+if __name__ == "__main__":
+    main()
