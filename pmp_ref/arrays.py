@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import numbers
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -112,7 +113,8 @@ def fused(f: Callable[..., Any], *args: Any, **constants: Any) -> Any:
 
     f acts entry by entry on arrays and numbers, broadcast together, and may end in one sum. It is a named function, or
     a method of an object that does not change, and decides nothing by the values of ``args``; ``constants`` are
-    hashable. What else a kernel cannot do is in ``tests/test_backend_fused.py``.
+    hashable. What a kernel can do is in ``tests/test_backend_fused.py``. Where f is of another kind it is called as it
+    is, and a RuntimeWarning says so once.
     """
     dtype = next((a.dtype for a in args if type(a).__module__ == "cupy"), None)
     if dtype is None:
@@ -125,7 +127,21 @@ def fused(f: Callable[..., Any], *args: Any, **constants: Any) -> Any:
 def compiled(f: Callable[..., Any], constants: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
     """f as a kernel; it is compiled once for each combination of dtypes and numbers of axes."""
     fuse = importlib.import_module("cupy").fuse
-    return fuse(kernel_name=f"pmp_ref_{f.__name__.strip('_')}")(lambda *args: f(*args, **dict(constants)))
+    plain = lambda *args: f(*args, **dict(constants))  # noqa: E731
+    kernel = fuse(kernel_name=f"pmp_ref_{f.__name__.strip('_')}")(plain)
+
+    def call(*args: Any) -> Any:
+        nonlocal kernel
+        try:
+            return kernel(*args)
+        except Exception as error:
+            result = plain(*args)  # what f itself raises goes on from here
+            warnings.warn(f"cupy.fuse makes no kernel of {f.__qualname__} ({type(error).__name__}: {error}); it is "
+                          "computed operation by operation", RuntimeWarning, stacklevel=4)  # fmt: skip
+            kernel = plain
+            return result
+
+    return call
 
 
 def sum64(a: Array) -> Array:

@@ -23,6 +23,7 @@ import pmp_ref
 from pmp_ref import controls, hamiltonian, metric
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import compiled, fused, nonzeros
+from pmp_ref.errors import InputError
 from pmp_ref.layers import ACTIVATIONS
 from pmp_ref.regulariser import L0, L1, L2, LHalf, LTwoThirds, NoPenalty, Polynomial
 
@@ -189,10 +190,17 @@ def decides(u: Any, eps: float) -> Any:
     return u if eps > 0 else -u
 
 
-def test_a_function_that_looks_at_values_fails(kernels: list[str]) -> None:
-    assert fused(decides, U, 1.0) is U
-    with pytest.raises(TypeError, match="before there are values"):
-        fused(decides, OnGpu(U), 1.0)
+def test_a_function_that_looks_at_values_is_called_as_it_is(kernels: list[str]) -> None:
+    u = OnGpu(U)
+    with pytest.warns(RuntimeWarning, match="no kernel of decides.*before there are values"):
+        assert fused(decides, u, 1.0) is u
+    assert fused(decides, u, 1.0) is u  # without a second try
+    assert len(kernels) == 1
+
+
+def test_what_the_function_itself_raises_stays(kernels: list[str]) -> None:
+    with pytest.raises(InputError, match="containing 0"):
+        LHalf().argmax(OnGpu(U), OnGpu(G), 1.0, 1.0, Box(0.5, 1.0))
 
 
 def test_numbers_take_the_dtype_of_the_arrays(kernels: list[str]) -> None:

@@ -38,8 +38,8 @@ def environment(folder: Path, checkout: Path) -> dict[str, str]:
     sources = b"".join((HERE / name).read_bytes() for name in ("device.cpp", "kernel.h", "build.py"))
     wanted = f"{folder} {hashlib.sha256(sources).hexdigest()}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        if not sys.platform.startswith("linux") or os.uname().machine != "x86_64" or not shutil.which("g++"):
-            raise InputError("CUDA on the CPU needs Linux on x86-64 with g++; install it, or use a GPU")
+        if reason := unavailable():
+            raise InputError(f"{reason}; install it, or use a GPU")
         build(folder, checkout, python)
         stamp.write_text(wanted, encoding="utf-8")
     site = site_packages(folder)
@@ -55,6 +55,12 @@ def environment(folder: Path, checkout: Path) -> dict[str, str]:
         "CUDA_ON_CPU_BLAS": str(blas),
         "CUDA_ON_CPU_COMPILER": " ".join(["g++", *KERNELS, *includes(site)]),
     }
+
+
+def unavailable() -> str | None:
+    """Why it cannot be built here; None if it can."""
+    here = sys.platform.startswith("linux") and os.uname().machine == "x86_64" and shutil.which("g++")
+    return None if here else "CUDA on the CPU needs Linux on x86-64 with g++"
 
 
 def site_packages(folder: Path) -> Path:
