@@ -17,6 +17,7 @@ from pmp_ref.kernels import FastSweep
 from tests.app_data import run, write_images
 from tests.backends import NAMES, probe
 from verification.__main__ import parser as verification_parser
+from verification.cuda_on_cpu.__main__ import parser as cuda_parser
 from verification.performance import gpu
 
 PAGE = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
@@ -68,7 +69,12 @@ def test_a_model_is_read(page: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
     words = shlex.split(command)
-    if words[:2] == ["pmp-ref", "train"]:
+    if words[:3] == ["python", "-m", "verification.cuda_on_cpu"]:
+        options = cuda_parser().parse_args(words[3:])
+        assert options.step != bool(options.command)
+        if options.command:
+            test_commands_are_understood(shlex.join(options.command).replace("python -m pmp_ref", "pmp-ref"))
+    elif words[:2] == ["pmp-ref", "train"]:
         given = vars(train_parser().parse_args(words[2:]))
         resume = given.pop("resume")
         known = {name: given[name] for name in ("steps", "backend", "dtype") if given[name] is not None}
@@ -80,8 +86,9 @@ def test_commands_are_understood(command: str) -> None:
     elif words[:3] == ["python", "-m", "verification.performance.gpu"]:
         assert gpu.parser().parse_args(words[3:]).ours == "cupy"
     else:
-        assert words[:4] == ["python", "-m", "pytest", "--backend"] and words[4] in (*NAMES, "mylibrary")
+        assert words[:3] == ["python", "-m", "pytest"]
+        assert words[-2] == "--backend" and words[-1] in (*NAMES, "mylibrary")
 
 
 def test_blocks_are_found() -> None:
-    assert len(PYTHON) == 4 and len(COMMANDS) == 10
+    assert len(PYTHON) == 4 and len(COMMANDS) == 14

@@ -14,23 +14,28 @@ from verification.cuda_on_cpu.build import environment
 CHECKOUT = Path(__file__).parents[2]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code of the command; 2 if the library cannot be built."""
-    any_encoding()
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
         prog="python -m verification.cuda_on_cpu",
         description="Run a command with CuPy over a CUDA that computes on the CPU. It checks results, counts launches "
         "and transfers, and says nothing about time.",
         epilog="example: python -m verification.cuda_on_cpu -- python -m pytest -n 2 --backend cupy",
     )
-    parser.add_argument("--folder", type=Path, default=CHECKOUT / ".venv" / "cuda-on-cpu",
+    made.add_argument("--folder", type=Path, default=CHECKOUT / ".venv" / "cuda-on-cpu",
                         help="where it is built, once (default: .venv/cuda-on-cpu)")  # fmt: skip
-    parser.add_argument("--step", action="store_true", help="count what one step of LeNet-5 calls")
-    parser.add_argument("command", nargs="*", help="the command and its arguments, after --")
-    options = parser.parse_args(arguments)
+    made.add_argument("--step", action="store_true", help="count what one step of LeNet-5 calls")
+    made.add_argument("command", nargs="*", help="the command and its arguments, after --")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of the command; 2 if the library cannot be built."""
+    any_encoding()
+    options = parser().parse_args(arguments)
     command = ["python", "-m", "verification.cuda_on_cpu.step"] if options.step else options.command
     if not command:
-        parser.error("no command was given; write it after --, or ask for --step")
+        parser().error("no command was given; write it after --, or ask for --step")
     try:
         variables = environment(options.folder, CHECKOUT)
     except InputError as error:
