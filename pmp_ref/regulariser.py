@@ -111,10 +111,10 @@ class Polynomial(Regulariser):
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
         b = 2 * eps * u + g
-        rising, falling = b - rho * self.a1, b + rho * self.a1
         if self.a1 == self.a2 == 0:
             above = below = free_maximiser(u, g, eps)
         else:
+            rising, falling = b - rho * self.a1, b + rho * self.a1
             above, below = rising / (2 * eps + rho * self.a2), falling / (2 * eps + rho * self.a2)
         positive = clip(above, max(box.lo, 0.0), max(box.hi, 0.0))
         negative = clip(below, min(box.lo, 0.0), min(box.hi, 0.0))
@@ -122,8 +122,9 @@ class Polynomial(Regulariser):
             return positive
         if box.hi < 0:
             return negative
-        w = xp.where(positive > 0, positive, negative)  # at most one of them is not 0
-        gain = w * (xp.where(positive > 0, rising, falling) - (eps + rho * self.a2 / 2) * w)
+        w = positive + negative  # at most one of them is not 0
+        slope = b if self.a1 == 0 else xp.where(positive > 0, rising, falling)
+        gain = w * (slope - (eps + rho * self.a2 / 2) * w)
         return xp.where(gain > rho * self.a0, w, 0.0)
 
     def penalises(self, admissible: FiniteSet) -> bool:

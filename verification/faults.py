@@ -656,7 +656,7 @@ fault(
 )
 fault(
     "negative side lost",
-    [Edit(f"{REG}:Polynomial.on_line", "xp.where(positive > 0, positive, negative)", "planted(positive)")],
+    [Edit(f"{REG}:Polynomial.on_line", "positive + negative", "planted(positive)")],
 )
 fault("value of L2 without ½", [Edit(f"{REG}:Polynomial.value", "(self.a2 / 2)", "planted(self.a2)")])
 fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "(self.a2 / 2)", "planted(self.a2)")])
