@@ -39,16 +39,15 @@ def inner64(a: Array, b: Array) -> Array:
     return sum64(xp.astype(a, xp.float64) * xp.astype(b, xp.float64))
 
 
-def total(scalars: Any, weights: Any = None) -> Array:
-    """Σ of the 0-d entries of a nesting, in order, each times its weight (floats nested like it; None: all 1)."""
-    return fused(_in_order, *arrays_of(scalars), weights=None if weights is None else tuple(arrays_of(weights)))
+def total(scalars: Any) -> Array:
+    """Σ of the 0-d entries of a nesting, in order."""
+    return fused(_in_order, *arrays_of(scalars))
 
 
-def _in_order(*parts: Array, weights: tuple[float, ...] | None) -> Array:
-    first, *others = parts if weights is None else [omega * a for omega, a in zip(weights, parts, strict=True)]
+def _in_order(result: Array, *others: Array) -> Array:
     for other in others:
-        first = first + other
-    return first
+        result = result + other
+    return result
 
 
 def add(a: Controls, b: Controls) -> Controls:

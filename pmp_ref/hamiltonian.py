@@ -48,11 +48,13 @@ def squared_increments(u: Controls, w: Controls, metric: Any = None) -> Any:
 
 
 def _square(u: Array, w: Array) -> Array:
-    return inner64(w - u, w - u)
+    delta = w - u
+    return inner64(delta, delta)
 
 
 def _weighted_square(d: Array, u: Array, w: Array) -> Array:
-    return inner64(d * (w - u), w - u)
+    delta = w - u
+    return inner64(d * delta, delta)
 
 
 def residual_squares(u: Controls, w: Controls, metric: Any = None) -> Any:
@@ -63,7 +65,8 @@ def residual_squares(u: Controls, w: Controls, metric: Any = None) -> Any:
 
 
 def _residual_square(d: Array, u: Array, w: Array) -> Array:
-    return inner64(d * (w - u), d * (w - u))
+    scaled = d * (w - u)
+    return inner64(scaled, scaled)
 
 
 def augmented_increment(problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float,

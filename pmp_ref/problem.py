@@ -72,7 +72,7 @@ class Problem:
 
     def penalty(self, controls: Controls) -> Array:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""
-        return total(map_controls(lambda r, u: r.value(u), self.regulariser, controls), self.weights)
+        return total(self.penalties(controls))
 
     def penalties(self, controls: Controls) -> Any:
         """ω_l r_l(u_l) of each control, 0-d in float64, nested like the controls."""

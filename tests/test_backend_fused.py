@@ -136,7 +136,6 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "weighted square": (partial(fused, hamiltonian._weighted_square), (D, U, G)),
     "residual": (partial(fused, hamiltonian._residual_square), (D, U, G)),
     "total": (lambda *parts: controls.total([parts]), (MEAN, MEAN, MEAN)),
-    "weighted total": (lambda *parts: controls.total([parts], [(0.5, 2.0)]), (MEAN, MEAN)),
     "nonzeros": (nonzeros, (np.where(U > 0, U, 0.0),)),
 }  # fmt: skip
 

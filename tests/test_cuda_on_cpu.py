@@ -49,6 +49,23 @@ def test_a_failed_build_says_what_the_command_said(
     assert not (tmp_path / "cuda").exists()
 
 
+def test_files_of_others_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := build.unavailable():
+        pytest.skip(reason)
+    (tmp_path / "mine").write_text("kept", encoding="utf-8")
+    assert command.main(["--folder", str(tmp_path), "--step"]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "kept"
+
+
+def test_a_command_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "environment", lambda *_: {"PATH": str(tmp_path)})
+    assert command.main(["--", "pyton", "-V"]) == 2
+    assert "no command 'pyton'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_step_synchronises_once_and_cupy_computes_what_numpy_does() -> None:
     """Builds the library if it is not there. The synchronisation test then runs on CuPy's own arrays."""

@@ -566,7 +566,7 @@ fault(
 )
 fault(
     "τ without the metric",
-    [Edit(f"{HAM}:_weighted_square", "inner64(d * (w - u), w - u)", "inner64(planted(w - u), w - u)")],
+    [Edit(f"{HAM}:_weighted_square", "inner64(d * delta, delta)", "inner64(planted(delta), delta)")],
     section6=True,
 )
 fault(

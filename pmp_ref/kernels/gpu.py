@@ -17,7 +17,7 @@ from pmp_ref.arrays import Array, device, library, namespace, zeros
 from pmp_ref.errors import InputError
 from pmp_ref.layers import AveragePool, Convolution, MaxPool, OnBranch, Stage
 from pmp_ref.layers.layer import Control, Shape
-from pmp_ref.layers.windows import Windows, embed, patches
+from pmp_ref.layers.windows import Windows, patches
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 from pmp_ref.sweep import Sweep, entries
@@ -91,17 +91,16 @@ class StridedConvolution(Convolution):
     """
 
     def apply(self, x: Array, k: Array) -> Array:
-        xp, w, (b, _, h, v) = namespace(x), self.windows, x.shape
+        xp, w = namespace(x), self.windows
         k = xp.reshape(k, (self.groups, self.channels // self.groups, -1))
-        z = placed(x, (h + 2 * w.padding[0], v + 2 * w.padding[1]), w.padding)
-        return self._image(product(self._rows(z, w), xp.matrix_transpose(k)), b, *w.positions(h, v))
+        y = product(self._rows(padded(x, w), w), xp.matrix_transpose(k))
+        return self._image(y, x.shape[0], *w.positions(*x.shape[2:]))
 
     def adjoint_kernel(self, x: Array, k_shape: Shape, p: Array) -> Array:
         xp, w, (b, _, h, v) = namespace(p), self.windows, p.shape
         p = xp.reshape(p, (b, self.groups, self.channels // self.groups, h, v))
         p = xp.reshape(xp.permute_dims(p, (1, 2, 0, 3, 4)), (self.groups, self.channels // self.groups, b * h * v))
-        z = placed(x, (x.shape[2] + 2 * w.padding[0], x.shape[3] + 2 * w.padding[1]), w.padding)
-        return xp.reshape(product(p, self._rows(z, w)), k_shape)
+        return xp.reshape(product(p, self._rows(padded(x, w), w)), k_shape)
 
     def adjoint_state(self, x_shape: Shape, k: Array, p: Array) -> Array:
         xp, w, inputs = namespace(p), self.windows, x_shape[1] // self.groups
@@ -167,7 +166,7 @@ def blocks_adjoint(z: Array, rows: int, columns: int) -> Array:
     """Adjoint of :func:`blocks`, and its inverse where nothing is left over."""
     xp, (b, c, h, w, kh, kw) = namespace(z), z.shape
     x = xp.reshape(xp.permute_dims(z, (0, 1, 2, 4, 3, 5)), (b, c, h * kh, w * kw))
-    return embed(embed(x, 2, 0, rows - h * kh), 3, 0, columns - w * kw)
+    return placed(x, (rows, columns), (0, 0))
 
 
 def window_view(x: Array, w: Windows) -> Array:
@@ -206,9 +205,14 @@ def product(a: Array, b: Array) -> Array:
     return xp.matmul(a[0, ...], b[0, ...])[None, ...] if a.shape[0] == 1 else xp.matmul(a, b)
 
 
+def padded(x: Array, w: Windows) -> Array:
+    """Images with the zeros around them that the windows ask for."""
+    return placed(x, (x.shape[2] + 2 * w.padding[0], x.shape[3] + 2 * w.padding[1]), w.padding)
+
+
 def placed(x: Array, size: tuple[int, int], start: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> Array:
     """Images of that size, 0 but for pixel (i, j) of x at start + stride·(i, j); what falls outside is dropped."""
-    if size == x.shape[2:] and start == (0, 0) and stride == (1, 1):
+    if size == tuple(x.shape[2:]) and start == (0, 0) and stride == (1, 1):
         return x
     z = zeros((*x.shape[:2], *size), x)
     source, target = [slice(None)] * 2, [slice(None)] * 2

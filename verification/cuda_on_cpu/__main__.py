@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if command[0] == "python":
         command[0] = str(options.folder.absolute() / "venv" / "bin" / "python")
+    if not shutil.which(command[0], path=variables["PATH"]):
+        print(f"error: there is no command {command[0]!r}; begin with python", file=sys.stderr)
+        return 2
     return subprocess.run(command, env=variables, cwd=CHECKOUT if options.step else None).returncode
 
 

@@ -76,8 +76,13 @@ def includes(site: Path) -> list[str]:
 
 
 def build(folder: Path, checkout: Path, python: Path) -> None:
-    """Everything, from an empty folder."""
+    """Everything, from an empty folder. Removes what an earlier build left, and nothing else."""
+    mark = folder / "cuda-on-cpu"
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
+        raise InputError(f"{folder} holds other files; give an empty folder, or one that is not there")
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    mark.touch()
     for name in ("lib", "kernels", "source"):
         (folder / name).mkdir(parents=True)
     say("environment with CuPy")
@@ -87,27 +92,28 @@ def build(folder: Path, checkout: Path, python: Path) -> None:
     say("CuPy's source")
     source = folder / "source"
     run(*pip, "download", "--no-deps", "--no-binary", "cupy", "--no-build-isolation", "-d", source, f"cupy=={CUPY}",
-        READTHEDOCS="True")  # fmt: skip
+        READTHEDOCS="True")  # fmt: skip  # so that asking for its metadata does not look for CUDA
     with tarfile.open(next(source.glob("cupy-*.tar.gz"))) as archive:
         archive.extractall(source, filter="data")
     say("library")
     site, library = site_packages(folder), folder / "lib" / "libcuda.so.1"
     compiler = ("g++", "-O1", "-w", "-fPIC", "-shared", "-std=c++17", *includes(site))
-    run(*compiler, HERE / "device.cpp", "-o", library, "-ldl")
+    device = source / "device.o"
+    run(*compiler, "-c", HERE / "device.cpp", "-o", device)
     runtime = runtime_module(source / f"cupy-{CUPY}", python, compiler)
     users = [
         runtime,
         *(site / "cupy_backends" / "cuda" / "libs").glob("cu*.so"),
         *(site / "cupy" / "cuda").glob("*.so"),
     ]
-    called = set().union(*(symbols(path, "U") for path in users))
-    absent = sorted(name for name in called - symbols(library, "T") if name.startswith(("cuda", "cu", "nvrtc")))
+    called = set().union(*(symbols(path, "U", "-D") for path in users))
+    absent = sorted(name for name in called - symbols(device, "T") if name.startswith(("cuda", "cu", "nvrtc")))
     stubs = source / "absent.c"
     stubs.write_text("#include <stdio.h>\n" + "".join(
         f'int {name}(void) {{ fprintf(stderr, "CUDA on the CPU has no {name}\\n"); return 801; }}\n' for name in absent
     ), encoding="utf-8")  # fmt: skip
     run("gcc", "-c", "-fPIC", stubs, "-o", stubs.with_suffix(".o"))
-    run(*compiler, HERE / "device.cpp", stubs.with_suffix(".o"), "-o", library, "-ldl")
+    run(*compiler, device, stubs.with_suffix(".o"), "-o", library, "-ldl")
     for name in LIBRARIES[1:]:
         (folder / "lib" / name).symlink_to(library.name)
     place = next((site / "cupy_backends" / "cuda" / "api").glob("runtime.*.so"))
@@ -129,9 +135,9 @@ def runtime_module(cupy: Path, python: Path, compiler: tuple[str | Path, ...]) -
     return module
 
 
-def symbols(path: Path, kind: str) -> set[str]:
-    """Dynamic symbols of a library, undefined ("U") or its own ("T")."""
-    listing = subprocess.run(["nm", "-D", path], check=True, capture_output=True, text=True).stdout
+def symbols(path: Path, kind: str, *options: str) -> set[str]:
+    """Symbols of a library (``-D``) or an object, undefined ("U") or its own ("T")."""
+    listing = subprocess.run(["nm", *options, path], check=True, capture_output=True, text=True).stdout
     fields = [line.split() for line in listing.splitlines()]
     return {parts[-1].partition("@")[0] for parts in fields if len(parts) > 1 and parts[-2] == kind}
 
