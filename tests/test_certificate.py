@@ -51,7 +51,8 @@ def entries(draw: st.DrawFn, regularisers: Any, boxes: Any) -> tuple[float, floa
     places += [b for b in (box.lo, box.hi) if math.isfinite(b)]
     u = draw(st.sampled_from(places))
     u = 0.0 if abs(u) < 1e-3 and box.lo <= 0 <= box.hi else u
-    g = draw(st.integers(-32, 32)) / 8 * rho  # never almost, but not quite, stationary
+    off = draw(st.integers(-32, 32)) / 8  # never almost, but not quite, stationary
+    g = rho * (off if u == 0 else slope(r, u) + (off or 0.125))
     smooth = isinstance(r, Polynomial) and r.a0 == r.a1 == 0
     if box.lo < u < box.hi and (u != 0 or smooth):
         g = rho * slope(r, u) if u != 0 else 0.0
