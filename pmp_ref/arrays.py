@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import numbers
+import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -111,7 +112,7 @@ def zeros(shape: tuple[int, ...], a: Array) -> Array:
 def fused(f: Callable[..., Any], *args: Any, **constants: Any) -> Any:
     """f(*args, **constants), for CuPy arrays in one kernel (``cupy.fuse``) made of f the first time.
 
-    f acts entry by entry on arrays and numbers, broadcast together, and may end in one sum. It is a named function, or
+    f acts entry by entry on arrays and numbers, broadcast together. It is a named function, or
     a method of an object that does not change, and decides nothing by the values of ``args``; ``constants`` are
     hashable. What a kernel can do is in ``tests/test_backend_fused.py``. Where f is of another kind it is called as it
     is, and a RuntimeWarning says so once.
@@ -120,7 +121,7 @@ def fused(f: Callable[..., Any], *args: Any, **constants: Any) -> Any:
     if dtype is None:
         return f(*args, **constants)
     # A Python number has no dtype in cupy.fuse, and the product of two of them would be formed in half precision.
-    return compiled(f, tuple(constants.items()))(*(dtype.type(a) if isinstance(a, float) else a for a in args))
+    return compiled(f, tuple(constants.items()))(*(dtype.type(a) if isinstance(a, float | int) else a for a in args))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -144,21 +145,35 @@ def compiled(f: Callable[..., Any], constants: tuple[tuple[str, Any], ...]) -> C
     return call
 
 
+def joined(arrays: Sequence[Array]) -> Array:
+    """The entries of all arrays, which have one dtype, in one vector; for CuPy arrays by one kernel."""
+    if len(arrays) == 1:
+        return namespace(arrays[0]).reshape(arrays[0], (-1,))
+    if type(arrays[0]).__module__ == "cupy":
+        return importlib.import_module("pmp_ref.cupy_kernels").joined(arrays)
+    xp = namespace(*arrays)
+    return xp.concat([xp.reshape(a, (-1,)) for a in arrays])
+
+
+def sums(*groups: Iterable[Array]) -> Array:
+    """Σ of all entries of the arrays of each group, accumulated in float64: one vector, on the arrays' device.
+
+    In a Boolean array the true entries are counted. For CuPy arrays two kernels form all sums.
+    """
+    lists = [list(group) for group in groups]
+    if any(type(a).__module__ == "cupy" for group in lists for a in group):
+        return importlib.import_module("pmp_ref.cupy_kernels").sums(lists)
+    return stacked(*(functools.reduce(operator.add, map(sum64, group)) for group in lists))
+
+
 def sum64(a: Array) -> Array:
-    """Σ of all entries, accumulated in float64; a 0-d array on the device of ``a``."""
-    return namespace(a).sum(a, dtype=namespace(a).float64)
-
-
-def nonzeros(a: Array) -> Array:
-    """Number of nonzero entries, exact; 0-d, float64."""
+    """Σ of all entries, accumulated in float64, or how many are true; a 0-d array on the device of ``a``."""
     if type(a).__module__ == "cupy":
-        return fused(_ones64, a)
+        return sums([a])[0]
     xp = namespace(a)
-    return xp.astype(xp.count_nonzero(a != 0), xp.float64)
-
-
-def _ones64(a: Array) -> Array:
-    return sum64(namespace(a).astype(a != 0, namespace(a).float64))
+    if a.dtype == xp.bool:
+        return xp.astype(xp.count_nonzero(a), xp.float64)
+    return xp.sum(a, dtype=xp.float64)
 
 
 def unit_roundoff(a: Array) -> float:
@@ -166,10 +181,15 @@ def unit_roundoff(a: Array) -> float:
     return float(namespace(a).finfo(a.dtype).eps) / 2
 
 
-def to_floats(*scalars: Array) -> list[float]:
-    """The one device-to-host transfer of a trial: 0-d arrays as Python floats (float64)."""
+def stacked(*scalars: Array) -> Array:
+    """0-d arrays as one vector in float64, on their device."""
     xp = namespace(*scalars)
-    return to_numpy(xp.stack([xp.astype(s, xp.float64, copy=False) for s in scalars])).tolist()
+    return joined([xp.astype(s, xp.float64, copy=False) for s in scalars])
+
+
+def to_floats(*scalars: Array) -> list[float]:
+    """0-d arrays as Python floats, in one device-to-host transfer."""
+    return to_numpy(stacked(*scalars)).tolist()
 
 
 def to_numpy(a: Array) -> np.ndarray:

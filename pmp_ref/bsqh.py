@@ -12,21 +12,40 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pmp_ref.acceptance import Absolute, Acceptance, NoTest
-from pmp_ref.arrays import Array, Controls, as_floats, device, namespace, nonzeros, sum64, to_floats, unit_roundoff
+from pmp_ref.arrays import (
+    Array,
+    Controls,
+    as_floats,
+    device,
+    fused,
+    namespace,
+    sums,
+    to_floats,
+    to_numpy,
+    unit_roundoff,
+)
 from pmp_ref.augmentation import Curvature, Rule
-from pmp_ref.controls import inner, total
+from pmp_ref.controls import Layout, arrays_of, by_stage, products, total, vectors
 from pmp_ref.errors import InputError, ScaleWarning
-from pmp_ref.hamiltonian import increments, linear_increments, residual_squares, squared_increments
-from pmp_ref.maximise import maximise
+from pmp_ref.hamiltonian import (
+    increments,
+    linear_terms,
+    residual_squares,
+    residual_terms,
+    squared_increments,
+    squared_terms,
+)
+from pmp_ref.maximise import candidate, maximise, weighted
 from pmp_ref.metric import Averaging, Identity, Metric
 from pmp_ref.problem import Problem, scale_advice
 from pmp_ref.result import Iterate, Record, Solution, Status
-from pmp_ref.sweep import Evaluation, mean_loss, quiet
+from pmp_ref.sweep import Evaluation, quiet
 
 
 @dataclass(frozen=True)
@@ -127,44 +146,92 @@ class Measured(NamedTuple):
     switching: float  # ‖g‖², to see whether it is finite
     nonzeros: float
 
-
-def measure(problem: Problem, it: Iterate, w: Controls, trial: Evaluation) -> Measured:
-    """All that the judgement of a trial needs. One synchronisation."""
-    e, u, d = it.evaluation, it.controls, it.metric
-    assert e is not None and e.switching is not None
-    xp, samples = namespace(e.losses), e.losses.shape[0]
-    wide = lambda a: xp.astype(a, xp.float64)  # noqa: E731
-    kernels = [a for names, arrays in zip(problem.network.names(), w, strict=True)
-               for name, a in zip(names, arrays, strict=True) if name == "kernel"]  # fmt: skip
-    return Measured(*to_floats(
-        sum64(wide(trial.losses) - wide(e.losses)) / samples,
-        total(linear_increments(e.switching, u, w)),
-        total(squared_increments(u, w, d)),
-        total(residual_squares(u, w, d)),
-        problem.penalty(u),
-        problem.penalty(w),
-        mean_loss(e),
-        mean_loss(trial),
-        sum64(wide(xp.abs(e.losses)) + wide(e.largest)) / samples,
-        inner(e.switching, e.switching),
-        total([map(nonzeros, kernels)]),
-    ))  # fmt: skip
+    @classmethod
+    def of(cls, sums: list[float], samples: int) -> Measured:
+        """From what :func:`measure` found; losses are means over the samples."""
+        made = cls(*sums)
+        return made._replace(
+            delta_loss=made.delta_loss / samples, loss=made.loss / samples, loss_w=made.loss_w / samples,
+            scale=made.scale / samples,
+        )  # fmt: skip
 
 
-def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: float = 0.0) -> tuple[Iterate, Record]:
+def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Array:
+    """The sums that a trial is judged by, in the order of :class:`Measured`; one vector on the device."""
+    assert e.switching is not None
+    named = zip(arrays_of(problem.fitting(w, problem.network.names())), arrays_of(w), strict=True)
+    return sums(
+        [fused(_rise, e.losses, trial.losses)],
+        arrays_of(linear_terms(e.switching, u, w)),
+        arrays_of(squared_terms(u, w, d)),
+        arrays_of(residual_terms(u, w, d)),
+        arrays_of(problem.penalty_terms(u)),
+        arrays_of(problem.penalty_terms(w)),
+        [e.losses],
+        [trial.losses],
+        [fused(_magnitude, e.losses, e.largest)],
+        arrays_of(products(e.switching, e.switching)),
+        [a != 0 for name, a in named if name == "kernel"],
+    )
+
+
+def _rise(before: Array, after: Array) -> Array:
+    """Φ_s(w) − Φ_s(u), in float64."""
+    xp = namespace(before, after)
+    return xp.astype(after, xp.float64) - xp.astype(before, xp.float64)
+
+
+def _magnitude(losses: Array, largest: Array) -> Array:
+    """|Φ_s(u)| + ‖x_L^s‖_∞, in float64."""
+    xp = namespace(losses, largest)
+    return xp.astype(xp.abs(losses), xp.float64) + xp.astype(largest, xp.float64)
+
+
+def attempt(
+    problem: Problem, method: Method, full: bool, e: Evaluation, u: Controls, average: Any, averaged: Any, d: Any,
+    eps: Any, rho: Any,
+) -> tuple[Controls, Evaluation, Array]:  # fmt: skip
+    """What a trial computes on the device: the candidate w, its sweep, the numbers that it is judged by.
+
+    ``rho`` is ρω of each control. The maximiser takes g, or the average of ``averaged`` switching functions if given.
+    """
+    with quiet():
+        e = replace(e, switching=vectors(e.switching, layout(problem, method)))
+        assert e.switching is not None
+        direction = e.switching if average is None else method.averaging.mean(average, averaged)  # type: ignore[union-attr]
+        w = candidate(problem, u, direction, eps, rho, d)
+    swept = by_stage(w)
+    trial = problem.sweep.forward(swept, e.x, e.y) if full else problem.sweep.trial(swept, e.x, e.y)
+    if trial.switching is not None:
+        trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
+    with quiet():
+        return w, trial, measure(problem, e, u, w, d, trial)
+
+
+def layout(problem: Problem, method: Method) -> Layout:
+    """How the method lays the controls: side by side where metric and problem treat their entries alike."""
+    own = vars(type(method.metric))  # a class that extends another says for itself whether it acts entry by entry
+    return problem.together if own.get("entrywise", False) else problem.apart
+
+
+def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: float = 0.0,
+         full: bool = True) -> tuple[Iterate, Record]:  # fmt: skip
     """One trial from a prepared iterate: maximise K_ε layer by layer, sweep the candidate, judge J, move or not.
 
     Accepted: the controls become w, with the sweep already made. Otherwise the controls and their evaluation stay
     as they were and ε grows, or the maximiser goes back from the averaged to the batch's own switching function.
+    ``full`` False: the next control meets another batch, so that nothing of the trial's sweep is kept.
     """
-    u, e = it.controls, it.evaluation
+    e, place = it.evaluation, layout(problem, method)
     if not it.prepared or e is None or e.switching is None:
         raise InputError("step needs an iterate with switching functions; call prepare first")
-    with quiet():
-        w = maximise(problem, u, direction(method, it), it.eps, rho, it.metric)
-    trial = problem.sweep.forward(w, e.x, e.y)
-    with quiet():
-        m = measure(problem, it, w, trial)
+    u = vectors(it.controls, place)
+    average = it.average_memory if it.use_average and method.averaging is not None else None
+    w, trial, numbers = problem.sweep.run(
+        attempt, problem, method, full, e, u, vectors(average, place), it.averaged, vectors(it.metric, place), it.eps,
+        weighted(problem, u, rho),
+    )  # fmt: skip
+    m = Measured.of(to_numpy(numbers).tolist(), e.losses.shape[0])
     sum_dh = m.linear - rho * (m.penalty_w - m.penalty)
     delta_j = m.delta_loss + rho * (m.penalty_w - m.penalty)
     remainder = m.delta_loss + m.linear  # J(w) − J(u) + ΣΔH; the regulariser cancels
@@ -201,7 +268,7 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
         if known is None and it.smoothed is not None and above < it.smoothed:
             known = above  # Ĉτ is lost in rounding, so at most 11ν: an estimate above that comes down, or ε would stay
         eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, eta, progress)
-        it = replace(it, controls=w, evaluation=trial, prepared=False, eps=eps, smoothed=smoothed,
+        it = replace(it, controls=by_stage(w), evaluation=trial, prepared=False, eps=eps, smoothed=smoothed,
                      step=it.step + 1, accepted_in_epoch=it.accepted_in_epoch + 1,
                      returns=0 if it.use_average else it.returns)  # fmt: skip
     elif verdict == "average dropped":
@@ -213,37 +280,48 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     return it, record
 
 
-def direction(method: Method, it: Iterate) -> Controls:
-    """The switching function that the maximiser takes: the batch's own, or the average while it serves."""
-    assert it.evaluation is not None and it.evaluation.switching is not None
-    if it.use_average and method.averaging is not None:
-        return method.averaging.mean(it.average_memory, it.averaged)
-    return it.evaluation.switching
+def follow(
+    problem: Problem, method: Method | None, e: Evaluation | None, u: Controls, x: Array, y: Array, memory: Any,
+    average: Any, count: Any,
+) -> tuple[Evaluation, Any, Any, Any]:  # fmt: skip
+    """What preparing a control computes on the device: (evaluation with g, the metric's memory, d, the average).
+
+    Sweeps are made as far as they are missing; without a method metric and average stay as they are.
+    """
+    if e is None:
+        e = problem.sweep.forward_backward(by_stage(u), x, y)
+    elif e.switching is None:
+        e = problem.sweep.backward(by_stage(u), e)
+    if method is None:
+        return e, memory, None, average
+    g = vectors(e.switching, layout(problem, method))
+    with quiet():
+        memory, d = method.metric.update(memory, count, g)
+        if method.averaging is not None:
+            average = method.averaging.update(average, g)
+    return replace(e, switching=by_stage(g)), memory, d, average
 
 
 def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -> Iterate:
     """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g."""
-    e = it.evaluation
-    if e is None:
-        e = problem.sweep.forward_backward(it.controls, x, y)
-        it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
-                     backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
-    elif e.switching is None:
-        before, e = e, problem.sweep.backward(it.controls, e)
-        it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps - before.forward_sweeps,
-                     backward_sweeps=it.backward_sweeps + e.backward_sweeps - before.backward_sweeps)  # fmt: skip
-    it, g = replace(it, evaluation=e), e.switching
-    assert g is not None
-    if it.prepared:  # a restart: metric and average already know this batch
+    place, before = layout(problem, method), it.evaluation
+    average, averaged, returns = it.average_memory, it.averaged, it.returns
+    if not it.prepared and method.averaging is not None:
+        if returns >= method.averaging.patience:
+            average, averaged, returns = None, 0, 0
+        averaged = averaged + 1
+    known = method if not it.prepared else None  # a restart: metric and average already know this batch
+    u = vectors(it.controls, place)
+    e, memory, d, average = problem.sweep.run(
+        follow, problem, known, before, u, x, y, vectors(it.metric_memory, place), vectors(average, place), it.iterates
+    )
+    forward, backward = (0, 0) if before is None else (before.forward_sweeps, before.backward_sweeps)
+    it = replace(it, controls=by_stage(u), evaluation=e, forward_sweeps=it.forward_sweeps + e.forward_sweeps - forward,
+                 backward_sweeps=it.backward_sweeps + e.backward_sweeps - backward)  # fmt: skip
+    if it.prepared:
         return it
-    with quiet():
-        memory, d = method.metric.update(it.metric_memory, it.iterates, g)
-        average, averaged, returns = it.average_memory, it.averaged, it.returns
-        if method.averaging is not None:
-            if returns >= method.averaging.patience:
-                average, averaged, returns = None, 0, 0
-            average, averaged = method.averaging.update(average, g), averaged + 1
-    return replace(it, prepared=True, metric=d, metric_memory=memory, average_memory=average, averaged=averaged,
+    return replace(it, prepared=True, metric=by_stage(d), metric_memory=by_stage(memory),
+                   average_memory=by_stage(average), averaged=averaged,
                    use_average=method.averaging is not None and averaged > 1, returns=returns,
                    iterates=it.iterates + 1, eps_start=it.eps, rejections=0, finite_trials=0)  # fmt: skip
 
@@ -293,7 +371,7 @@ def solve(
             progress = stop.progress(it, batches)
             rho = problem.rho if method.ramp is None else method.ramp(problem.rho, progress)
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
-            after, record = step(problem, method, it, rho, progress)
+            after, record = step(problem, method, it, rho, progress, batch_size is None)
             status, after = judge(method, tests, it, after, record, batch_size is None, batches)
             if record.accepted and after.step == it.step:  # the control before this trial is the answer
                 record = replace(record, verdict=str(status), step=it.step)
@@ -362,11 +440,12 @@ def end_of_epoch(
     e = problem.sweep.forward_backward(it.controls, x, y)
     it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
                  backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
+    u, g, d = (vectors(nested, layout(problem, method)) for nested in (it.controls, e.switching, it.metric))
     with quiet():
-        w = maximise(problem, it.controls, e.switching, it.eps, rho, it.metric)
+        w = maximise(problem, u, g, it.eps, rho, d)
         tau, fixed_point, sum_dh = to_floats(
-            total(squared_increments(it.controls, w, it.metric)), total(residual_squares(it.controls, w, it.metric)),
-            total(increments(problem, e.switching, it.controls, w, rho)),
+            total(squared_increments(u, w, d)), total(residual_squares(u, w, d)),
+            total(increments(problem, g, u, w, rho)),
         )  # fmt: skip
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it
@@ -378,8 +457,15 @@ def end_of_epoch(
 def take_batch(x: Array, y: Array, batches: int, position: int, seed: int, epoch: int) -> tuple[Array, Array]:
     """Batch ``position`` of the epoch: a permutation by (seed, epoch), split into parts whose sizes differ by at
     most one, so that every sample is used once."""
-    order = np.random.default_rng((seed, epoch)).permutation(x.shape[0])
-    part = np.array_split(order, batches)[position]
+    part = np.array_split(order_of_epoch(x.shape[0], seed, epoch), batches)[position]
     xp = namespace(x, y)
     index = xp.asarray(part, device=device(x))
     return xp.take(x, index, axis=0), xp.take(y, index, axis=0)
+
+
+@lru_cache(maxsize=2)
+def order_of_epoch(samples: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of the samples by (seed, epoch); drawn once for all batches of an epoch."""
+    order = np.random.default_rng((seed, epoch)).permutation(samples)
+    order.setflags(write=False)
+    return order

@@ -2,24 +2,163 @@
 
 Increments, switching functions, metrics and weights have the same nesting. Norms and inner products are summed in
 float64 and stay on the device as 0-d arrays.
+
+The method treats alike all entries that have one regulariser, weight and admissible set: all kernels, say, and all
+biases. So it lays them side by side in one vector, kind after kind (:class:`Layout`). :class:`Vectors` are a nesting
+too, of one stage with an array for each kind, so that every formula below holds for them as it stands, in few large
+operations. :class:`Packed` are the same controls, stage by stage, as views of the vector.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, fused, like, namespace, sum64, to_numpy
+from pmp_ref.arrays import Array, Controls, fused, joined, like, namespace, sums, to_numpy
 from pmp_ref.errors import InputError
+
+
+class Layout:
+    """Where the entries of each control lie, for controls of the given shapes in the given kinds.
+
+    ``kinds`` is nested like the shapes. All entries lie in one vector, kind after kind, and within a kind in the order
+    of the stages. A control of the kind None, or of one without a hash, keeps its shape and is a kind of its own.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[tuple[int, ...]]], kinds: Sequence[Sequence[Any]]) -> None:
+        self.shapes = tuple(map(tuple, shapes))
+        members: dict[Any, list[tuple[int, int]]] = {}
+        alone = set()
+        for l, stage in enumerate(kinds):
+            for i, kind in enumerate(stage):
+                if kind is None or not _has_hash(kind):
+                    kind = (l, i)
+                    alone.add(kind)
+                members.setdefault(kind, []).append((l, i))
+        self.members = tuple(map(tuple, members.values()))
+        self.cuts: list[tuple[int, int, tuple[int, ...]]] = []  # of each kind: first entry, last entry + 1, shape
+        start = 0
+        for kind, places in members.items():
+            stop = start + sum(math.prod(self.shapes[l][i]) for l, i in places)
+            (l, i), *_ = places
+            self.cuts.append((start, stop, self.shapes[l][i] if kind in alone else (stop - start,)))
+            start = stop
+
+    @property
+    def trivial(self) -> bool:
+        """True if no two controls share a kind."""
+        return all(len(places) == 1 for places in self.members)
+
+    def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
+        """What ``nested`` holds for the first control of each kind: constants that are equal within a kind."""
+        return (tuple(nested[l][i] for (l, i), *_ in self.members),)
+
+    def vectors(self, nested: Any) -> Vectors:
+        """The arrays of a nesting by stage, side by side."""
+        return self.over(joined([nested[l][i] for places in self.members for l, i in places]))
+
+    def over(self, whole: Array) -> Vectors:
+        """The kinds as views of the vector of all entries."""
+        xp = namespace(whole)
+        kinds = tuple(
+            whole[start:stop] if len(shape) == 1 else xp.reshape(whole[start:stop], shape)
+            for start, stop, shape in self.cuts
+        )
+        return Vectors((kinds,), self, whole)
+
+    def views(self, whole: Array) -> Controls:
+        """Stage by stage: the inverse of :meth:`vectors`, without a copy."""
+        xp, found, start = namespace(whole), {}, 0
+        for l, i in (place for places in self.members for place in places):
+            stop = start + math.prod(self.shapes[l][i])
+            found[l, i] = xp.reshape(whole[start:stop], self.shapes[l][i])
+            start = stop
+        return tuple(tuple(found[l, i] for i in range(len(stage))) for l, stage in enumerate(self.shapes))
+
+
+def _has_hash(kind: Any) -> bool:
+    """False for what holds arrays or lists."""
+    try:
+        hash(kind)
+    except TypeError:
+        return False
+    return True
+
+
+class Vectors(tuple):  # type: ignore[type-arg]
+    """A nesting of one stage, with an array for each kind of the ``layout``."""
+
+    layout: Layout
+    _whole: Array
+
+    def __new__(cls, nested: Iterable[Any], layout: Layout, whole: Array = None) -> Vectors:
+        made = super().__new__(cls, nested)
+        made.layout, made._whole = layout, whole
+        return made
+
+    @property
+    def whole(self) -> Array:
+        """All entries in one vector."""
+        if self._whole is None:
+            self._whole = joined(self[0])
+        return self._whole
+
+
+class Packed(Sequence):  # type: ignore[type-arg]
+    """Controls stage by stage, as views of their ``vectors``; the views are made when they are asked for."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self._views: Controls | None = None
+
+    @property
+    def views(self) -> Controls:
+        """The nesting of plain tuples."""
+        if self._views is None:
+            self._views = self.vectors.layout.views(self.vectors.whole)
+        return self._views
+
+    def __len__(self) -> int:
+        return len(self.vectors.layout.shapes)
+
+    def __getitem__(self, l: Any) -> Any:
+        return self.views[l]
+
+    def __reduce__(self) -> Any:
+        return tuple, (self.views,)
+
+
+def vectors(nested: Any, layout: Layout) -> Any:
+    """The controls side by side in the given layout; as they are if it is trivial, and None for None."""
+    if nested is None or isinstance(nested, Vectors):
+        return nested
+    if isinstance(nested, Packed):
+        return nested.vectors if nested.vectors.layout is layout else vectors(nested.views, layout)
+    return nested if layout.trivial else layout.vectors(nested)
+
+
+def by_stage(nested: Any) -> Any:
+    """The inverse of :func:`vectors`."""
+    return Packed(nested) if isinstance(nested, Vectors) else nested
 
 
 def map_controls(f: Callable[..., Any], *controls: Any) -> Any:
     """f applied array by array to one or more nestings of the same form."""
-    return tuple(tuple(f(*parts) for parts in zip(*stage, strict=True)) for stage in zip(*controls, strict=True))
+    made = tuple(tuple(f(*parts) for parts in zip(*stage, strict=True)) for stage in zip(*controls, strict=True))
+    layout = next((c.layout for c in controls if isinstance(c, Vectors)), None)
+    return made if layout is None else Vectors(made, layout)
+
+
+def entrywise(f: Callable[..., Any], *controls: Any) -> Any:
+    """:func:`map_controls` with an f that acts entry by entry, alike everywhere: on vectors in one operation."""
+    if not isinstance(controls[0], Vectors):
+        return map_controls(f, *controls)
+    return controls[0].layout.over(f(*(c.whole for c in controls)))
 
 
 def arrays_of(controls: Any) -> Iterator[Any]:
@@ -30,24 +169,23 @@ def arrays_of(controls: Any) -> Iterator[Any]:
 
 def inner(a: Controls, b: Controls) -> Array:
     """⟨a, b⟩ = Σ_l Σ_i a_{l,i} b_{l,i}, each product formed and summed in float64; 0-d."""
-    return total(map_controls(partial(fused, inner64), a, b))
+    return sums(arrays_of(products(a, b)))[0]
 
 
-def inner64(a: Array, b: Array) -> Array:
-    """⟨a, b⟩ of two arrays in float64; 0-d."""
+def products(a: Controls, b: Controls) -> Controls:
+    """a_i b_i in float64."""
+    return entrywise(partial(fused, product64), a, b)
+
+
+def product64(a: Array, b: Array) -> Array:
+    """a_i b_i of two arrays, in float64."""
     xp = namespace(a, b)
-    return sum64(xp.astype(a, xp.float64) * xp.astype(b, xp.float64))
+    return xp.astype(a, xp.float64) * xp.astype(b, xp.float64)
 
 
 def total(scalars: Any) -> Array:
     """Σ of the 0-d entries of a nesting, in order."""
-    return fused(_in_order, *arrays_of(scalars))
-
-
-def _in_order(result: Array, *others: Array) -> Array:
-    for other in others:
-        result = result + other
-    return result
+    return reduce(operator.add, arrays_of(scalars))
 
 
 def add(a: Controls, b: Controls) -> Controls:

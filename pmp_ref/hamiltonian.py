@@ -12,8 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, fused
-from pmp_ref.controls import inner64, map_controls, total
+from pmp_ref.arrays import Array, Controls, fused, sum64
+from pmp_ref.controls import entrywise, map_controls, product64, total
 from pmp_ref.problem import Problem
 
 
@@ -33,40 +33,55 @@ def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: flo
 
 def linear_increments(g: Controls, u: Controls, w: Controls) -> Any:
     """⟨g, w − u⟩ of each control, nested like the controls; 0-d, float64."""
-    return map_controls(partial(fused, _linear), g, u, w)
+    return map_controls(sum64, linear_terms(g, u, w))
+
+
+def linear_terms(g: Controls, u: Controls, w: Controls) -> Controls:
+    """g_i (w_i − u_i), in float64."""
+    return entrywise(partial(fused, _linear), g, u, w)
 
 
 def _linear(g: Array, u: Array, w: Array) -> Array:
-    return inner64(g, w - u)
+    return product64(g, w - u)
 
 
 def squared_increments(u: Controls, w: Controls, metric: Any = None) -> Any:
     """τ of each control: Σ_i d_i (w_i − u_i)², nested like the controls; d = 1 without metric (T17). 0-d, float64."""
+    return map_controls(sum64, squared_terms(u, w, metric))
+
+
+def squared_terms(u: Controls, w: Controls, metric: Any = None) -> Controls:
+    """d_i (w_i − u_i)², in float64."""
     if metric is None:
-        return map_controls(partial(fused, _square), u, w)
-    return map_controls(partial(fused, _weighted_square), metric, u, w)
+        return entrywise(partial(fused, _square), u, w)
+    return entrywise(partial(fused, _weighted_square), metric, u, w)
 
 
 def _square(u: Array, w: Array) -> Array:
     delta = w - u
-    return inner64(delta, delta)
+    return product64(delta, delta)
 
 
 def _weighted_square(d: Array, u: Array, w: Array) -> Array:
     delta = w - u
-    return inner64(d * delta, delta)
+    return product64(d * delta, delta)
 
 
 def residual_squares(u: Controls, w: Controls, metric: Any = None) -> Any:
     """‖D(w − u)‖² of each control, nested like the controls; 0-d, float64."""
+    return map_controls(sum64, residual_terms(u, w, metric))
+
+
+def residual_terms(u: Controls, w: Controls, metric: Any = None) -> Controls:
+    """(d_i (w_i − u_i))², in float64."""
     if metric is None:
-        return squared_increments(u, w)
-    return map_controls(partial(fused, _residual_square), metric, u, w)
+        return squared_terms(u, w)
+    return entrywise(partial(fused, _residual_square), metric, u, w)
 
 
 def _residual_square(d: Array, u: Array, w: Array) -> Array:
     scaled = d * (w - u)
-    return inner64(scaled, scaled)
+    return product64(scaled, scaled)
 
 
 def augmented_increment(problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float,
@@ -79,4 +94,4 @@ def _inner_states(p: Any, x: Any) -> Array:
     """⟨p, x⟩ of states, arrays or pairs."""
     if isinstance(x, tuple):
         return _inner_states(p[0], x[0]) + _inner_states(p[1], x[1])
-    return inner64(p, x)
+    return sum64(product64(p, x))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pmp_ref.arrays import Controls
-from pmp_ref.controls import map_controls
+from pmp_ref.controls import entrywise, map_controls
 from pmp_ref.problem import Problem
 
 
@@ -17,12 +17,25 @@ def maximise(problem: Problem, u: Controls, g: Controls, eps: float, rho: float,
 
     With a metric d (T17) ε becomes ε d_i in entry i. ``rho`` is the ρ of this step.
     """
+    return candidate(problem, u, g, eps, weighted(problem, u, rho), metric)
+
+
+def weighted(problem: Problem, u: Controls, rho: float) -> Any:
+    """ρω of each control, in the form of u."""
+    return map_controls(lambda omega: rho * omega, problem.fitting(u, problem.weights))
+
+
+def candidate(problem: Problem, u: Controls, g: Controls, eps: Any, rho: Any, metric: Any = None) -> Controls:
+    """:func:`maximise` with ρω given for each control. ε and ρω may be 0-d arrays on the device."""
+    regulariser = problem.fitting(u, problem.regulariser)
+    admissible = problem.fitting(u, problem.admissible)
     if metric is None:
         return map_controls(
-            lambda r, omega, admissible, ul, gl: r.argmax(ul, gl, eps, rho * omega, admissible),
-            problem.regulariser, problem.weights, problem.admissible, u, g,
+            lambda r, rho, admissible, ul, gl: r.argmax(ul, gl, eps, rho, admissible),
+            regulariser, rho, admissible, u, g,
         )  # fmt: skip
+    weights = entrywise(lambda d: eps * d, metric)
     return map_controls(
-        lambda r, omega, admissible, d, ul, gl: r.argmax(ul, gl, eps * d, rho * omega, admissible),
-        problem.regulariser, problem.weights, problem.admissible, metric, u, g,
+        lambda r, rho, admissible, eps_d, ul, gl: r.argmax(ul, gl, eps_d, rho, admissible),
+        regulariser, rho, admissible, weights, u, g,
     )  # fmt: skip

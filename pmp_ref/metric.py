@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace, sum64
-from pmp_ref.controls import arrays_of, map_controls, total
+from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace, sums
+from pmp_ref.controls import arrays_of, entrywise, map_controls
 from pmp_ref.errors import InputError
 
 
 class Metric(ABC):
     """How the weights d follow the switching functions."""
+
+    entrywise: bool = False  # memory and d have an entry for each of g, and no control plays a part in them
 
     @abstractmethod
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
@@ -27,6 +29,8 @@ class Metric(ABC):
 @dataclass(frozen=True)
 class Identity(Metric):
     """d = 1."""
+
+    entrywise = True
 
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
         return None, None
@@ -47,31 +51,31 @@ class _Scaled(Metric):
                              "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling")  # fmt: skip
 
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
-        squares = map_controls(self.square, g)
+        squares = entrywise(self.square, g) if self.entrywise else map_controls(self.square, g)
         if memory is None:
-            memory = map_controls(lambda s: (1 - self.beta) * s, squares)
+            memory = entrywise(lambda s: (1 - self.beta) * s, squares)
         else:
-            memory = map_controls(lambda m, s: fused(_running, m, s, beta=self.beta), memory, squares)
-        correction = 1 - self.beta ** (count + 1)
-        d = map_controls(lambda m: fused(_root, m, correction), memory)
-        mean = self._mean(d, g)
-        d = map_controls(lambda a: fused(self._clipped, a, mean), d)
-        mean = self._mean(d, g)
-        return memory, map_controls(lambda a: fused(_quotient, a, mean), d)
+            memory = entrywise(lambda m, s: fused(_running, m, s, beta=self.beta), memory, squares)
+        d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
+        size = sum(prod(b.shape) for b in arrays_of(g))
+        total = self._total(d, g)
+        d = entrywise(lambda a: fused(self._clipped, a, total, size=size), d)
+        total = self._total(d, g)
+        return memory, entrywise(lambda a: fused(_quotient, a, total, size=size), d)
 
     @abstractmethod
     def square(self, g: Array) -> Array:
         """What is averaged."""
 
-    def _mean(self, d: Controls, g: Controls) -> Array:
-        """Mean of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
-        sums = map_controls(lambda a, b: sum64(namespace(a).broadcast_to(a, b.shape)), d, g)
-        return total(sums) / sum(prod(b.shape) for b in arrays_of(g))
+    def _total(self, d: Controls, g: Controls) -> Array:
+        """Σ of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
+        spread = map_controls(lambda a, b: namespace(a).broadcast_to(a, b.shape), d, g)
+        return sums(arrays_of(spread))[0]
 
-    def _clipped(self, d: Array, mean: Array) -> Array:
-        """d clipped to [floor, ceiling]·mean; ones where every switching function is 0."""
+    def _clipped(self, d: Array, total: Array, size: int) -> Array:
+        """d clipped to [floor, ceiling]·total/size; ones where every switching function is 0."""
         xp = namespace(d)
-        unit = xp.astype(mean, d.dtype)
+        unit = xp.astype(total / size, d.dtype)
         d = xp.minimum(xp.maximum(d, self.floor * unit), self.ceiling * unit)
         return xp.where(unit > 0, d, 1.0)
 
@@ -81,14 +85,20 @@ def _running(m: Array, a: Array, beta: float) -> Array:
     return beta * m + (1 - beta) * a
 
 
-def _root(m: Array, correction: float) -> Array:
-    """√(m/(1 − βⁿ)), the running mean corrected for its start at 0."""
-    return namespace(m).sqrt(m / correction)
+def _root(m: Array, count: Any, beta: float) -> Array:
+    """√(m/(1 − βⁿ)), the running mean of n = ``count`` terms corrected for its start at 0."""
+    return namespace(m).sqrt(_corrected(m, count, beta))
 
 
-def _quotient(d: Array, mean: Array) -> Array:
-    """d/mean in the dtype of d."""
-    return d / namespace(d).astype(mean, d.dtype)
+def _corrected(m: Array, count: Any, beta: float) -> Array:
+    """m/(1 − βⁿ), n = ``count``."""
+    base = beta + 0 * count  # a kernel has powers of arrays, not of numbers
+    return m / (1 - base**count)
+
+
+def _quotient(d: Array, total: Array, size: int) -> Array:
+    """d divided by total/size, in the dtype of d."""
+    return d / namespace(d).astype(total / size, d.dtype)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class PerLayer(_Scaled):
 class GradientScaled(_Scaled):
     """d_i = √(running mean of g_i²): an entry with small switching functions takes longer steps and meets a higher
     L0 threshold √(ρ/(ε d_i))."""
+
+    entrywise = True
 
     def square(self, g: Array) -> Array:
         return g * g
@@ -129,12 +141,12 @@ class Averaging:
     def update(self, memory: Any, g: Controls) -> Any:
         """(1 − β) Σ_k β^k g_{−k}."""
         if memory is None:
-            return map_controls(lambda a: (1 - self.beta) * a, g)
-        return map_controls(lambda m, a: fused(_running, m, a, beta=self.beta), memory, g)
+            return entrywise(lambda a: (1 - self.beta) * a, g)
+        return entrywise(lambda m, a: fused(_running, m, a, beta=self.beta), memory, g)
 
     def mean(self, memory: Any, count: int) -> Controls:
         """m, with ``count`` ≥ 1 switching functions in it."""
-        return map_controls(lambda m: m / (1 - self.beta**count), memory)
+        return entrywise(lambda m: fused(_corrected, m, count, beta=self.beta), memory)
 
 
 METRICS = {"identity": Identity, "layer": PerLayer, "gradient": GradientScaled}

@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any
 
 from pmp_ref.admissible import WHOLE_LINE, Admissible
-from pmp_ref.arrays import Array, Controls, as_floats, check_float64, check_together, namespace
-from pmp_ref.controls import map_controls, total
+from pmp_ref.arrays import Array, Controls, as_floats, check_float64, check_together, device, namespace, sum64
+from pmp_ref.controls import Layout, Vectors, map_controls, total
 from pmp_ref.errors import InputError
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.network import Network
@@ -25,6 +25,9 @@ class Problem:
     nested like the controls. The default weights penalise every kernel and no bias, see :func:`layer_weights`.
     ``sweep`` makes the forward and backward sweeps (None: the clear ones). Raises InputError for ρ < 0, nestings that
     do not fit, or a sweep of another network or loss.
+
+    ``together`` lays controls of one name, regulariser, weight and admissible set side by side, ``apart`` each control
+    on its own (see ``controls``).
     """
 
     network: Network
@@ -34,6 +37,8 @@ class Problem:
     admissible: Any = WHOLE_LINE
     weights: Any = None
     sweep: Any = None
+    together: Layout = field(init=False, repr=False, compare=False)
+    apart: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         as_floats(self, "rho")
@@ -63,6 +68,12 @@ class Problem:
         if any(w < 0 or not math.isfinite(w) for stage in self.weights for w in stage):
             raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
         object.__setattr__(self, "weights", map_controls(float, self.weights))
+        names = self.network.names()
+        kinds = map_controls(
+            lambda *kind: kind if kind[1].separable else None, names, self.regulariser, self.weights, self.admissible
+        )
+        object.__setattr__(self, "together", Layout(self.network.control_shapes, kinds))
+        object.__setattr__(self, "apart", Layout(self.network.control_shapes, map_controls(lambda name: None, names)))
         if self.sweep is None:
             object.__setattr__(self, "sweep", Sweep(self.network, self.loss))
         elif isinstance(self.sweep, Sweep) and not self.sweep.belongs(self.network, self.loss):
@@ -76,7 +87,16 @@ class Problem:
 
     def penalties(self, controls: Controls) -> Any:
         """ω_l r_l(u_l) of each control, 0-d in float64, nested like the controls."""
-        return map_controls(lambda r, omega, u: omega * r.value(u), self.regulariser, self.weights, controls)
+        return map_controls(sum64, self.penalty_terms(controls))
+
+    def penalty_terms(self, controls: Controls) -> Any:
+        """What :meth:`penalties` adds, an array for each control: ω_l r_l entry by entry where r_l separates."""
+        regulariser, weights = self.fitting(controls, self.regulariser), self.fitting(controls, self.weights)
+        return map_controls(lambda r, omega, u: weighted_terms(r, omega, u), regulariser, weights, controls)
+
+    def fitting(self, controls: Controls, constants: Any) -> Any:
+        """``constants``, nested by stage, in the form of the controls: by stage, or one for each kind."""
+        return controls.layout.first(constants) if isinstance(controls, Vectors) else constants
 
     def check(self, controls: Controls, x: Array, y: Array) -> float:
         """Raise InputError unless controls, images and labels fit this problem, are finite and admissible.
@@ -114,6 +134,14 @@ class Problem:
     def project(self, controls: Controls) -> Controls:
         """The closest admissible controls."""
         return map_controls(lambda a, u: a.project(u), self.admissible, controls)
+
+
+def weighted_terms(r: Regulariser, omega: float, u: Array) -> Array:
+    """ω r(u) entry by entry; where ω is 0 an array without entries."""
+    xp = namespace(u)
+    if omega == 0:
+        return xp.zeros((0,), dtype=xp.float64, device=device(u))
+    return r.terms(u) if omega == 1 else omega * xp.astype(r.terms(u), xp.float64)
 
 
 SCALE = (1e-2, 1e2)  # of max |x|: holds pixels in [0, 1], standardised images, outliers; not bytes, not other units

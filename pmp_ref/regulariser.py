@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
-from pmp_ref.arrays import Array, as_floats, fused, namespace, nonzeros, sum64
+from pmp_ref.arrays import Array, as_floats, fused, namespace, sum64
 from pmp_ref.errors import InputError
 
 
@@ -30,6 +31,10 @@ class Regulariser(ABC):
     def value(self, w: Array) -> Array:
         """Σ r over all entries (or groups), in float64; 0-d."""
 
+    def terms(self, w: Array) -> Array:
+        """An array, in float64 or Boolean, whose entries add up to r(w): r entry by entry, or the value as it is."""
+        return self.value(w)
+
     @abstractmethod
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         """The maximiser on a box (its ends may be infinite)."""
@@ -40,11 +45,12 @@ class Regulariser(ABC):
 
     def argmax(self, u: Array, g: Array, eps: Any, rho: float, admissible: Admissible) -> Array:
         """Entry by entry argmax of g w − ρ r(w) − ε(w − u)² over U; u, g of one shape, so is the result."""
+        free = isinstance(rho, Real) and rho == 0  # a ρ on the device is not 0
         if isinstance(admissible, FiniteSet):
-            zero = rho > 0 and self.penalises(admissible)
+            zero = not free and self.penalises(admissible)
             return fused(self.on_finite_set, u, g, eps, rho, admissible=admissible, zero=zero)
         assert isinstance(admissible, Box)
-        if rho == 0:
+        if free:
             return fused(unpenalised, u, g, eps, box=admissible)
         if not self.separable:
             return self.on_line(u, g, eps, rho, admissible)
@@ -101,12 +107,13 @@ class Polynomial(Regulariser):
         return self.a0 * xp.astype(w != 0, w.dtype) + self.a1 * xp.abs(w) + (self.a2 / 2) * w * w
 
     def value(self, w: Array) -> Array:
-        xp = namespace(w)
-        count = nonzeros(w)
-        if self.a1 == self.a2 == 0:
-            return self.a0 * count
-        w = xp.astype(w, xp.float64)
-        return self.a0 * count + self.a1 * xp.sum(xp.abs(w)) + (self.a2 / 2) * xp.sum(w * w)
+        return sum64(self.terms(w))
+
+    def terms(self, w: Array) -> Array:
+        return w != 0 if (self.a0, self.a1, self.a2) == (1, 0, 0) else fused(self._pointwise64, w)
+
+    def _pointwise64(self, w: Array) -> Array:
+        return self.pointwise(namespace(w).astype(w, namespace(w).float64))
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
@@ -165,7 +172,13 @@ class _Power(Regulariser):
         return xp.where(w == 0, 0.0, xp.abs(w) ** self.q)
 
     def value(self, w: Array) -> Array:
-        return sum64(self.pointwise(namespace(w).astype(w, namespace(w).float64)))
+        return sum64(self.terms(w))
+
+    def terms(self, w: Array) -> Array:
+        return fused(self._pointwise64, w)
+
+    def _pointwise64(self, w: Array) -> Array:
+        return self.pointwise(namespace(w).astype(w, namespace(w).float64))
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         if not box.lo <= 0 <= box.hi:
@@ -245,8 +258,11 @@ class GroupL0(Regulariser):
         raise InputError("GroupL0 does not separate over entries; use it on the whole line, not on a finite set")
 
     def value(self, w: Array) -> Array:
+        return sum64(self.terms(w))
+
+    def terms(self, w: Array) -> Array:
         xp = namespace(w)
-        return self.omega * nonzeros(self.norms(xp.astype(w != 0, xp.float64)))
+        return self.omega * xp.astype(self.norms(xp.astype(w != 0, xp.float64)) != 0, xp.float64)
 
     def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
         if box != Box():

@@ -9,7 +9,7 @@ A faster sweep with the same methods can stand in for this one (``pmp_ref.kernel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,14 @@ class Sweep:
                 largest.append(largest_entry(s[-1]))
                 states.append(s if keep else None)
         return Evaluation(x, y, xp.concat(losses), xp.concat(largest), states if keep else None)
+
+    def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
+        return replace(self.forward(controls, x, y), states=None)
+
+    def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
+        """f(*arguments). A sweep may record what f does on the device and repeat the record (``kernels.replay``)."""
+        return f(*arguments)
 
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
         """The evaluation completed by g = −∇L_B, L_B the mean loss of the batch (T1); one backward sweep."""

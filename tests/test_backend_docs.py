@@ -18,7 +18,7 @@ from tests.app_data import run, write_images
 from tests.backends import NAMES, probe
 from verification.__main__ import parser as verification_parser
 from verification.cuda_on_cpu.__main__ import parser as cuda_parser
-from verification.performance import gpu
+from verification.gpu.__main__ import parser as gpu_parser
 
 PAGE = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
@@ -83,8 +83,8 @@ def test_commands_are_understood(command: str) -> None:
     elif words[:3] == ["python", "-m", "verification"]:
         options = verification_parser().parse_args(words[3:])
         assert options.backend in (*NAMES, "mylibrary")
-    elif words[:3] == ["python", "-m", "verification.performance.gpu"]:
-        assert gpu.parser().parse_args(words[3:]).ours == "cupy"
+    elif words[:3] == ["python", "-m", "verification.gpu"]:
+        assert gpu_parser().parse_args(words[3:]).backend == "cupy"
     else:
         assert words[:3] == ["python", "-m", "pytest"]
         assert words[-2] == "--backend" and words[-1] in (*NAMES, "mylibrary")

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 import pmp_ref
-from pmp_ref import controls, hamiltonian, metric
+from pmp_ref import bsqh, controls, hamiltonian, metric
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.arrays import compiled, fused, nonzeros
+from pmp_ref.arrays import compiled, fused
 from pmp_ref.errors import InputError
+from pmp_ref.kernels.cuda import residual
 from pmp_ref.layers import ACTIVATIONS
 from pmp_ref.regulariser import L0, L1, L2, LHalf, LTwoThirds, NoPenalty, Polynomial
 
@@ -127,16 +128,19 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     **{f"{name}, costate": (lambda x, p, stage=kind(): stage.costate(x, (), p), (U, G))
        for name, kind in ACTIVATIONS.items()},
     "running mean": (partial(fused, metric._running, beta=0.9), (U, G)),
-    "root": (partial(fused, metric._root), (D, 0.19)),
-    "quotient": (partial(fused, metric._quotient), (D, MEAN)),
-    "clipped": (partial(fused, SCALED._clipped), (D, MEAN)),
-    "inner product": (partial(fused, controls.inner64), (U, G)),
+    "root": (partial(fused, metric._root, beta=0.9), (D, 3.0)),
+    "corrected": (partial(fused, metric._corrected, beta=0.9), (U, 3.0)),
+    "quotient": (partial(fused, metric._quotient, size=3), (D, MEAN)),
+    "clipped": (partial(fused, SCALED._clipped, size=3), (D, MEAN)),
+    "products": (partial(fused, controls.product64), (U, G)),
     "linear": (partial(fused, hamiltonian._linear), (G, U, D)),
     "square": (partial(fused, hamiltonian._square), (U, G)),
     "weighted square": (partial(fused, hamiltonian._weighted_square), (D, U, G)),
     "residual": (partial(fused, hamiltonian._residual_square), (D, U, G)),
-    "total": (lambda *parts: controls.total([parts]), (MEAN, MEAN, MEAN)),
-    "nonzeros": (nonzeros, (np.where(U > 0, U, 0.0),)),
+    **{f"terms of {r}": (r.terms, (np.where(U > 0, U, 0.0),)) for r in PENALTIES if r != L0()},
+    "merged": (partial(fused, residual._merged), (U, G, 0.5)),
+    "rise": (partial(fused, bsqh._rise), (U, G)),
+    "magnitude": (partial(fused, bsqh._magnitude), (U, D)),
 }  # fmt: skip
 
 

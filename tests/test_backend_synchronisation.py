@@ -166,12 +166,12 @@ def test_nothing_needs_a_value_on_a_device_without_values(case: str, monkeypatch
         bool(asarray(1.0) > 0)
     fetched: list[Any] = []
 
-    def made_up(*scalars: Any) -> list[float]:
-        assert all(s.device.type == "meta" and s.ndim == 0 for s in scalars)
-        fetched.append(scalars)
-        return [-1.0, 2.0, 1.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.0, 1.0, 7.0]  # a trial that is accepted
+    def made_up(numbers: Any) -> np.ndarray:
+        assert numbers.device.type == "meta" and numbers.shape == (11,)
+        fetched.append(numbers)
+        return np.array([-1.0, 2.0, 1.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.0, 1.0, 7.0])  # a trial that is accepted
 
-    monkeypatch.setattr(bsqh, "to_floats", made_up)
+    monkeypatch.setattr(bsqh, "to_numpy", made_up)
     problem, method, it, x, y = setting(case, asarray)
     for position in (0, 1):
         it = prepare(problem, method, replace(it, evaluation=None), *take_batch(x, y, 2, position, 0, 0))

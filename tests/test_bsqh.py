@@ -221,13 +221,14 @@ def test_a_rejected_trial_leaves_controls_and_evaluation_untouched() -> None:
     problem, method = Problem(NET, rho=0.01), Method(Classic(1e-4, sigma=2.0))
     u, x, y = data()
     it = prepare(problem, method, Iterate(u, 1e-4), x, y)
-    copies = [a.copy() for a in (*arrays_of(u), *arrays_of(it.evaluation.switching), it.evaluation.losses)]  # type: ignore[union-attr]
+    held = [*arrays_of(u), *arrays_of(it.controls), *arrays_of(it.evaluation.switching), it.evaluation.losses]  # type: ignore[union-attr]
+    copies = [a.copy() for a in held]
     after, record = step(problem, method, it, 0.01)
     assert record.verdict == "rejected"
-    assert after.controls is u and after.evaluation is it.evaluation and after.metric is it.metric
+    assert after.controls is it.controls and after.evaluation is it.evaluation and after.metric is it.metric
     assert (after.eps, after.rejections, after.total_rejections, after.step) == (2e-4, 1, 1, 0)
     assert (after.prepared, after.finite_trials) == (True, 1) and after.forward_sweeps == it.forward_sweeps + 1
-    for a, b in zip(copies, (*arrays_of(u), *arrays_of(it.evaluation.switching), it.evaluation.losses), strict=True):  # type: ignore[union-attr]
+    for a, b in zip(copies, held, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -745,7 +746,7 @@ def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> N
     ids=["plain", "metric", "average"],
 )
 def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``to_floats`` is called once in a step, and nothing else turns an array into a number."""
+    """``to_numpy`` is called once in a step, and nothing else turns an array into a number."""
     strict = load("array_api_strict")
     u, x, y = data()
     problem, u = Problem(NET, rho=0.01), map_controls(strict.asarray, u)
@@ -753,18 +754,18 @@ def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.
     if method.averaging:
         it = replace(it, use_average=True)
     calls: list[int] = []
-    original: Callable[..., Any] = bsqh.to_floats
+    original: Callable[..., Any] = bsqh.to_numpy
 
-    def counted(*scalars: Any) -> Any:
-        calls.append(len(scalars))
-        return original(*scalars)
+    def counted(numbers: Any) -> Any:
+        calls.append(numbers.shape[0])
+        return original(numbers)
 
     def forbidden(self: Any, *args: Any) -> Any:
         raise AssertionError("an array was turned into a number on the host")
 
     kind = type(strict.asarray(np.zeros(1)))
     with monkeypatch.context() as patch:
-        patch.setattr(bsqh, "to_floats", counted)
+        patch.setattr(bsqh, "to_numpy", counted)
         for name in ("__float__", "__bool__", "__int__", "__index__", "__complex__"):
             patch.setattr(kind, name, forbidden)
         _, record = step(problem, method, it, 0.01)

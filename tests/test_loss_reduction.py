@@ -119,8 +119,8 @@ def without_mean(self: Sweep, x: Any, y: Any, samples: int) -> Any:
     return -self.loss.gradient(x, y)
 
 
-def half_eps(problem: Any, u: Any, g: Any, eps: float, rho: float, metric: Any = None) -> Any:
-    return TRUE_MAXIMISE(problem, u, g, eps / 2, rho, metric)
+def half_eps(problem: Any, u: Any, g: Any, eps: float, rho: Any, metric: Any = None) -> Any:
+    return TRUE_CANDIDATE(problem, u, g, eps / 2, rho, metric)
 
 
 def stale_costates(problem: Any, method: Any, it: Any, *rest: Any) -> Any:
@@ -130,19 +130,19 @@ def stale_costates(problem: Any, method: Any, it: Any, *rest: Any) -> Any:
     return new, record
 
 
-def without_penalty(problem: Any, u: Any, g: Any, eps: float, rho: float, metric: Any = None) -> Any:
-    return map_controls(lambda box, a, b: box.project(a + b / (2 * eps)), problem.admissible, u, g)
+def without_penalty(problem: Any, u: Any, g: Any, eps: float, rho: Any, metric: Any = None) -> Any:
+    return TRUE_CANDIDATE(problem, u, g, eps, map_controls(lambda r: 0.0, rho), metric)
 
 
-TRUE_MAXIMISE, TRUE_STEP = bsqh.maximise, bsqh.step
+TRUE_CANDIDATE, TRUE_STEP = bsqh.candidate, bsqh.step
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "sign of p_L": (Sweep, "terminal_costate", wrong_sign),
     "1/B missing": (Sweep, "terminal_costate", without_mean),
     "slope of tanh at the wrong argument": (Tanh, "slope", lambda self, z: 1 - z * z),
     "slope of the logistic function": (Sigmoid, "slope", lambda self, z: self.sigma(z)),
     "costate without the kernel's transpose": (AffineStage, "costate", lambda self, x, u, p: 0 * x),
-    "maximiser at ε/2": (bsqh, "maximise", half_eps),
-    "maximiser without the penalty": (bsqh, "maximise", without_penalty),
+    "maximiser at ε/2": (bsqh, "candidate", half_eps),
+    "maximiser without the penalty": (bsqh, "candidate", without_penalty),
     "stale costates": (bsqh, "step", stale_costates),
     "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
     "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),

@@ -153,6 +153,18 @@ def test_the_opponent_computes_the_same(config: str, channels_last: bool) -> Non
     benchmark.same_switching(ours.switching_norms(data, 1), opponent.switching_norms(data, 1))
 
 
+@needs_torch
+@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.filterwarnings("ignore")  # what PyTorch's compiler says of itself
+def test_the_compiled_opponent_computes_the_same() -> None:
+    from verification.performance import opponent
+
+    data = case("lenet5", 6, "float64")
+    for operation in OPERATIONS:
+        theirs = opponent.operation(operation, data, 1, channels_last=False, how="compiled")
+        assert ours.operation(operation, data, 1)() == pytest.approx(theirs(), rel=1e-9)
+
+
 @pytest.mark.slow  # half a minute: processes are started and rows measured
 def test_the_command_writes_all_it_is_asked_for(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("rows.json", "figure.png", "table.md")]

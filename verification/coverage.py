@@ -22,7 +22,9 @@ from pmp_ref.result import Record, Solution, Status
 from verification.controls import code_of
 
 # Not the core: the application, readers of data files, and what is checked against the core: kernels, compaction.
-OUTSIDE = ("pmp_ref.app", "pmp_ref.compact", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.__main__")
+OUTSIDE = (
+    "pmp_ref.app", "pmp_ref.compact", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.cupy_kernels", "pmp_ref.__main__",
+)  # fmt: skip
 SPECIAL = ("__call__",)
 VERDICTS = (
     "accepted",

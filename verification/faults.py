@@ -457,9 +457,9 @@ fault(
         Edit(f"{SWEEP}:Sweep.terminal_costate", " / samples", " / planted(1)"),
         Edit(f"{SWEEP}:mean_loss", " / e.losses.shape[0]", " / planted(1)"),
         Edit(
-            "pmp_ref.bsqh:measure",
-            "sum64(wide(trial.losses) - wide(e.losses)) / samples",
-            "sum64(wide(trial.losses) - wide(e.losses)) / planted(1)",
+            "pmp_ref.bsqh:Measured.of",
+            "delta_loss=made.delta_loss / samples",
+            "delta_loss=made.delta_loss / planted(1)",
         ),
     ],
     section6=True,
@@ -548,9 +548,9 @@ fault(
     "penalty counted on other parameters than the maximiser thresholds",
     [
         Edit(
-            "pmp_ref.problem:Problem.penalties",
-            "lambda r, omega, u: omega * r.value(u)",
-            "lambda r, omega, u: planted(1.0) * r.value(u)",
+            "pmp_ref.problem:Problem.penalty_terms",
+            "weighted_terms(r, omega, u)",
+            "weighted_terms(r, planted(1.0), u)",
         )
     ],
     section6=True,
@@ -566,7 +566,7 @@ fault(
 )
 fault(
     "τ without the metric",
-    [Edit(f"{HAM}:_weighted_square", "inner64(d * delta, delta)", "inner64(planted(delta), delta)")],
+    [Edit(f"{HAM}:_weighted_square", "product64(d * delta, delta)", "product64(planted(delta), delta)")],
     section6=True,
 )
 fault(
@@ -575,7 +575,7 @@ fault(
 )
 fault(
     "‖·‖ for ‖·‖² of a vector of controls",
-    [Edit("pmp_ref.controls:inner64", "xp.astype(b, xp.float64)", "planted(xp.astype(xp.sign(b), xp.float64))")],
+    [Edit("pmp_ref.controls:product64", "xp.astype(b, xp.float64)", "planted(xp.astype(xp.sign(b), xp.float64))")],
 )
 fault(
     "entries of the controls in another order on the way back",
@@ -627,7 +627,7 @@ fault(
 )
 fault(
     "½ in the augmentation",
-    [Edit("pmp_ref.maximise:maximise", "if metric is None:", "eps = planted(eps / 2)\n    if metric is None:")],
+    [Edit("pmp_ref.maximise:candidate", "if metric is None:", "eps = planted(eps / 2)\n    if metric is None:")],
     section6=True,
 )
 fault(
@@ -658,11 +658,14 @@ fault(
     "negative side lost",
     [Edit(f"{REG}:Polynomial.on_line", "positive + negative", "planted(positive)")],
 )
-fault("value of L2 without ½", [Edit(f"{REG}:Polynomial.value", "(self.a2 / 2)", "planted(self.a2)")])
+fault(
+    "value of L2 without ½",
+    [Edit(f"{REG}:Polynomial._pointwise64", "self.pointwise(", "planted(2 if self.a2 else 1) * self.pointwise(")],
+)
 fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "(self.a2 / 2)", "planted(self.a2)")])
 fault(
     "L0 counts entries above 10⁻³ only",
-    [Edit(f"{REG}:Polynomial.value", "nonzeros(w)", "nonzeros(planted(xp.where(xp.abs(w) > 0.05, w, 0.0)))")],
+    [Edit(f"{REG}:Polynomial.terms", "w != 0 if", "planted(abs(w) > 0.05) if")],
 )
 fault("unpenalised maximiser u + g/ε", [Edit(f"{REG}:free_maximiser", "g / (2 * eps)", "planted(g / eps)")])
 fault(
@@ -721,19 +724,15 @@ fault(
     [Edit(f"{REG}:GroupL0.norms", "if a != self.axis)", "if a != planted(1 - self.axis))")],
 )
 fault("group ties kept", [Edit(f"{REG}:GroupL0.on_line", "> rho * self.omega", ">= planted(rho * self.omega)")])
-fault("group weight missing in the value", [Edit(f"{REG}:GroupL0.value", "self.omega *", "planted(1.0) *")])
+fault("group weight missing in the value", [Edit(f"{REG}:GroupL0.terms", "self.omega *", "planted(1.0) *")])
 fault(
     "penalty weights ignored by the maximiser",
-    [
-        Edit(
-            "pmp_ref.maximise:maximise",
-            "r.argmax(ul, gl, eps, rho * omega, admissible)",
-            "r.argmax(ul, gl, eps, planted(rho), admissible)",
-        )
-    ],
+    [Edit("pmp_ref.maximise:weighted", "rho * omega", "planted(rho)")],
 )
 fault(
-    "metric ignored by the maximiser", [Edit("pmp_ref.maximise:maximise", "eps * d,", "planted(eps),")], section6=True
+    "metric ignored by the maximiser",
+    [Edit("pmp_ref.maximise:candidate", "eps * d,", "planted(eps) + 0 * d,")],
+    section6=True,
 )
 fault(
     "projection on a finite set: farther value",
@@ -751,8 +750,9 @@ fault(
     [
         Edit(
             f"{BSQH}:step",
-            "it = replace(it, controls=w, evaluation=trial,",
-            "it = replace(it, controls=w, evaluation=replace(trial, states=None, switching=planted(e.switching)),",
+            "it = replace(it, controls=by_stage(w), evaluation=trial,",
+            "it = replace(it, controls=by_stage(w),\n"
+            "                     evaluation=replace(trial, states=None, switching=planted(e.switching)),",
         )
     ],
     section6=True,
@@ -799,8 +799,9 @@ fault(
     [
         Edit(
             f"{BSQH}:measure",
-            "wide(trial.losses) - wide(e.losses)",
-            "wide(planted(problem.sweep.forward(w, e.x[::2, ...], e.y[::2, ...]).losses[:1])) - wide(e.losses)",
+            "fused(_rise, e.losses, trial.losses)",
+            "fused(_rise, e.losses,\n"
+            "              planted(problem.sweep.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1]))",
         )
     ],
     section6=True,
@@ -898,7 +899,7 @@ fault(
 )
 fault(
     "τ in the test without the metric of K",
-    [Edit(f"{BSQH}:measure", "total(squared_increments(u, w, d))", "total(squared_increments(u, w, planted(None)))")],
+    [Edit(f"{BSQH}:measure", "squared_terms(u, w, d)", "squared_terms(u, w, planted(None))")],
     section6=True,
 )
 fault(
@@ -934,8 +935,8 @@ fault(
     [
         Edit(
             f"{BSQH}:step",
-            "it = replace(it, controls=w, evaluation=trial,",
-            "it = replace(it, controls=planted(u), evaluation=trial,",
+            "it = replace(it, controls=by_stage(w), evaluation=trial,",
+            "it = replace(it, controls=by_stage(planted(u)), evaluation=trial,",
         )
     ],
 )
@@ -959,9 +960,10 @@ fault(
     "average used in the remainder's place",
     [
         Edit(
-            f"{BSQH}:measure",
-            "total(linear_increments(e.switching, u, w)),",
-            "total(linear_increments(planted(it.average_memory) if it.use_average else e.switching, u, w)),",
+            f"{BSQH}:attempt",
+            "return w, trial, measure(problem, e, u, w, d, trial)",
+            "e = replace(e, switching=planted(direction))\n"
+            "        return w, trial, measure(problem, e, u, w, d, trial)",
         )
     ],
 )
@@ -989,7 +991,7 @@ fault("ramp never reaches ρ", [Edit(f"{BSQH}:Ramp.__call__", "1.0)", "planted(0
 fault("ramp starts at once", [Edit(f"{BSQH}:Ramp.__call__", "progress - self.start", "planted(progress)")])
 fault(
     "batches drawn with replacement",
-    [Edit(f"{BSQH}:take_batch", ".permutation(x.shape[0])", ".integers(0, planted(x.shape[0]), x.shape[0])")],
+    [Edit(f"{BSQH}:order_of_epoch", ".permutation(samples)", ".integers(0, planted(samples), samples)")],
 )
 fault(
     "labels of another batch",
@@ -997,7 +999,7 @@ fault(
 )
 fault(
     "the same batches in every epoch",
-    [Edit(f"{BSQH}:take_batch", "(seed, epoch)).permutation", "(seed, planted(0))).permutation")],
+    [Edit(f"{BSQH}:order_of_epoch", "(seed, epoch)).permutation", "(seed, planted(0))).permutation")],
 )
 fault(
     "evaluation of the old batch kept",
@@ -1047,7 +1049,7 @@ fault(
 )
 fault(
     "metric not scaled to mean 1",
-    [Edit(f"{METRIC}:_quotient", "d / namespace(d).astype(mean, d.dtype)", "planted(d)")],
+    [Edit(f"{METRIC}:_quotient", "d / namespace(d).astype(total / size, d.dtype)", "planted(d)")],
 )
 fault(
     "metric not clipped from below",
@@ -1068,7 +1070,7 @@ fault(
 )
 fault(
     "average without the correction of its start",
-    [Edit(f"{METRIC}:Averaging.mean", "1 - self.beta**count", "planted(1.0)")],
+    [Edit(f"{METRIC}:_corrected", "1 - base**count", "planted(1.0)")],
 )
 fault(
     "average's memory reversed",

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, namespace
+from pmp_ref.arrays import Array, Controls, library, namespace
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
+from pmp_ref.kernels.cuda import CudaSweep
 from pmp_ref.kernels.gpu import GpuSweep, on_gpu
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
@@ -131,6 +132,13 @@ class FastSweep(Sweep):
         return Evaluation(x, y, losses, largest, Kept(self.store, swept) if keep else None, g,
                           backward_sweeps=int(backward))  # fmt: skip
 
+    def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of the batch: one forward sweep, of which nothing is kept."""
+        if not applies(controls, x, y):
+            return super().trial(controls, x, y)
+        losses, largest, _, _ = self._sweep(controls, x, y, None, False, False)
+        return Evaluation(x, y, losses, largest)
+
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
         """The evaluation completed by g = −∇L_B; nothing is left to do if the forward sweep took costates along."""
         if e.switching is not None:
@@ -221,11 +229,13 @@ def make_sweep(
     """A fast sweep where it applies to arrays like ``example``, else the clear one.
 
     ``fast`` None: fast if ``example`` is None or a NumPy array of float32 or float64; True: in any case (other arrays
-    still take the clear path inside it); False: the clear one. Arrays on a GPU get a
-    :class:`pmp_ref.kernels.gpu.GpuSweep` unless ``fast`` is False. Other arguments as in :class:`FastSweep`.
+    still take the clear path inside it); False: the clear one. CuPy arrays get a
+    :class:`pmp_ref.kernels.cuda.CudaSweep`, other arrays on a GPU a :class:`pmp_ref.kernels.gpu.GpuSweep`, unless
+    ``fast`` is False. Other arguments as in :class:`FastSweep`.
     """
     if example is not None and on_gpu(example) and fast is not False:
-        return GpuSweep(network, loss, **{k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None})
+        kind = CudaSweep if library(example).startswith("cupy.") else GpuSweep
+        return kind(network, loss, **{k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None})
     if fast is None:
         fast = example is None or (type(example) is np.ndarray and example.dtype in (np.float32, np.float64))
     sizes: dict[str, Any] = {k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None}

@@ -7,6 +7,7 @@ library.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pmp_ref.errors import InputError
@@ -34,14 +36,19 @@ def environment(folder: Path, checkout: Path) -> dict[str, str]:
     """
     folder = folder.absolute()
     python = folder / "venv" / "bin" / "python"
-    stamp = folder / "built"
-    sources = b"".join((HERE / name).read_bytes() for name in ("device.cpp", "kernel.h", "build.py"))
-    wanted = f"{folder} {hashlib.sha256(sources).hexdigest()}"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+    parts = {"build.py": (folder / "built", lambda: build(folder, checkout, python)),
+             "device.cpp kernel.h": (folder / "library", lambda: library(folder))}  # fmt: skip
+    for sources, (stamp, make) in parts.items():
+        text = b"".join((HERE / name).read_bytes() for name in sources.split())
+        wanted = f"{folder} {hashlib.sha256(text).hexdigest()}"
+        if holds(stamp, wanted):
+            continue
         if reason := unavailable():
             raise InputError(f"{reason}; install it, or use a GPU")
-        build(folder, checkout, python)
-        stamp.write_text(wanted, encoding="utf-8")
+        with alone(folder):
+            if not holds(stamp, wanted):
+                make()
+                stamp.write_text(wanted, encoding="utf-8")
     site = site_packages(folder)
     blas = next((site / "numpy.libs").glob("libscipy_openblas64_*.so"))
     return {
@@ -55,6 +62,22 @@ def environment(folder: Path, checkout: Path) -> dict[str, str]:
         "CUDA_ON_CPU_BLAS": str(blas),
         "CUDA_ON_CPU_COMPILER": " ".join(["g++", *KERNELS, *includes(site)]),
     }
+
+
+def holds(stamp: Path, wanted: str) -> bool:
+    """Whether a part was made from these sources."""
+    return stamp.exists() and stamp.read_text(encoding="utf-8") == wanted
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process builds in ``folder`` at a time; others wait."""
+    import fcntl  # not on Windows, where nothing is built
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def unavailable() -> str | None:
@@ -76,14 +99,14 @@ def includes(site: Path) -> list[str]:
 
 
 def build(folder: Path, checkout: Path, python: Path) -> None:
-    """Everything, from an empty folder. Removes what an earlier build left, and nothing else."""
+    """The environment, from an empty folder. Removes what an earlier build left, and nothing else."""
     mark = folder / "cuda-on-cpu"
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise InputError(f"{folder} holds other files; give an empty folder, or one that is not there")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     mark.touch()
-    for name in ("lib", "kernels", "source"):
+    for name in ("lib", "source"):
         (folder / name).mkdir(parents=True)
     say("environment with CuPy")
     run(sys.executable, "-m", "venv", folder / "venv")
@@ -95,34 +118,44 @@ def build(folder: Path, checkout: Path, python: Path) -> None:
         READTHEDOCS="True")  # fmt: skip  # so that asking for its metadata does not look for CUDA
     with tarfile.open(next(source.glob("cupy-*.tar.gz"))) as archive:
         archive.extractall(source, filter="data")
+    say("CuPy's module for the runtime")
+    site = site_packages(folder)
+    module = runtime_module(source / f"cupy-{CUPY}", python, compiler(site))
+    shutil.copy(module, next((site / "cupy_backends" / "cuda" / "api").glob("runtime.*.so")))
+    for name in LIBRARIES[1:]:
+        (folder / "lib" / name).symlink_to(LIBRARIES[0])
+
+
+def library(folder: Path) -> None:
+    """The library and the header of kernels, in an environment that ``build`` made; kernels compiled earlier go."""
     say("library")
-    site, library = site_packages(folder), folder / "lib" / "libcuda.so.1"
-    compiler = ("g++", "-O1", "-w", "-fPIC", "-shared", "-std=c++17", *includes(site))
-    device = source / "device.o"
-    run(*compiler, "-c", HERE / "device.cpp", "-o", device)
-    runtime = runtime_module(source / f"cupy-{CUPY}", python, compiler)
-    users = [
-        runtime,
-        *(site / "cupy_backends" / "cuda" / "libs").glob("cu*.so"),
-        *(site / "cupy" / "cuda").glob("*.so"),
-    ]
+    site, source = site_packages(folder), folder / "source"
+    device, stubs, made = source / "device.o", source / "absent.c", source / "made.so"
+    run(*compiler(site), "-c", HERE / "device.cpp", "-o", device)
+    backends = site / "cupy_backends" / "cuda"
+    users = [*(backends / "api").glob("runtime.*.so"), *(backends / "libs").glob("cu*.so"),
+             *(site / "cupy" / "cuda").glob("*.so")]  # fmt: skip
     called = set().union(*(symbols(path, "U", "-D") for path in users))
     absent = sorted(name for name in called - symbols(device, "T") if name.startswith(("cuda", "cu", "nvrtc")))
-    stubs = source / "absent.c"
     stubs.write_text("#include <stdio.h>\n" + "".join(
         f'int {name}(void) {{ fprintf(stderr, "CUDA on the CPU has no {name}\\n"); return 801; }}\n' for name in absent
     ), encoding="utf-8")  # fmt: skip
     run("gcc", "-c", "-fPIC", stubs, "-o", stubs.with_suffix(".o"))
-    run(*compiler, device, stubs.with_suffix(".o"), "-o", library, "-ldl")
-    for name in LIBRARIES[1:]:
-        (folder / "lib" / name).symlink_to(library.name)
-    place = next((site / "cupy_backends" / "cuda" / "api").glob("runtime.*.so"))
-    shutil.copy(runtime, place)
+    run(*compiler(site), device, stubs.with_suffix(".o"), "-o", made, "-ldl")
+    made.replace(folder / "lib" / LIBRARIES[0])  # programs that use the old one keep it
+    for cache in ("kernels", "cupy"):  # CuPy's cache holds paths of the kernels
+        shutil.rmtree(folder / cache, ignore_errors=True)
+    (folder / "kernels").mkdir()
     shutil.copy(HERE / "kernel.h", folder / "kernel.h")
     run("g++", *KERNELS, *includes(site), "-x", "c++-header", folder / "kernel.h", "-o", folder / "kernel.h.gch")
 
 
-def runtime_module(cupy: Path, python: Path, compiler: tuple[str | Path, ...]) -> Path:
+def compiler(site: Path) -> list[str | Path]:
+    """The command for a library of the device or of CuPy."""
+    return ["g++", "-O1", "-w", "-fPIC", "-shared", "-std=c++17", *includes(site)]
+
+
+def runtime_module(cupy: Path, python: Path, compiler: list[str | Path]) -> Path:
     """CuPy's module for the runtime, linked to whatever library of that name is found when it is loaded."""
     cpp, module = cupy / "runtime.cpp", cupy / "runtime.so"
     options = {"CUPY_USE_CUDA_PYTHON": False, "CUPY_CUDA_VERSION": 13000, "CUPY_HIP_VERSION": 0,

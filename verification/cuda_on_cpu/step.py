@@ -37,17 +37,28 @@ def main() -> None:
         batch = take_batch(x, y, 4, position, 0, 0)
         it = prepare(problem, method, replace(it, evaluation=None, prepared=False), *batch)
         before = counted()
-        it, record = step(problem, method, it, problem.rho)
+        it, record = step(problem, method, it, problem.rho, full=False)
         after = counted()
-    kinds = sorted(name for name in {*before, *after} if not name.startswith("kernel "))
     print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweep).__name__}, trial {record.verdict}\n")
-    print(f"{'':24}{'prepare':>9}{'trial':>9}")
-    for kind in kinds:
-        print(f"{kind:24}{before.get(kind, 0):9}{after.get(kind, 0):9}")
-    print("\nkernels")
-    kernels = {name: before.get(name, 0) + after.get(name, 0) for name in {*before, *after} - set(kinds)}
-    for name, number in sorted(kernels.items(), key=lambda item: (-item[1], item[0])):
-        print(f"{number:6}  {name.removeprefix('kernel ')}")
+    print("\n".join(table(before, after)))
+
+
+def table(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    """Lines: what prepare and the trial called; then each kernel, and with it what else graphs ran."""
+    names = {*before, *after}
+    kinds = sorted(name for name in names if not name.startswith(("kernel ", "in graph ")))
+    lines = [f"{'':24}{'prepare':>9}{'trial':>9}"]
+    lines += [f"{kind:24}{before.get(kind, 0):9}{after.get(kind, 0):9}" for kind in kinds]
+    total = {name: before.get(name, 0) + after.get(name, 0) for name in names}
+    ran = {name.removeprefix("in graph "): number for name, number in total.items() if name not in kinds}
+    ran |= {name: number for name, number in total.items() if name.startswith("kernel ")}
+    order = sorted(ran.items(), key=lambda item: (-item[1], item[0]))
+    graphs = any(name.startswith("in graph ") for name in names)
+    lines += ["", "   all in graphs" if graphs else "kernels"]
+    for name, number in order:
+        inside = f"{total.get(f'in graph {name}', 0):10}" if graphs else ""
+        lines.append(f"{number:6}{inside}  {name.removeprefix('kernel ')}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+"""Sweeps of CuPy arrays through the stages of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+from pmp_ref.arrays import Array, Controls, namespace
+from pmp_ref.controls import add, arrays_of
+from pmp_ref.errors import InputError
+from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
+from pmp_ref.kernels.cuda.normalisation import CudaStandardise
+from pmp_ref.kernels.cuda.pooling import CudaAveragePool, CudaGlobalAveragePool, CudaMaxPool
+from pmp_ref.kernels.cuda.products import KERNEL, Affine
+from pmp_ref.kernels.cuda.residual import CudaMerge
+from pmp_ref.kernels.cuda.scaling import CudaScaleShift
+from pmp_ref.kernels.cuda.source import ENTRIES, applies
+from pmp_ref.kernels.cuda.terminal import terminal, terminal_applies
+from pmp_ref.kernels.gpu import BlockAveragePool, BlockMaxPool, GpuSweep, StridedConvolution
+from pmp_ref.kernels.replay import Replays
+from pmp_ref.layers import (
+    AveragePool,
+    Convolution,
+    Dense,
+    GlobalAveragePool,
+    MaxPool,
+    Merge,
+    OnBranch,
+    ScaleShift,
+    Stage,
+    Standardise,
+)
+from pmp_ref.loss import Loss
+from pmp_ref.network import Network
+from pmp_ref.sweep import Evaluation, Sweep, entries, largest_entry, quiet
+
+KINDS: dict[type, Any] = {
+    Convolution: CudaConvolution,
+    StridedConvolution: CudaConvolution,
+    Dense: CudaDense,
+    ScaleShift: CudaScaleShift,
+    Standardise: CudaStandardise,
+    AveragePool: CudaAveragePool,
+    BlockAveragePool: CudaAveragePool,
+    MaxPool: CudaMaxPool,
+    BlockMaxPool: CudaMaxPool,
+    GlobalAveragePool: CudaGlobalAveragePool,
+    Merge: CudaMerge,
+}
+
+
+class Swept(NamedTuple):
+    """The states x_0 … x_L of a chunk and its terminal costate p_L."""
+
+    states: list[Any]
+    p: Array
+
+
+@dataclass(frozen=True)
+class CudaSweep(GpuSweep):
+    """:class:`pmp_ref.sweep.Sweep` with kernels of its own, for CuPy arrays of float32 or float64.
+
+    Other arrays take the superclass' path. A sweep only makes arrays and launches kernels: it can be recorded in a
+    CUDA graph. ``chunk`` and ``memory`` as in :class:`pmp_ref.kernels.gpu.GpuSweep`; there are no patches to count,
+    but partial sums. The same control and batch give the same bits on any device of one kind.
+
+    With ``graphs`` the method's work between two decisions is recorded once and repeated (``kernels.replay``). The
+    forward sweep of a full-batch trial then takes costates along, for states in a record's memory do not last.
+    """
+
+    graphs: bool = True
+    replays: Replays = field(init=False, repr=False, compare=False, default_factory=Replays)
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise InputError(f"chunk is {self.chunk}; expected a number of samples, or 0: as many as fit into memory")
+        object.__setattr__(self, "network", cuda_network(self.network))
+
+    def belongs(self, network: Network, loss: Loss) -> bool:
+        """Whether this is a sweep of that network and loss."""
+        return Sweep.belongs(self, cuda_network(network), loss)
+
+    def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of the batch; one forward sweep."""
+        if not applies(x, *arrays_of(controls)):
+            return super().forward(controls, x, y)
+        if self.graphs:
+            return self.forward_backward(controls, x, y)
+        return self._forward(controls, x, y)
+
+    def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
+        if not applies(x, *arrays_of(controls)):
+            return super().trial(controls, x, y)
+        return replace(self._forward(controls, x, y), states=None)
+
+    def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
+        """f(*arguments), from a record where there is one."""
+        return self.replays(f, *arguments) if self.graphs else f(*arguments)
+
+    def _forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
+        losses, largest, swept = [], [], []
+        with quiet():
+            for cut in self.chunks(x):
+                states = self.network.forward_sweep(controls, x[cut, ...])
+                found = self.terminal(states[-1], y[cut, ...], x.shape[0])
+                losses.append(found[0])
+                largest.append(found[1])
+                swept.append(Swept(states, found[2]) if keep else None)
+        return Evaluation(x, y, joined(losses), joined(largest), swept if keep else None)
+
+    def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
+        """The evaluation completed by g = −∇L_B (T1); one backward sweep, from the kept p_L where there is one."""
+        if e.switching is not None:
+            return e
+        own = e.states is None or all(isinstance(s, Swept) for s in e.states)
+        if not (own and applies(e.x, *arrays_of(controls))):
+            return super().backward(controls, e)
+        total = None
+        with quiet():
+            for i, cut in enumerate(self.chunks(e.x)):
+                if e.states is not None:
+                    states, p = e.states[i]
+                else:
+                    states = self.network.forward_sweep(controls, e.x[cut, ...])
+                    p = self.terminal(states[-1], e.y[cut, ...], e.x.shape[0])[2]
+                _, g = self.network.backward_sweep(controls, states, p)
+                total = g if total is None else add(total, g)
+        again = 0 if e.states is not None else 1
+        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + again,
+                       backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+
+    def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""
+        if not applies(x, *arrays_of(controls)):
+            return super().forward_backward(controls, x, y)
+        losses, largest, total = [], [], None
+        with quiet():
+            for cut in self.chunks(x):
+                states = self.network.forward_sweep(controls, x[cut, ...])
+                found = self.terminal(states[-1], y[cut, ...], x.shape[0])
+                losses.append(found[0])
+                largest.append(found[1])
+                _, g = self.network.backward_sweep(controls, states, found[2])
+                total = g if total is None else add(total, g)
+        return Evaluation(x, y, joined(losses), joined(largest), None, total, backward_sweeps=1)
+
+    def terminal(self, x: Array, y: Array, samples: int) -> tuple[Array, Array, Array]:
+        """Φ_s, ‖x_L^s‖_∞ and p_L of final states x; in one launch for cross-entropy."""
+        if terminal_applies(self.loss, x, y):
+            return terminal(x, y, samples)
+        return self.loss.values(x, y), largest_entry(x), self.terminal_costate(x, y, samples)
+
+    def largest_chunk(self, x: Array) -> int:
+        """Samples swept at a time: the whole batch if its states and partial sums fit into ``memory`` bytes, else as
+        many samples as do, at least one; and no more than the kernels can count."""
+        itemsize = namespace(x).finfo(x.dtype).bits // 8
+        most = min(x.shape[0], max(1, ENTRIES // max(map(entries, self.network.shapes))))
+        sums = itemsize * max(
+            partial_entries(stage, shape, most, itemsize)
+            for stage, shape in zip(self.network.stages, self.network.shapes[:-1], strict=True)
+        )
+        return min(most, max(1, (self.memory - sums) // self.bytes_per_sample(x)))
+
+
+def cuda_network(network: Network) -> Network:
+    """The same chain with the stages of this package."""
+    return Network(tuple(map(cuda, network.stages)), network.input_shape)
+
+
+def cuda(stage: Stage) -> Stage:
+    """The stage with kernels of its own; the stage itself where there are none (by exact type)."""
+    if type(stage) is OnBranch:
+        return replace(stage, stage=cuda(stage.stage))
+    kind = KINDS.get(type(stage))
+    return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
+
+
+def partial_entries(stage: Stage, entering: Any, batch: int, itemsize: int) -> int:
+    """Entries of the partial sums of a stage's switching function, the longest there are; 0 for other stages."""
+    if isinstance(stage, OnBranch):
+        return partial_entries(stage.stage, entering[stage.branch], batch, itemsize)
+    if not isinstance(stage, Convolution | Dense):
+        return 0
+    return Affine(stage, tuple(entering)).workspace(KERNEL, batch, itemsize)
+
+
+def joined(parts: list[Array]) -> Array:
+    """The parts in a row; a single one as it is."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts)
