@@ -280,46 +280,57 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     return it, record
 
 
-def follow(
-    problem: Problem, method: Method | None, e: Evaluation | None, u: Controls, x: Array, y: Array, memory: Any,
-    average: Any, count: Any,
-) -> tuple[Evaluation, Any, Any, Any]:  # fmt: skip
-    """What preparing a control computes on the device: (evaluation with g, the metric's memory, d, the average).
-
-    Sweeps are made as far as they are missing; without a method metric and average stay as they are.
-    """
-    if e is None:
-        e = problem.sweep.forward_backward(by_stage(u), x, y)
-    elif e.switching is None:
-        e = problem.sweep.backward(by_stage(u), e)
-    if method is None:
-        return e, memory, None, average
-    g = vectors(e.switching, layout(problem, method))
+def follow(problem: Problem, method: Method, g: Controls, memory: Any, average: Any, count: Any) -> Any:
+    """(g, memory, d, average): metric and average follow the switching functions g of a new control or batch."""
+    g = vectors(g, layout(problem, method))
     with quiet():
         memory, d = method.metric.update(memory, count, g)
         if method.averaging is not None:
             average = method.averaging.update(average, g)
-    return replace(e, switching=by_stage(g)), memory, d, average
+    return by_stage(g), memory, d, average
+
+
+def sweep_and_follow(
+    problem: Problem, method: Method | None, e: Evaluation | None, u: Controls, x: Array, y: Array, *rest: Any
+) -> Any:
+    """What preparing a control computes on the device: the evaluation with g, and :func:`follow`.
+
+    Sweeps are made as far as they are missing; without a method metric and average stay as they are.
+    """
+    swept = by_stage(u)
+    e = problem.sweep.forward_backward(swept, x, y) if e is None else problem.sweep.backward(swept, e)
+    if method is None:
+        return (e,)
+    assert e.switching is not None
+    g, *followed = follow(problem, method, e.switching, *rest)
+    return replace(e, switching=g), *followed
 
 
 def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -> Iterate:
     """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g."""
     place, before = layout(problem, method), it.evaluation
+    u, e = vectors(it.controls, place), before
     average, averaged, returns = it.average_memory, it.averaged, it.returns
     if not it.prepared and method.averaging is not None:
         if returns >= method.averaging.patience:
             average, averaged, returns = None, 0, 0
         averaged = averaged + 1
-    known = method if not it.prepared else None  # a restart: metric and average already know this batch
-    u = vectors(it.controls, place)
-    e, memory, d, average = problem.sweep.run(
-        follow, problem, known, before, u, x, y, vectors(it.metric_memory, place), vectors(average, place), it.iterates
-    )
+    rest = vectors(it.metric_memory, place), vectors(average, place), it.iterates
+    followed: Any = ()
+    if e is None or e.switching is None:
+        known = None if it.prepared else method  # a restart: metric and average already know this batch
+        e, *followed = problem.sweep.run(sweep_and_follow, problem, known, e, u, x, y, *rest)
+    elif not it.prepared:
+        idle = type(method.metric) is Identity and method.averaging is None
+        run = (lambda f, *arguments: f(*arguments)) if idle else problem.sweep.run
+        g, *followed = run(follow, problem, method, e.switching, *rest)
+        e = replace(e, switching=g)
     forward, backward = (0, 0) if before is None else (before.forward_sweeps, before.backward_sweeps)
     it = replace(it, controls=by_stage(u), evaluation=e, forward_sweeps=it.forward_sweeps + e.forward_sweeps - forward,
                  backward_sweeps=it.backward_sweeps + e.backward_sweeps - backward)  # fmt: skip
     if it.prepared:
         return it
+    memory, d, average = followed
     return replace(it, prepared=True, metric=by_stage(d), metric_memory=by_stage(memory),
                    average_memory=by_stage(average), averaged=averaged,
                    use_average=method.averaging is not None and averaged > 1, returns=returns,

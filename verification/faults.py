@@ -954,7 +954,14 @@ fault(
         )
     ],
 )
-fault("metric updated twice for one control", [Edit(f"{BSQH}:prepare", "if it.prepared:", "if planted(False):")])
+fault(
+    "metric updated twice for one control",
+    [
+        Edit(f"{BSQH}:prepare", "known = None if it.prepared else method", "known = planted(method)"),
+        Edit(f"{BSQH}:prepare", "elif not it.prepared:", "else:"),
+        Edit(f"{BSQH}:prepare", "if it.prepared:\n        return it\n    memory", "memory"),
+    ],
+)
 fault("average taken of the wrong count", [Edit(f"{BSQH}:prepare", "averaged + 1", "planted(averaged) + 2")])
 fault(
     "average used in the remainder's place",

@@ -581,6 +581,7 @@ static int typed(void* h, int ta, int tb, int m, int n, int k, const void* alpha
 API int cublasCreate_v2(void** h) { *h = new Handle{nullptr}; return 0; }
 API int cublasDestroy_v2(void* h) { delete static_cast<Handle*>(h); return 0; }
 API int cublasSetStream_v2(void* h, cudaStream_t stream) { static_cast<Handle*>(h)->stream = stream; return 0; }
+static bool captures(void* h) { return capture && static_cast<Handle*>(h)->stream == capture->stream; }
 API int cublasSetWorkspace_v2(void*, void*, size_t) { return 0; }
 API int cublasSetMathMode(void*, int) { return 0; }
 API int cublasGetMathMode(void*, int* mode) { *mode = 0; return 0; }
@@ -614,14 +615,14 @@ API int cublasGemmStridedBatchedEx(void* h, int ta, int tb, int m, int n, int k,
 API int cublasDgemmBatched(void* h, int ta, int tb, int m, int n, int k, const double* alpha, const double* const* a,
                            int la, const double* const* b, int lb, const double* beta, double* const* c, int lc,
                            int batch) {
-  if (capture) return 15;  // the pointers are read here
+  if (captures(h)) return 15;  // the pointers are read here
   for (int i = 0; i < batch; i++) typed(h, ta, tb, m, n, k, alpha, a[i], la, b[i], lb, beta, c[i], lc, 1, 0, 0, 0, 0);
   return 0;
 }
 API int cublasSgemmBatched(void* h, int ta, int tb, int m, int n, int k, const float* alpha, const float* const* a,
                            int la, const float* const* b, int lb, const float* beta, float* const* c, int lc,
                            int batch) {
-  if (capture) return 15;
+  if (captures(h)) return 15;
   for (int i = 0; i < batch; i++) typed(h, ta, tb, m, n, k, alpha, a[i], la, b[i], lb, beta, c[i], lc, 0, 0, 0, 0, 0);
   return 0;
 }

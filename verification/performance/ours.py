@@ -38,7 +38,7 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
     method = Method(rule=Fixed(EPS), acceptance=NoTest())
     start = Iterate(u, EPS)
     if name == "mini_batch_step":
-        return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO)[1].loss
+        return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO, full=False)[1].loss
     ready = prepare(problem, method, start, x, y)
 
     def full_batch_step() -> float:
