@@ -155,21 +155,27 @@ def joined(arrays: Sequence[Array]) -> Array:
     return xp.concat([xp.reshape(a, (-1,)) for a in arrays])
 
 
-def sums(*groups: Iterable[Array]) -> Array:
+def sums(groups: Iterable[Iterable[Array]]) -> Array:
     """Σ of all entries of the arrays of each group, accumulated in float64: one vector, on the arrays' device.
 
-    In a Boolean array the true entries are counted. For CuPy arrays two kernels form all sums.
+    In a Boolean array the true entries are counted. CuPy arrays are collected, and two kernels form all sums; others
+    are summed one after the other, so that no two groups need be in memory at once.
     """
-    lists = [list(group) for group in groups]
-    if any(type(a).__module__ == "cupy" for group in lists for a in group):
-        return importlib.import_module("pmp_ref.cupy_kernels").sums(lists)
-    return stacked(*(functools.reduce(operator.add, map(sum64, group)) for group in lists))
+    found, lists = [], []
+    for group in groups:
+        arrays = list(group)
+        if type(arrays[0]).__module__ == "cupy":
+            lists.append(arrays)
+        else:
+            found.append(functools.reduce(operator.add, map(sum64, arrays)))
+            del arrays
+    return importlib.import_module("pmp_ref.cupy_kernels").sums(lists) if lists else stacked(*found)
 
 
 def sum64(a: Array) -> Array:
     """Σ of all entries, accumulated in float64, or how many are true; a 0-d array on the device of ``a``."""
     if type(a).__module__ == "cupy":
-        return sums([a])[0]
+        return sums([[a]])[0]
     xp = namespace(a)
     if a.dtype == xp.bool:
         return xp.astype(xp.count_nonzero(a), xp.float64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -156,23 +156,23 @@ class Measured(NamedTuple):
         )  # fmt: skip
 
 
-def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Array:
-    """The sums that a trial is judged by, in the order of :class:`Measured`; one vector on the device."""
+def measure(
+    problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation
+) -> Iterator[Iterable[Array]]:
+    """What is to be summed to judge a trial, in the order of :class:`Measured`: arrays on the device."""
     assert e.switching is not None
-    named = zip(arrays_of(problem.fitting(w, problem.network.names())), arrays_of(w), strict=True)
-    return sums(
-        [fused(_rise, e.losses, trial.losses)],
-        arrays_of(linear_terms(e.switching, u, w)),
-        arrays_of(squared_terms(u, w, d)),
-        arrays_of(residual_terms(u, w, d)),
-        arrays_of(problem.penalty_terms(u)),
-        arrays_of(problem.penalty_terms(w)),
-        [e.losses],
-        [trial.losses],
-        [fused(_magnitude, e.losses, e.largest)],
-        arrays_of(products(e.switching, e.switching)),
-        [a != 0 for name, a in named if name == "kernel"],
-    )
+    yield [fused(_rise, e.losses, trial.losses)]
+    yield arrays_of(linear_terms(e.switching, u, w))
+    yield arrays_of(squared_terms(u, w, d))
+    yield arrays_of(residual_terms(u, w, d))
+    yield arrays_of(problem.penalty_terms(u))
+    yield arrays_of(problem.penalty_terms(w))
+    yield [e.losses]
+    yield [trial.losses]
+    yield [fused(_magnitude, e.losses, e.largest)]
+    yield arrays_of(products(e.switching, e.switching))
+    names = arrays_of(problem.fitting(w, problem.network.names()))
+    yield [a != 0 for name, a in zip(names, arrays_of(w), strict=True) if name == "kernel"]
 
 
 def _rise(before: Array, after: Array) -> Array:
@@ -205,7 +205,7 @@ def attempt(
     if trial.switching is not None:
         trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
     with quiet():
-        return w, trial, measure(problem, e, u, w, d, trial)
+        return w, trial, sums(measure(problem, e, u, w, d, trial))
 
 
 def layout(problem: Problem, method: Method) -> Layout:

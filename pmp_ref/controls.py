@@ -169,7 +169,7 @@ def arrays_of(controls: Any) -> Iterator[Any]:
 
 def inner(a: Controls, b: Controls) -> Array:
     """⟨a, b⟩ = Σ_l Σ_i a_{l,i} b_{l,i}, each product formed and summed in float64; 0-d."""
-    return sums(arrays_of(products(a, b)))[0]
+    return sums([arrays_of(products(a, b))])[0]
 
 
 def products(a: Controls, b: Controls) -> Controls:

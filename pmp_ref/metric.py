@@ -70,7 +70,7 @@ class _Scaled(Metric):
     def _total(self, d: Controls, g: Controls) -> Array:
         """Σ of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
         spread = map_controls(lambda a, b: namespace(a).broadcast_to(a, b.shape), d, g)
-        return sums(arrays_of(spread))[0]
+        return sums([arrays_of(spread)])[0]
 
     def _clipped(self, d: Array, total: Array, size: int) -> Array:
         """d clipped to [floor, ceiling]·total/size; ones where every switching function is 0."""

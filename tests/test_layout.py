@@ -143,7 +143,7 @@ def test_joined_and_sums(backend: Backend, dtype: Any) -> None:
     arrays = [backend.asarray(a) for a in hosts]
     np.testing.assert_array_equal(to_numpy(joined(arrays)), np.concatenate([a.ravel() for a in hosts]))
     np.testing.assert_array_equal(to_numpy(joined(arrays[:1])), hosts[0].ravel())
-    found = sums(arrays, arrays[2:3], [a > 0 for a in arrays], [arrays[0][:0, :], arrays[1]])
+    found = sums([arrays, arrays[2:3], [a > 0 for a in arrays], [arrays[0][:0, :], arrays[1]]])
     wide = [a.astype(np.float64) for a in hosts]
     expected = [sum(a.sum() for a in wide), wide[2].sum(), sum(float((a > 0).sum()) for a in hosts), wide[1]]
     assert found.dtype == backend.xp.float64 and found.device == backend.device

@@ -968,9 +968,9 @@ fault(
     [
         Edit(
             f"{BSQH}:attempt",
-            "return w, trial, measure(problem, e, u, w, d, trial)",
+            "return w, trial, sums(measure(problem, e, u, w, d, trial))",
             "e = replace(e, switching=planted(direction))\n"
-            "        return w, trial, measure(problem, e, u, w, d, trial)",
+            "        return w, trial, sums(measure(problem, e, u, w, d, trial))",
         )
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ import numpy as np
 
 from pmp_ref.arrays import Array
 from pmp_ref.errors import InputError
-from pmp_ref.kernels.cuda.source import ENTRIES, REALS, ceil, empty, kernel, launch
+from pmp_ref.kernels.cuda.source import ENTRIES, REALS, ceil, cupy, empty, kernel, launch
 from pmp_ref.kernels.cuda.tiles import Tiles, tiles
 from pmp_ref.layers import Convolution, Dense
 
@@ -132,12 +134,32 @@ def product(affine: Affine, which: str, batch: int, dtype: str, bias: bool) -> P
         raise InputError(f"a batch of {batch} samples makes matrices of {matrices[:3]} rows; use smaller chunks")
     kind = "DENSE" if isinstance(affine.stage, Dense) else "CONVOLUTION"
     defines = {**affine.defines(), **t.defines(matrices.a_along_k, matrices.b_along_k), "BIAS": int(bias)}
-    multiply = kernel("products", "product", REAL=REALS[dtype], **{f"{kind}_{which}": 1}, **defines)
+    called = f"{kind}_{which}".lower()
+    multiply = kernel("products", "product", called, REAL=REALS[dtype], **{called.upper(): 1}, **defines)
     add = None
     if t.splits > 1:
         inner = math.prod(affine.leaving[1:])
         add = partial_sums(REALS[dtype], REALS[dtype], t.splits, which == APPLY and bias, affine.channels, inner)
     return Product(multiply, add, t, batch, matrices.groups, affine.result(which, batch, bias))
+
+
+def compile_ahead(layers: Sequence[tuple[Affine, bool]], batches: Iterable[int], dtype: str) -> None:
+    """Compile the products of all layers, (affine, whether a costate leaves it), side by side: each takes a second or
+    so the first time, and a network has dozens."""
+    jobs = [
+        (affine, which, batch, dtype, affine.stage.bias and which != STATE)
+        for batch in batches
+        for affine, inner in layers
+        for which in (APPLY, KERNEL, *([STATE] if inner else []))
+    ]
+    device = cupy().cuda.Device()
+
+    def work(job: tuple[Affine, str, int, str, bool]) -> None:
+        with device:
+            product(*job)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(work, jobs))
 
 
 def partial_sums(partial: str, real: str, splits: int, bias: bool, channels: int = 1, inner: int = 1) -> Any:

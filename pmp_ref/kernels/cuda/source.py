@@ -18,12 +18,16 @@ THREADS = 256  # of a block, where every thread makes one entry by itself
 
 
 @functools.lru_cache(maxsize=4096)
-def kernel(source: str, name: str, **defines: int | str) -> Any:
-    """The kernel ``name`` of ``source``.cu with these defines; compiled at the first launch, kept by CuPy on disk."""
+def kernel(source: str, name: str, called: str = "", **defines: int | str) -> Any:
+    """The kernel ``name`` of ``source``.cu with these defines; compiled here, kept by CuPy on disk.
+
+    ``called`` is its name in a profile, if another.
+    """
     head = "".join(f"#define {key} {value}\n" for key, value in defines.items())
     text = resources.files(__package__).joinpath(f"{source}.cu").read_text(encoding="utf-8")
     options = ("--std=c++17",) + (("--maxrregcount=128",) if defines.get("REAL") == "float" else ())  # see tiles.py
-    return cupy().RawModule(code=head + text, options=options).get_function(name)
+    text = text.replace(f"void {name}(", f"void {called or name}(")
+    return cupy().RawModule(code=head + text, options=options).get_function(called or name)
 
 
 def cupy() -> Any:

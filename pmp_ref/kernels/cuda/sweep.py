@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, namespace
+from pmp_ref.arrays import Array, Controls, joined, namespace
 from pmp_ref.controls import add, arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
 from pmp_ref.kernels.cuda.normalisation import CudaStandardise
 from pmp_ref.kernels.cuda.pooling import CudaAveragePool, CudaGlobalAveragePool, CudaMaxPool
-from pmp_ref.kernels.cuda.products import KERNEL, Affine
+from pmp_ref.kernels.cuda.products import KERNEL, Affine, compile_ahead
 from pmp_ref.kernels.cuda.residual import CudaMerge
 from pmp_ref.kernels.cuda.scaling import CudaScaleShift
 from pmp_ref.kernels.cuda.source import ENTRIES, applies
@@ -71,6 +71,7 @@ class CudaSweep(GpuSweep):
 
     graphs: bool = True
     replays: Replays = field(init=False, repr=False, compare=False, default_factory=Replays)
+    compiled: set[Any] = field(init=False, repr=False, compare=False, default_factory=set)
 
     def __post_init__(self) -> None:
         if self.chunk < 0:
@@ -100,6 +101,7 @@ class CudaSweep(GpuSweep):
         return self.replays(f, *arguments) if self.graphs else f(*arguments)
 
     def _forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        self.compile_ahead(x)
         keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
         losses, largest, swept = [], [], []
         with quiet():
@@ -136,6 +138,7 @@ class CudaSweep(GpuSweep):
         """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""
         if not applies(x, *arrays_of(controls)):
             return super().forward_backward(controls, x, y)
+        self.compile_ahead(x)
         losses, largest, total = [], [], None
         with quiet():
             for cut in self.chunks(x):
@@ -146,6 +149,16 @@ class CudaSweep(GpuSweep):
                 _, g = self.network.backward_sweep(controls, states, found[2])
                 total = g if total is None else add(total, g)
         return Evaluation(x, y, joined(losses), joined(largest), None, total, backward_sweeps=1)
+
+    def compile_ahead(self, x: Array) -> None:
+        """Compile the products for batches like x before the first of them is swept."""
+        batches, dtype = frozenset(cut.stop - cut.start for cut in self.chunks(x)), str(x.dtype)
+        if (batches, dtype) not in self.compiled:
+            entering = zip(self.network.stages, self.network.shapes[:-1], strict=True)
+            layers = [affine_of(stage, shape) for stage, shape in entering]
+            inner = [(affine, l > 0) for l, affine in enumerate(layers) if affine is not None]
+            compile_ahead(inner, batches, dtype)
+            self.compiled.add((batches, dtype))
 
     def terminal(self, x: Array, y: Array, samples: int) -> tuple[Array, Array, Array]:
         """Φ_s, ‖x_L^s‖_∞ and p_L of final states x; in one launch for cross-entropy."""
@@ -178,15 +191,14 @@ def cuda(stage: Stage) -> Stage:
     return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
 
 
+def affine_of(stage: Stage, entering: Any) -> Affine | None:
+    """The convolution or dense stage that states of that shape enter; None for other stages."""
+    if isinstance(stage, OnBranch):
+        return affine_of(stage.stage, entering[stage.branch])
+    return Affine(stage, tuple(entering)) if isinstance(stage, Convolution | Dense) else None
+
+
 def partial_entries(stage: Stage, entering: Any, batch: int, itemsize: int) -> int:
     """Entries of the partial sums of a stage's switching function, the longest there are; 0 for other stages."""
-    if isinstance(stage, OnBranch):
-        return partial_entries(stage.stage, entering[stage.branch], batch, itemsize)
-    if not isinstance(stage, Convolution | Dense):
-        return 0
-    return Affine(stage, tuple(entering)).workspace(KERNEL, batch, itemsize)
-
-
-def joined(parts: list[Array]) -> Array:
-    """The parts in a row; a single one as it is."""
-    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts)
+    affine = affine_of(stage, entering)
+    return 0 if affine is None else affine.workspace(KERNEL, batch, itemsize)
