@@ -91,4 +91,4 @@ def test_commands_are_understood(command: str) -> None:
 
 
 def test_blocks_are_found() -> None:
-    assert len(PYTHON) == 4 and len(COMMANDS) == 14
+    assert len(PYTHON) == 4 and len(COMMANDS) == 9
