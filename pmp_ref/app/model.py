@@ -8,6 +8,7 @@ neuron. Each kernel is stored in the form that takes fewer bytes, whatever the f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Controls
 from pmp_ref.compact.description import describe, network_from
 from pmp_ref.compact.sparse import forms_of, runner
+from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
 from pmp_ref.network import Network
 
 FORMAT = 1
+AT_ONCE = 1024  # images standardised at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
 
 
@@ -42,9 +45,45 @@ class Model:
         """float32 or float64."""
         return next((a.dtype.name for u in self.controls for a in u), "float32")
 
-    def run(self) -> Any:
-        """The map from standardised images to final states."""
-        return runner(self.network, self.controls, self.forms)
+    def run(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The map from standardised images (N, C, H, W) to final states x_L.
+
+        It raises InputError for images as they are (bytes), which would give wrong classes in silence.
+        """
+        through = runner(self.network, self.controls, self.forms)
+
+        def run(x: np.ndarray) -> np.ndarray:
+            if x.dtype.kind != "f":
+                raise InputError(f"the images are {x.dtype}; this map takes standardised ones: give bytes to "
+                                 "model.outputs, which standardises them as in training")  # fmt: skip
+            return through(x)
+
+        return run
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """x_L (N, classes) of images as they are, uint8 (N, C, H, W) or, of one channel, (N, H, W).
+
+        They are standardised by the mean and deviation of the training images, a few at a time. Raises InputError for
+        other dtypes and shapes.
+        """
+        x = np.asarray(images)
+        x = x[:, np.newaxis] if x.ndim == 3 and self.network.input_shape[0] == 1 else x
+        if x.dtype != np.uint8 or x.shape[1:] != self.network.input_shape:
+            raise InputError(f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{self.network.input_shape}), "
+                             "0 to 255 as in the files: standardised images go to model.run()")  # fmt: skip
+        run = self.run()
+        parts = [x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)] or [x]
+        return np.concatenate([run(standardise(part, self.mean, self.std, self.dtype)) for part in parts])
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The class of each image, as :meth:`outputs` takes them."""
+        return np.argmax(self.outputs(images), axis=1)
+
+    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """The share of images that are given their label. Raises InputError unless there is a label for each."""
+        if len(labels) != len(images) or len(images) == 0:
+            raise InputError(f"{len(labels)} labels for {len(images)} images; expected one for each, at least one")
+        return float(np.mean(self.predict(images) == labels))
 
 
 def to_bytes(model: Model) -> bytes:
@@ -95,11 +134,12 @@ def _counts(count: np.ndarray, rows: int, columns: int, total: int) -> bool:
             and int(count.sum(dtype=np.int64)) == total)  # fmt: skip
 
 
-def read(path: Path) -> Model:
+def read(path: str | Path) -> Model:
     """The model in ``compact.npz`` or ``model.npz``, or in a run's directory, where ``compact.npz`` goes first.
 
     Raises InputError for anything else; no code runs from a file, and no array is made that the file does not pay for.
     """
+    path = Path(path)
     if path.is_dir():
         path = path / COMPACT if (path / COMPACT).is_file() else path / MODEL
     return from_file(unpack(path), str(path))
