@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -41,6 +41,7 @@ class Layout:
                     alone.add(kind)
                 members.setdefault(kind, []).append((l, i))
         self.members = tuple(map(tuple, members.values()))
+        self.trivial = all(len(places) == 1 for places in self.members)  # no two controls share a kind
         self.cuts: list[tuple[int, int, tuple[int, ...]]] = []  # of each kind: first entry, last entry + 1, shape
         start = 0
         for kind, places in members.items():
@@ -49,27 +50,21 @@ class Layout:
             self.cuts.append((start, stop, self.shapes[l][i] if kind in alone else (stop - start,)))
             start = stop
 
-    @property
-    def trivial(self) -> bool:
-        """True if no two controls share a kind."""
-        return all(len(places) == 1 for places in self.members)
-
     def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
         """What ``nested`` holds for the first control of each kind: constants that are equal within a kind."""
         return (tuple(nested[l][i] for (l, i), *_ in self.members),)
 
     def vectors(self, nested: Any) -> Vectors:
         """The arrays of a nesting by stage, side by side."""
-        return self.over(joined([nested[l][i] for places in self.members for l, i in places]))
+        return Vectors(self, joined([nested[l][i] for places in self.members for l, i in places]))
 
-    def over(self, whole: Array) -> Vectors:
+    def kinds(self, whole: Array) -> tuple[Array, ...]:
         """The kinds as views of the vector of all entries."""
         xp = namespace(whole)
-        kinds = tuple(
+        return tuple(
             whole[start:stop] if len(shape) == 1 else xp.reshape(whole[start:stop], shape)
             for start, stop, shape in self.cuts
         )
-        return Vectors((kinds,), self, whole)
 
     def views(self, whole: Array) -> Controls:
         """Stage by stage: the inverse of :meth:`vectors`, without a copy."""
@@ -90,23 +85,37 @@ def _has_hash(kind: Any) -> bool:
     return True
 
 
-class Vectors(tuple):  # type: ignore[type-arg]
-    """A nesting of one stage, with an array for each kind of the ``layout``."""
+class Vectors(Sequence):  # type: ignore[type-arg]
+    """A nesting of one stage, with an array for each kind of the ``layout``; what is not given is made when asked for.
 
-    layout: Layout
-    _whole: Array
+    ``kinds`` are the arrays, ``whole`` is the vector of all entries; one of them at least.
+    """
 
-    def __new__(cls, nested: Iterable[Any], layout: Layout, whole: Array = None) -> Vectors:
-        made = super().__new__(cls, nested)
-        made.layout, made._whole = layout, whole
-        return made
+    __slots__ = ("_kinds", "_whole", "layout")
+
+    def __init__(self, layout: Layout, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
+        self.layout, self._whole, self._kinds = layout, whole, kinds
 
     @property
     def whole(self) -> Array:
         """All entries in one vector."""
         if self._whole is None:
-            self._whole = joined(self[0])
+            assert self._kinds is not None
+            self._whole = joined(self._kinds)
         return self._whole
+
+    @property
+    def kinds(self) -> tuple[Array, ...]:
+        """An array for each kind."""
+        if self._kinds is None:
+            self._kinds = self.layout.kinds(self._whole)
+        return self._kinds
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, l: Any) -> Any:
+        return (self.kinds,)[l]
 
 
 class Packed(Sequence):  # type: ignore[type-arg]
@@ -151,14 +160,14 @@ def map_controls(f: Callable[..., Any], *controls: Any) -> Any:
     """f applied array by array to one or more nestings of the same form."""
     made = tuple(tuple(f(*parts) for parts in zip(*stage, strict=True)) for stage in zip(*controls, strict=True))
     layout = next((c.layout for c in controls if isinstance(c, Vectors)), None)
-    return made if layout is None else Vectors(made, layout)
+    return made if layout is None else Vectors(layout, kinds=made[0])
 
 
 def entrywise(f: Callable[..., Any], *controls: Any) -> Any:
     """:func:`map_controls` with an f that acts entry by entry, alike everywhere: on vectors in one operation."""
     if not isinstance(controls[0], Vectors):
         return map_controls(f, *controls)
-    return controls[0].layout.over(f(*(c.whole for c in controls)))
+    return Vectors(controls[0].layout, f(*(c.whole for c in controls)))
 
 
 def arrays_of(controls: Any) -> Iterator[Any]:

@@ -17,8 +17,9 @@ import importlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from pmp_ref.arrays import Array
@@ -27,6 +28,8 @@ from pmp_ref.sweep import Evaluation
 
 THREADS = 256
 BLOCKS = 1024  # at most, in a copy: enough to keep the memory of any GPU busy
+FIELDS = tuple(f.name for f in fields(Evaluation))
+Build = Callable[[list[Any]], Any]
 
 
 class Replays:
@@ -40,7 +43,7 @@ class Replays:
     def __call__(self, f: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments)."""
         leaves: list[Any] = []
-        key = (f, *(_form(a, leaves, True) for a in arguments))
+        key = (f, *[_form(a, leaves, True) for a in arguments])
         record = self.records.get(key)
         if record is None:
             if self.pool is None:
@@ -57,29 +60,25 @@ class Record:
     """One function with arguments of one form."""
 
     def __init__(self, f: Callable[..., Any], arguments: tuple[Any, ...], leaves: list[Any], pool: Any) -> None:
-        cupy = importlib.import_module("cupy")
+        self.cupy = importlib.import_module("cupy")
         self.f, self.pool = f, pool  # and what the form names by its identity, lest another takes its place:
-        known = float | int | tuple | Packed | Evaluation
+        known = float | int | tuple | Packed | Vectors | Evaluation
         self.constants = [a for a in arguments if not (isinstance(a, known) or _is_array(a))]
-        arrays = [a for a in leaves if not isinstance(a, float)]
-        self.places = [cupy.empty(a.shape, a.dtype) for a in arrays]
-        dtype = next((a.dtype for a in arrays if a.dtype.kind == "f"), cupy.dtype("float64"))
-        self.numbers = cupy.empty(len(leaves) - len(arrays), dtype)
-        numbers = iter([self.numbers[i] for i in range(self.numbers.size)])
-        places = iter(self.places)
-        self.arguments = _mapped(arguments, lambda a: next(numbers if isinstance(a, float) else places), True)
+        self.places = [self.cupy.empty(a.shape, a.dtype) for a in leaves if _is_array(a)]
+        dtype = next((a.dtype for a in self.places if a.dtype.kind == "f"), self.cupy.dtype("float64"))
+        self.numbers = self.cupy.empty(len(leaves) - len(self.places), dtype)
+        places, numbers = iter(self.places), iter([self.numbers[i] for i in range(self.numbers.size)])
+        self.arguments = _builder(arguments, [0], True)([next(places if _is_array(a) else numbers) for a in leaves])
         self.inputs = Copies(self.places, self.numbers)
         self.graph: Any = None
-        self.result: Any = None
-        self.copied: list[Array] = []
-        self.origin: list[int | None] = []
+        self.results: Results
         self.calls, self.refused = 0, False
 
     def __call__(self, arguments: tuple[Any, ...], leaves: list[Any]) -> Any:
         if self.refused:
             return self.f(*arguments)
-        arrays = [a for a in leaves if not isinstance(a, float)]
-        self.inputs(arrays, [a for a in leaves if isinstance(a, float)])
+        arrays = [a for a in leaves if type(a) is not float]
+        self.inputs.inwards(arrays, [a for a in leaves if type(a) is float])
         self.calls += 1
         if self.calls == 2:
             try:
@@ -90,73 +89,81 @@ class Record:
                               f"{error}); it is run as it stands", RuntimeWarning, stacklevel=2)  # fmt: skip
                 return self.f(*arguments)
         if self.graph is None:
-            self.found(self.f(*self.arguments))
+            self.results = Results(self.f(*self.arguments), self.places)
         else:
             self.graph.launch()
         return self.results(arrays)
 
     def record(self) -> None:
         """Record the function. Its memory comes from a pool that nothing else takes from: the addresses stay valid."""
-        cupy = importlib.import_module("cupy")
-        self.result, self.copied = None, []
-        cupy.get_default_memory_pool().free_all_blocks()
-        stream = cupy.cuda.Stream(non_blocking=True)
-        with cupy.cuda.using_allocator(self.pool.malloc), stream:
+        del self.results
+        self.cupy.get_default_memory_pool().free_all_blocks()
+        stream = self.cupy.cuda.Stream(non_blocking=True)
+        with self.cupy.cuda.using_allocator(self.pool.malloc), stream:
             stream.begin_capture()
             try:
-                self.found(self.f(*self.arguments))
+                self.results = Results(self.f(*self.arguments), self.places)
             finally:
                 graph = stream.end_capture()
         self.graph, self.stream = graph, stream
 
-    def found(self, result: Any) -> None:
-        """Take note of where the results lie; those that are arguments are handed back as they came."""
-        self.result, self.copied, self.origin = result, [], []
-        where = {a.data.ptr: i for i, a in enumerate(self.places) if a.size}
-        for a in _arrays(result):
-            i = where.get(a.data.ptr) if a.size else None
-            if i is not None and self.places[i].shape == a.shape:
-                self.origin.append(i)
-            else:
-                self.origin.append(None)
-                self.copied.append(a)
-        self.outputs = Copies(self.copied)
 
-    def results(self, arrays: list[Array]) -> Any:
-        """The result with arrays of its own."""
-        cupy = importlib.import_module("cupy")
-        fresh = [cupy.empty(a.shape, a.dtype) for a in self.copied]
-        self.outputs(fresh)
-        rest = iter(fresh)
-        each = iter([next(rest) if i is None else arrays[i] for i in self.origin])
-        return _mapped(self.result, lambda a: next(each) if _is_array(a) else a, False)
+class Results:
+    """What a function returned, and where: in an argument's place, which is handed back as it came, or elsewhere."""
+
+    def __init__(self, result: Any, places: list[Array]) -> None:
+        self.leaves: list[Any] = []
+        _form(result, self.leaves)
+        self.build = _builder(result, [0])
+        where = {(a.data.ptr, a.shape): i for i, a in enumerate(places) if a.size}
+        self.origin = [where.get((a.data.ptr, a.shape)) if _is_array(a) else None for a in self.leaves]
+        self.moved = [j for j, a in enumerate(self.leaves) if _is_array(a) and self.origin[j] is None]
+        self.given = [(j, i) for j, i in enumerate(self.origin) if i is not None]
+        self.shapes = [(self.leaves[j].shape, self.leaves[j].dtype) for j in self.moved]
+        self.outputs = Copies([self.leaves[j] for j in self.moved])
+        self.empty = importlib.import_module("cupy").empty
+
+    def __call__(self, arrays: list[Array]) -> Any:
+        """The result with arrays of its own, and those of the call's ``arrays`` that it hands back."""
+        fresh = [self.empty(shape, dtype) for shape, dtype in self.shapes]
+        self.outputs.outwards(fresh)
+        leaves = list(self.leaves)
+        for j, a in zip(self.moved, fresh, strict=True):
+            leaves[j] = a
+        for j, i in self.given:
+            leaves[j] = arrays[i]
+        return self.build(leaves)
 
 
 class Copies:
-    """Copies of many arrays in one kernel: into ``places`` (from elsewhere, with numbers), or out of them."""
+    """Copies of many arrays in one kernel: with ``numbers`` into ``places`` from elsewhere, without out of them."""
 
     def __init__(self, places: list[Array], numbers: Array | None = None) -> None:
         self.places, self.numbers = places, numbers
-        words = tuple((a.nbytes // (w := _word(a.nbytes)), w) for a in places)
-        count = 0 if numbers is None else numbers.size
-        self.kernel = _copying(words, count, "double" if numbers is None else _REAL[str(numbers.dtype)],
-                               numbers is not None)  # fmt: skip
-        self.blocks = min(BLOCKS, max(1, -(-max((n for n, _ in words), default=1) // THREADS)))
+        words = [_word(a.nbytes) for a in places]
+        lengths = tuple((a.nbytes // w, w) for a, w in zip(places, words, strict=True))
+        real = "" if numbers is None else _REAL[str(numbers.dtype)]
+        self.kernel = _copying(lengths, 0 if numbers is None else numbers.size, real)
+        self.grid = (min(BLOCKS, max(1, -(-max((n for n, _ in lengths), default=1) // THREADS))),)
+        self.words = words
+        self.real = float if numbers is None else numbers.dtype.type
 
-    def __call__(self, others: list[Array], values: list[float] | None = None) -> None:
-        """Copy ``others`` into the places, or the places into ``others`` if there are no numbers."""
-        if not self.places and not values:
-            return
+    def inwards(self, arrays: list[Array], values: list[float]) -> None:
+        """Copy the arrays and numbers to their places."""
         arguments: list[Any] = []
-        held = []  # copies live until the kernel is launched
-        for a, place in zip(others, self.places, strict=True):
-            if self.numbers is not None and (not a.flags.c_contiguous or a.data.ptr % _word(a.nbytes)):
+        for a, place, word in zip(arrays, self.places, self.words, strict=True):
+            if not a.flags.c_contiguous or a.data.ptr % word:
                 a = a.copy(order="C")
-                held.append(a)
-            arguments += (a, place) if self.numbers is not None else (place, a)
-        if self.numbers is not None:
-            arguments += [self.numbers, *map(self.numbers.dtype.type, values or ())]
-        self.kernel((self.blocks,), (THREADS,), tuple(arguments))
+            arguments += (a, place)
+        arguments.append(self.numbers)
+        arguments += [self.real(v) for v in values]
+        self.kernel(self.grid, (THREADS,), tuple(arguments))
+
+    def outwards(self, arrays: list[Array]) -> None:
+        """Copy what lies in the places to the arrays."""
+        if arrays:
+            pairs = [x for pair in zip(self.places, arrays, strict=True) for x in pair]
+            self.kernel(self.grid, (THREADS,), tuple(pairs))
 
 
 _REAL = {"float32": "float", "float64": "double"}
@@ -169,15 +176,11 @@ def _word(size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _copying(words: tuple[tuple[int, int], ...], numbers: int, real: str, inwards: bool) -> Any:
+def _copying(lengths: tuple[tuple[int, int], ...], numbers: int, real: str) -> Any:
     """The kernel: a loop for each array, with its length in words, and an assignment for each number."""
-    parameters = [f"const {_WORDS[w]}* a{k}, {_WORDS[w]}* z{k}" for k, (_, w) in enumerate(words)]
-    body = [
-        f"  for (size_t j = i; j < {n}u; j += step) z{k}[j] = a{k}[j];" if n < 2**32 else
-        f"  for (size_t j = i; j < {n}ull; j += step) z{k}[j] = a{k}[j];"
-        for k, (n, _) in enumerate(words)
-    ]  # fmt: skip
-    if inwards:
+    parameters = [f"const {_WORDS[w]}* a{k}, {_WORDS[w]}* z{k}" for k, (_, w) in enumerate(lengths)]
+    body = [f"  for (size_t j = i; j < {n}ull; j += step) z{k}[j] = a{k}[j];" for k, (n, _) in enumerate(lengths)]
+    if real:
         parameters += [f"{real}* numbers", *(f"{real} n{k}" for k in range(numbers))]
         body += [f"  if (i == 0) numbers[{k}] = n{k};" for k in range(numbers)]
     source = "\n".join([
@@ -198,52 +201,48 @@ def _form(tree: Any, leaves: list[Any], top: bool = False) -> Any:
 
     An integer is a number where it is an argument itself, and a constant inside one. Other objects go by identity.
     """
-    if tree is None or isinstance(tree, bool):
+    kind = type(tree)
+    if tree is None or kind is bool:
         return tree
-    if _is_array(tree):
+    if kind.__module__ == "cupy":
         leaves.append(tree)
         return tree.shape, tree.dtype.char
-    if isinstance(tree, float) or (top and isinstance(tree, int)):
+    if kind is float or (top and kind is int):
         if tree == 0:
             return 0
         leaves.append(float(tree))
         return float
-    if isinstance(tree, int):
+    if kind is int:
         return tree
-    if isinstance(tree, Packed):
+    if kind is Packed:
         return Packed, _form(tree.vectors, leaves)
-    if isinstance(tree, Vectors):
+    if kind is Vectors:
         return id(tree.layout), _form(tree.whole, leaves)
-    if isinstance(tree, tuple):
+    if kind is Evaluation:
+        return tuple([_form(getattr(tree, name), leaves) for name in FIELDS])
+    if kind is tuple:
         return tuple([_form(part, leaves) for part in tree])
-    if isinstance(tree, Evaluation):
-        return tuple([_form(getattr(tree, f.name), leaves) for f in fields(tree)])
     return id(tree)
 
 
-def _mapped(tree: Any, f: Callable[[Any], Any], top: bool) -> Any:
-    """The tree with f of each leaf in its place, in the order of :func:`_form`. ``top``: the tuple of arguments."""
-    if _is_array(tree) or (isinstance(tree, float) and tree != 0):
-        return f(tree)
-    if top:
-        return tuple(f(float(a)) if _is_integer(a) else _mapped(a, f, False) for a in tree)
-    if isinstance(tree, Packed):
-        return Packed(_mapped(tree.vectors, f, False))
-    if isinstance(tree, Vectors):
-        return tree.layout.over(_mapped(tree.whole, f, False))
-    if isinstance(tree, tuple):
-        return tuple(_mapped(part, f, False) for part in tree)
-    if is_dataclass(tree) and isinstance(tree, Evaluation):
-        return replace(tree, **{x.name: _mapped(getattr(tree, x.name), f, False) for x in fields(tree)})
-    return tree
-
-
-def _is_integer(a: Any) -> bool:
-    return isinstance(a, int) and not isinstance(a, bool) and a != 0
-
-
-def _arrays(tree: Any) -> list[Array]:
-    """The arrays of a result, in order."""
-    leaves: list[Any] = []
-    _form(tree, leaves)
-    return [a for a in leaves if _is_array(a)]
+def _builder(tree: Any, count: list[int], top: bool = False) -> Build:
+    """The function that makes such a tree of other leaves, in the order of :func:`_form`; ``count[0]``: the leaves so
+    far; ``top``: the tree is the tuple of arguments."""
+    kind = type(tree)
+    number = kind is float and tree != 0
+    if number or _is_array(tree):
+        count[0] += 1
+        return itemgetter(count[0] - 1)
+    if kind is tuple:
+        parts = [_builder(float(a) if top and type(a) is int else a, count) for a in tree]
+        return lambda leaves: tuple([part(leaves) for part in parts])
+    if kind is Packed:
+        inner = _builder(tree.vectors, count)
+        return lambda leaves: Packed(inner(leaves))
+    if kind is Vectors:
+        layout, place = tree.layout, _builder(tree.whole, count)
+        return lambda leaves: Vectors(layout, place(leaves))
+    if kind is Evaluation:
+        entries = [_builder(getattr(tree, name), count) for name in FIELDS]
+        return lambda leaves: Evaluation(*[entry(leaves) for entry in entries])
+    return lambda leaves: tree

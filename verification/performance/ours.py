@@ -36,7 +36,7 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
         return lambda: to_floats(mean_loss(sweep.forward_backward(u, x, y)))[0]
     problem = Problem(case.network, rho=RHO, sweep=sweep)
     method = Method(rule=Fixed(EPS), acceptance=NoTest())
-    start = Iterate(u, EPS)
+    start = Iterate(prepare(problem, method, Iterate(u, EPS), x, y).controls, EPS)  # as they lie in a run
     if name == "mini_batch_step":
         return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO, full=False)[1].loss
     ready = prepare(problem, method, start, x, y)
