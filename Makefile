@@ -5,7 +5,7 @@
 #   JOBS=...     test processes (default 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format verify lowest package docs clean FORCE
+.PHONY: help run test lint format verify lowest cuda optional package docs clean FORCE
 
 JOBS ?= 2
 VENV_PYTHON := .venv/bin/python
@@ -47,6 +47,27 @@ lowest: $(STAMP) ## run the tests with the lowest supported version of every dep
 	@.venv/lowest/bin/python -m pip install -qq --disable-pip-version-check -r .venv/lowest/requirements.txt
 	@OPENBLAS_NUM_THREADS=1 .venv/lowest/bin/python -m pytest -n $(JOBS) -p no:cacheprovider \
 		$(foreach name,$(LOWEST_WITHOUT),--ignore-glob='tests/test_$(name)*') $(ARGS)
+
+# What takes CuPy's arrays. The CUDA that computes on the CPU is built in .venv/cuda-on-cpu, in two minutes, once.
+CUDA_TESTS := cuda_on_cpu kernels_cuda kernels_replay layout backend_fused backend_gpu_sweep backend_synchronisation \
+	backends_agree backend_libraries backend_command stages loss regulariser admissible metric sweep bsqh problem
+
+cuda: $(STAMP) ## run CuPy's part of the tests, over a CUDA that computes on the CPU
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m verification.cuda_on_cpu -- python -m pytest -n $(JOBS) \
+		-p no:cacheprovider --backend cupy $(CUDA_TESTS:%=tests/test_%.py) $(ARGS)
+
+# What takes PyTorch's and JAX's arrays; JAX compiles each operation anew for each shape, so it has fewer files.
+TORCH_TESTS := backends_agree backend_libraries backend_gpu_sweep backend_synchronisation backend_docs layout stages \
+	loss regulariser admissible metric sweep problem network performance
+JAX_TESTS := backends_agree backend_libraries layout stages metric
+OPTIONAL := OPENBLAS_NUM_THREADS=1 .venv/optional/bin/python -m pytest -n $(JOBS) -p no:cacheprovider
+
+optional: $(STAMP) ## run the tests of PyTorch, JAX and ONNX
+	@test -e .venv/optional/bin/python || $(VENV_PYTHON) -m venv .venv/optional
+	@.venv/optional/bin/python -m pip install -qq --disable-pip-version-check -r requirements-optional.txt
+	@$(OPTIONAL) --backend torch $(TORCH_TESTS:%=tests/test_%.py) $(ARGS)
+	@$(OPTIONAL) --backend jax.numpy $(JAX_TESTS:%=tests/test_%.py) $(ARGS)
+	@$(OPTIONAL) tests/test_app_compact.py -k onnx $(ARGS)
 
 package: $(STAMP) ## build sdist and wheel, install the wheel elsewhere, train and read data there
 	@$(VENV_PYTHON) -m verification.hardening package

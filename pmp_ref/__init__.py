@@ -10,7 +10,7 @@ from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
 from pmp_ref.augmentation import Classic, Curvature, Fixed
 from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
 from pmp_ref.certificate import Certificate, certify
-from pmp_ref.errors import InputError, ScaleWarning
+from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import (
     AveragePool,
@@ -43,8 +43,9 @@ __all__ = [
     "L0", "L1", "L2", "WHOLE_LINE", "Absolute", "AveragePool", "Averaging", "Box", "Certificate", "Classic",
     "Convolution", "CrossEntropy", "Curvature", "Dense", "Evaluation", "FiniteSet", "Fixed", "Flatten",
     "GlobalAveragePool", "GradientScaled", "GroupL0", "Identity", "InputError", "Iterate", "LHalf", "LTwoThirds",
-    "LeakyReLU", "MaxPool", "Method", "Network", "NoPenalty", "NoTest", "PerLayer", "Polynomial", "Problem", "Ramp",
-    "ReLU", "Record", "Relative", "ScaleShift", "ScaleWarning", "SiLU", "Sigmoid", "Softplus", "Solution", "Squared",
-    "Standardise", "Status", "Stop", "Sweep", "Tanh", "certify", "initial_controls", "layer_weights", "lenet5",
-    "lenet5_caffe", "prepare", "residual", "residual_net", "solve", "step",
+    "LabelWarning", "LeakyReLU", "MaxPool", "Method", "Network", "NoPenalty", "NoTest", "PenaltyWarning", "PerLayer",
+    "Polynomial", "Problem", "Ramp", "ReLU", "Record", "Relative", "ScaleShift", "ScaleWarning", "SiLU", "Sigmoid",
+    "Softplus", "Solution", "Squared", "Standardise", "Status", "Stop", "Sweep", "Tanh", "certify",
+    "initial_controls", "layer_weights", "lenet5", "lenet5_caffe", "prepare", "residual", "residual_net", "solve",
+    "step",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from pmp_ref.arrays import (
     as_floats,
     device,
     fused,
+    is_array,
     namespace,
     sums,
     to_floats,
@@ -32,7 +33,7 @@ from pmp_ref.arrays import (
 )
 from pmp_ref.augmentation import Curvature, Rule
 from pmp_ref.controls import Layout, arrays_of, by_stage, products, total, vectors
-from pmp_ref.errors import InputError, ScaleWarning
+from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
 from pmp_ref.hamiltonian import (
     increments,
     linear_terms,
@@ -339,7 +340,7 @@ def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -
 
 def solve(
     problem: Problem,
-    controls: Controls,
+    controls: Controls | None,
     x: Array,
     y: Array,
     *,
@@ -355,13 +356,23 @@ def solve(
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
     so does Ctrl-C, both with the last complete iterate. ``resume`` continues from an iterate of an earlier run with
     the same arguments; the order of the batches depends on (seed, epoch) only, so the run goes on bit for bit.
+    ``controls`` are then those of the iterate, or None.
 
-    Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit. Warns with
-    ScaleWarning, once, of images whose largest value is far from 1.
+    Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit, and for controls that
+    are not those of ``resume``. Warns with ScaleWarning of images whose largest value is far from 1, with LabelWarning
+    of labels that seem to count from 1, with PenaltyWarning of a regulariser that was given without ρ.
     """
     method = Method() if method is None else method
-    if advice := scale_advice(problem.check(controls if resume is None else resume.controls, x, y)):
+    if resume is not None:
+        controls = resumed(controls, resume)
+    elif controls is None:
+        raise InputError("no controls were given; expected those to start from, as initial_controls makes them")
+    if advice := scale_advice(problem.check(controls, x, y)):
         warnings.warn(advice, ScaleWarning, stacklevel=2)
+    if advice := problem.loss.advice(problem.network.output_shape, y):
+        warnings.warn(advice, LabelWarning, stacklevel=2)
+    if advice := problem.penalty_advice():
+        warnings.warn(advice, PenaltyWarning, stacklevel=2)
     n = x.shape[0]
     if batch_size is not None and not (type(batch_size) is int and 1 <= batch_size <= n):
         raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
@@ -395,6 +406,20 @@ def solve(
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Solution(it.controls, status or Status.ITERATION_LIMIT, it, tuple(records))
+
+
+def resumed(controls: Any, it: Iterate) -> Controls:
+    """The controls of the iterate that a run goes on from; InputError if others were given."""
+    mine = it.controls
+    if controls is None or controls is mine:
+        return mine
+    nested = isinstance(controls, Sequence) and all(isinstance(stage, Sequence) for stage in controls)
+    if nested and list(map(len, controls)) == list(map(len, mine)):
+        pairs = zip(arrays_of(controls), arrays_of(mine), strict=True)
+        if all(is_array(a) and a.shape == b.shape and np.array_equal(to_numpy(a), to_numpy(b)) for a, b in pairs):
+            return mine
+    raise InputError("controls are not those of resume, where the run goes on; give None or resume.controls, or leave "
+                     "resume out to start from other controls")  # fmt: skip
 
 
 def judge(
@@ -468,7 +493,7 @@ def end_of_epoch(
 def take_batch(x: Array, y: Array, batches: int, position: int, seed: int, epoch: int) -> tuple[Array, Array]:
     """Batch ``position`` of the epoch: a permutation by (seed, epoch), split into parts whose sizes differ by at
     most one, so that every sample is used once."""
-    part = np.array_split(order_of_epoch(x.shape[0], seed, epoch), batches)[position]
+    part = np.array_split(order_of_epoch(x.shape[0], seed, epoch), batches)[position].copy()
     xp = namespace(x, y)
     index = xp.asarray(part, device=device(x))
     return xp.take(x, index, axis=0), xp.take(y, index, axis=0)

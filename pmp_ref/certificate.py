@@ -2,10 +2,12 @@
 
     ε*(u) = max(0, sup_{w≠u} ΔH(w)/‖w − u‖²),   u ∈ argmax K_ε  iff  ε ≥ ε*(u).
 
-It is a maximum of scalar (or group) suprema. Closed forms: sums of L0, L1 and L2 on the line and on a box, and finite
-sets; L1/2, L2/3 and groups by bisection on the maximiser. Under pure L0 a kept entry inside the box should have
-g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Everything is computed in float64, by the
-problem's sweep.
+It is a maximum of scalar (or group) suprema. Finite sets have a closed form, and so does a regulariser that states one
+(``Regulariser.eps_star``: sums of L0, L1 and L2); all others are bisected on their maximiser. Under pure L0 a kept
+entry inside the box should have g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Entries
+within rounding of a bound are at the bound. Everything is computed in float64, by the problem's sweep.
+
+Nothing here asks which class a regulariser is. What it does not state is refused with an InputError that names it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet
-from pmp_ref.arrays import Array, Controls, to_floats, to_numpy
+from pmp_ref.arrays import Array, Controls, namespace, to_floats, to_numpy, unit_roundoff
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
-from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
+from pmp_ref.regulariser import Regulariser
 from pmp_ref.sweep import mean_loss
 
 DECADES = tuple(range(1, 11))  # columns of the gap table: fraction of entries with gap ≤ 10⁻ˡ
@@ -84,7 +86,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     """Certificate of ``controls`` on the data (x, y) at the problem's ρ; gaps are taken at augmentation ``eps``.
 
     Switching functions come from ``problem.sweep``, in float64 whatever the dtype of the data. Raises InputError for
-    ``eps`` ≤ 0 and for controls or data that do not fit.
+    ``eps`` ≤ 0, for controls or data that do not fit, and for a regulariser that does not state what is needed.
     """
     if not (math.isfinite(eps) and eps > 0):
         raise InputError(f"eps is {eps}; expected a number > 0")
@@ -92,7 +94,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     if y.dtype == x.dtype:  # targets, not labels
         y = cast(((y,),), "float64")[0][0]
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
-    controls = map_controls(lambda a, u: a.widened(u), problem.admissible, controls)
+    controls = map_controls(lambda a, u: a.widened(settled(u, a)), problem.admissible, controls)
     x = cast(((x,),), "float64")[0][0]
     e = problem.sweep.forward_backward(controls, x, y)
     assert e.switching is not None
@@ -134,8 +136,24 @@ def certify_control(
     )  # fmt: skip
 
 
+def settled(u: Array, admissible: Admissible) -> Array:
+    """u with the entries that lie within four roundings of a bound of the box put at that bound.
+
+    A maximiser that clips c = u + g/(2ε) may stop one unit in the last place short of the bound. Taken to the letter
+    such an entry is an inner one, its g_i is a residual, and ΔH/(w − u)² at the bound is rounding over rounding.
+    Sets that extend Box with other ends than two numbers are left as they are.
+    """
+    if not isinstance(admissible, Box):
+        return u
+    xp, four = namespace(u), 8 * unit_roundoff(u)
+    for end in (admissible.lo, admissible.hi):
+        if isinstance(end, float) and math.isfinite(end):
+            u = xp.where(xp.abs(u - end) <= four * abs(end), end, u)
+    return u
+
+
 def augmented_gaps(u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible, eps: float) -> np.ndarray:
-    """max_w K_ε(w; u) − K_ε(u; u) ≥ 0 entry by entry (group by group under GroupL0), on the host."""
+    """max_w K_ε(w; u) − K_ε(u; u) ≥ 0 entry by entry (group by group if r does not separate), on the host."""
     gap, _ = _gaps_and_terms(u, g, r, rho, admissible, eps)
     return np.maximum(gap, 0.0)  # w may lose to u by rounding
 
@@ -147,46 +165,47 @@ def _gaps_and_terms(
     w = to_numpy(r.argmax(u, g, eps, rho, admissible))
     u, g = to_numpy(u), to_numpy(g)
     linear, square = g * (w - u), eps * (w - u) ** 2
-    if isinstance(r, GroupL0):
-        groups = lambda a: np.atleast_1d(np.squeeze(r.norms(a)))  # noqa: E731
-        linear, square, size = groups(linear), groups(square), groups(np.abs(linear))
-        before, after = (rho * r.omega * (groups(a != 0) > 0) for a in (u, w))
-    else:
-        size = np.abs(linear)
+    size = np.abs(linear)
+    if rho == 0:
+        before = after = np.zeros(())
+    elif r.separable:
         before, after = (rho * to_numpy(r.pointwise(a)) for a in (u, w))
+    else:
+        linear, square, size = (_by_group(r.group_sums(a)) for a in (linear, square, size))
+        before, after = (rho * _by_group(r.terms(a)) for a in (u, w))
     return linear - square - (after - before), size + square + after + before
 
 
+def _by_group(a: Array) -> np.ndarray:
+    """One number for each group, without axes of length 1."""
+    return np.atleast_1d(np.squeeze(to_numpy(a)))
+
+
 def eps_star(u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible) -> float:
-    """ε* of one control (T11). Unpenalised entries count with the residual only, on finite sets like all others."""
+    """ε* of one control (T11). Unpenalised entries count with the residual only, on finite sets like all others.
+
+    By the regulariser's closed form where it has one, else by bisection.
+    """
     if isinstance(admissible, FiniteSet):
         return max(_rise(to_numpy(u), to_numpy(g), r, rho, v) for v in admissible.values)
     assert isinstance(admissible, Box)
     if rho == 0:
         return 0.0
-    if isinstance(r, Polynomial):
-        return _polynomial(to_numpy(u), to_numpy(g), r, rho, admissible)
-    return by_bisection(u, g, r, rho, admissible)
-
-
-def _polynomial(u: np.ndarray, g: np.ndarray, r: Polynomial, rho: float, box: Box) -> float:
-    """ε* for sums of L0, L1 and L2. ΔH(w)/(w − u)² is largest at 0, at a bound, next to u, or inside a side of 0.
-
-    Next to a bound it is infinite if H falls towards it. At u = 0, with β = |g| − ρa₁ > 0, it is β²/(4ρa₀) − ρa₂/2 at
-    |w| = 2ρa₀/β if that is in the box, and infinite without L0. Pure L0 on the line: ρ/u_i² and g_i²/(4ρ).
-    """
-    if _falls_towards_bound(u, g, r, rho, box):
+    cleaned = _stationary(u, g, r, rho, admissible)
+    if cleaned is None:
         return math.inf
-    g = g - stationarity_residual(u, g, r, rho, box)
-    if box.lo > 0 or box.hi < 0:
-        return 0.0  # one side of 0 only: convex
-    beta, room = np.abs(g) - rho * r.a1, np.where(g > 0, box.hi, -box.lo)  # room: |b|, the bound on the side of g
-    gains = (u == 0) & (beta > 0) & (room > 0)
-    if r.a0 == 0:
-        return math.inf if gains.any() else 0.0
-    best = max(_rise(u, g, r, rho, v) for v in (0.0, box.lo, box.hi) if math.isfinite(v))
-    reached = beta[gains & (2 * rho * r.a0 <= np.where(gains, beta, 0.0) * np.where(gains, room, 0.0))]
-    return max(best, float(np.max(reached**2 / (4 * rho * r.a0) - rho * r.a2 / 2, initial=0.0)))
+    closed = r.eps_star(*cleaned, rho, admissible)
+    return _bisected(*cleaned, r, rho, admissible) if closed is None else closed
+
+
+def _stationary(
+    u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(u, g) in float64, u settled and g without its residual, as T11 asks for; None if ε* = ∞ for a bound."""
+    u, g = settled(to_numpy(u).astype(float), admissible), to_numpy(g).astype(float)
+    if isinstance(admissible, Box) and _falls_towards_bound(u, g, r, rho, admissible):
+        return None
+    return u, g - stationarity_residual(u, g, r, rho, admissible)
 
 
 def _rise(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, v: float) -> float:
@@ -198,9 +217,14 @@ def _rise(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, v: float) ->
 
 
 def _falls_towards_bound(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, box: Box) -> bool:
-    """True if a nonzero entry sits at a bound although H rises from there into the box: then ε* = ∞."""
-    rise = g - rho * _slope(r, u)
-    return bool(np.any((u != 0) & ((u >= box.hi) & (rise < 0) | (u <= box.lo) & (rise > 0))))
+    """True if an entry sits at a bound although H rises from there into the box: then ε* = ∞.
+
+    Rises within rounding of g_i and ρr′(u_i) are none, and neither are entries where r has no derivative.
+    """
+    slope = rho * np.asarray(r.derivative(u))
+    rise = g - slope
+    rise = np.where(np.abs(rise) <= 8 * np.finfo(float).eps * np.minimum(np.abs(g), np.abs(slope)), 0.0, rise)
+    return bool(np.any((u >= box.hi) & (rise < 0) | (u <= box.lo) & (rise > 0)))
 
 
 def by_bisection(
@@ -211,10 +235,15 @@ def by_bisection(
     The part of a kept entry's gap that comes from its residual is g²/(4ε); it is removed by asking for the gap of the
     control with that residual set to 0, as T11 does under pure L0.
     """
-    u, g = to_numpy(u).astype(float), to_numpy(g).astype(float)
-    if isinstance(admissible, Box) and _falls_towards_bound(u, g, r, rho, admissible):
-        return math.inf
-    g = g - stationarity_residual(u, g, r, rho, admissible)
+    cleaned = _stationary(u, g, r, rho, admissible)
+    return math.inf if cleaned is None else _bisected(*cleaned, r, rho, admissible, limit, tolerance)
+
+
+def _bisected(
+    u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissible: Admissible, limit: float = 1e18,
+    tolerance: float = 1e-9,
+) -> float:  # fmt: skip
+    """:func:`by_bisection` of a settled u and a g without residual."""
 
     def satisfied(eps: float) -> bool:
         gap, terms = _gaps_and_terms(u, g, r, rho, admissible, eps)
@@ -236,42 +265,27 @@ def stationarity_residual(
 ) -> np.ndarray:
     """g_i − ρ r′(u_i) at the entries where a local maximum of H needs it to be 0; 0 elsewhere.
 
-    These are the nonzero entries, and every entry without penalty, strictly inside the box; at a bound of an
-    unpenalised entry only the part pointing inwards counts. Under pure L0 it is g_i. On a finite set there is none.
+    These are the entries where r has a derivative, under L0 and L1 the nonzero ones, and every entry without penalty,
+    strictly inside the box; at a bound of an unpenalised entry only the part pointing inwards counts. Under pure L0 it
+    is g_i. On a finite set there is none.
     """
     if isinstance(admissible, FiniteSet):
         return np.zeros_like(g)
     assert isinstance(admissible, Box)
-    smooth = rho == 0 or (isinstance(r, Polynomial) and r.a0 == r.a1 == 0)
-    on = (u != 0) | smooth
-    if isinstance(r, GroupL0):
-        on = on | np.broadcast_to(np.asarray(r.norms(u != 0)) > 0, u.shape)
-    slope = rho * _slope(r, u) if rho > 0 else np.zeros_like(u)
-    residual, low, high = np.where(on, g - slope, 0.0), u <= admissible.lo, u >= admissible.hi
+    u = settled(u, admissible)
+    residual = g - rho * np.asarray(r.derivative(u)) if rho > 0 else g
+    residual, low, high = np.where(np.isnan(residual), 0.0, residual), u <= admissible.lo, u >= admissible.hi
     counts = ~(low | high) if rho > 0 else ~(low & (residual < 0) | high & (residual > 0))
     return np.where(counts, residual, 0.0)
 
 
-def _slope(r: Regulariser, u: np.ndarray) -> np.ndarray:
-    """r′(u_i) at nonzero entries."""
-    if isinstance(r, Polynomial):
-        return r.a1 * np.sign(u) + r.a2 * u
-    if isinstance(r, LHalf | LTwoThirds):
-        return r.q * np.sign(u) * np.abs(np.where(u == 0, 1.0, u)) ** (r.q - 1)
-    return np.zeros_like(u)
-
-
 def plain_gap(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissible: Admissible) -> float:
     """Σ_i max_w H(w) − H(u) at ε = 0 (T10): infinite where H is unbounded on U. On bounded sets a limit ε → 0."""
-    if isinstance(admissible, Box) and not admissible.bounded and not _coercive(r, rho):
+    if isinstance(admissible, Box) and not admissible.bounded:
         free = (g > 0) & np.isinf(admissible.hi) | (g < 0) & np.isinf(admissible.lo)
-        slope = rho * r.a1 if isinstance(r, Polynomial) else 0.0
+        slope = rho * r.asymptotic_slope() if rho > 0 else 0.0
         if bool(np.any(free & (np.abs(g) > slope))):
             return math.inf
     tiny = 1e-60  # ε → 0 without 0/0 in the maximisers, and without overflow of (ρ/ε)^{3/2}
     gaps: Any = augmented_gaps(u, g, r, rho, admissible, tiny)
     return float(np.sum(gaps))
-
-
-def _coercive(r: Regulariser, rho: float) -> bool:
-    return isinstance(r, Polynomial) and rho * r.a2 > 0

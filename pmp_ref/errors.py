@@ -1,11 +1,11 @@
-"""The error type for bad input, and the sentence for an unknown name."""
+"""The error type for bad input, the warnings, and the sentence for an unknown name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "ScaleWarning", "nearest"]
+__all__ = ["InputError", "LabelWarning", "PenaltyWarning", "ScaleWarning", "nearest"]
 
 
 class InputError(ValueError):
@@ -14,6 +14,14 @@ class InputError(ValueError):
 
 class ScaleWarning(UserWarning):
     """The data can be used but are ill-scaled. The message is one line: what was seen, what to do."""
+
+
+class LabelWarning(UserWarning):
+    """The labels can be used but look mistaken. The message is one line: what was seen, what to do."""
+
+
+class PenaltyWarning(UserWarning):
+    """A regulariser was given that changes nothing. The message is one line: what was given, what to do."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

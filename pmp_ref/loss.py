@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, device, namespace
+import numpy as np
+
+from pmp_ref.arrays import Array, device, namespace, to_numpy
 from pmp_ref.errors import InputError
 
 
@@ -32,6 +34,10 @@ class Loss(ABC):
     @abstractmethod
     def check(self, shape: Any, y: Array) -> None:
         """Raise InputError unless y fits states x_L of per-sample shape ``shape``."""
+
+    def advice(self, shape: Any, y: Array) -> str | None:
+        """One line on y that fit but look mistaken; None if nothing does."""
+        return None
 
 
 def one_hot(x: Array, y: Array) -> Array:
@@ -71,6 +77,19 @@ class CrossEntropy(Loss):
             raise InputError(
                 f"labels range from {low} to {high}; the network has {shape[0]} classes: expected 0 … {shape[0] - 1}"
             )
+
+    def advice(self, shape: Any, y: Array) -> str | None:
+        """Labels 1 … K for K + 1 scores: class 0 never occurs, all others do. With five labels for each score, a lot
+        drawn from all classes leaves out a given one with a probability below 1 %."""
+        classes = shape[0]
+        if y.shape[0] < 5 * classes or int(namespace(y).min(y)) == 0:
+            return None
+        counts = np.bincount(to_numpy(y), minlength=classes)
+        if not counts[1:].all():
+            return None
+        return (f"no label is 0, and labels 1 to {classes - 1} occur {', '.join(map(str, counts[1:9]))}"
+                f"{', …' if classes > 9 else ''} times; the network has {classes} classes, numbered from 0: if yours "
+                f"count from 1, subtract 1 and take {classes - 1} classes")  # fmt: skip
 
 
 @dataclass(frozen=True)

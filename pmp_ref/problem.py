@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-from pmp_ref.admissible import WHOLE_LINE, Admissible
+import numpy as np
+
+from pmp_ref.admissible import WHOLE_LINE, Admissible, FiniteSet
 from pmp_ref.arrays import Array, Controls, as_floats, check_float64, check_together, device, namespace, sum64
 from pmp_ref.controls import Layout, Vectors, map_controls, total
-from pmp_ref.errors import InputError
+from pmp_ref.errors import InputError, PenaltyWarning
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.network import Network
-from pmp_ref.regulariser import L0, Regulariser
+from pmp_ref.regulariser import L0, NoPenalty, Regulariser
 from pmp_ref.sweep import Sweep
+
+
+class _Unset(float):
+    """The ρ of a problem that gives none; told apart from a ρ of 0 that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,12 @@ class Problem:
 
     ``regulariser``, ``admissible`` and ``weights`` (ω ≥ 0; 0: not penalised) are given once for all controls or
     nested like the controls. The default weights penalise every kernel and no bias, see :func:`layer_weights`.
-    ``sweep`` makes the forward and backward sweeps (None: the clear ones). Raises InputError for ρ < 0, nestings that
-    do not fit, or a sweep of another network or loss.
+    The regulariser is L0 if none is given. ``sweep`` makes the forward and backward sweeps (None: the clear ones).
+    With ρ = 0, the default, no penalty is in force, whatever the regulariser: ``solve`` says so of a problem that
+    gives a regulariser and no ρ.
+
+    Raises InputError for ρ < 0, nestings that do not fit, a regulariser that has no maximiser on its admissible set, or
+    a sweep of another network or loss. Warns with PenaltyWarning of a finite set on which r is one constant.
 
     ``together`` lays controls of one name, regulariser, weight and admissible set side by side, ``apart`` each control
     on its own (see ``controls``).
@@ -32,15 +43,19 @@ class Problem:
 
     network: Network
     loss: Loss = field(default_factory=CrossEntropy)
-    regulariser: Any = field(default_factory=L0)
-    rho: float = 0.0
+    regulariser: Any = None
+    rho: float = _Unset(0.0)
     admissible: Any = WHOLE_LINE
     weights: Any = None
     sweep: Any = None
+    forgotten: bool = field(init=False, repr=False, compare=False)  # a regulariser was given, and no ρ
     together: Layout = field(init=False, repr=False, compare=False)
     apart: Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "forgotten", isinstance(self.rho, _Unset) and self.regulariser is not None)
+        if self.regulariser is None:
+            object.__setattr__(self, "regulariser", L0())
         as_floats(self, "rho")
         if not (math.isfinite(self.rho) and self.rho >= 0):
             raise InputError(f"rho is {self.rho}; expected a number ≥ 0")
@@ -69,6 +84,7 @@ class Problem:
             raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
         object.__setattr__(self, "weights", map_controls(float, self.weights))
         names = self.network.names()
+        self._check_sets()
         kinds = map_controls(
             lambda *kind: kind if kind[1].separable else None, names, self.regulariser, self.weights, self.admissible
         )
@@ -80,6 +96,47 @@ class Problem:
             raise InputError(
                 "the sweep is that of another network or loss; give sweep=None or make_sweep(network, loss)"
             )
+
+    def _check_sets(self) -> None:
+        """Each penalised control's regulariser against its admissible set: InputError, or one PenaltyWarning."""
+        constant = None
+        for l, name, r, u, omega in self._each_control():
+            if omega == 0:
+                continue
+            try:
+                r.check(u)
+            except InputError as error:
+                raise InputError(f"the {name} of stage {l} has the regulariser {r} on {u}, which do not go together: "
+                                 f"{error}; choose another regulariser or another set") from None  # fmt: skip
+            if isinstance(u, FiniteSet) and 0 not in u.values and self.rho > 0 and constant is None:
+                values = r.pointwise(np.array(u.values))
+                if np.ptp(values) == 0 and values[0] > 0:
+                    constant = f"the {name} of stage {l}", r, u
+        if constant is not None:
+            place, r, u = constant
+            warnings.warn(f"{r} is the same for all values of {u} ({place}), so the penalty changes nothing there; put "
+                          "0 among the values, or leave rho at 0", PenaltyWarning, stacklevel=4)  # fmt: skip
+
+    def _each_control(self) -> list[tuple[int, str, Any, Any, float]]:
+        """(stage, name, regulariser, admissible set, weight) of each control."""
+        return [
+            (l, *each)
+            for l, stage in enumerate(
+                zip(self.network.names(), self.regulariser, self.admissible, self.weights, strict=True)
+            )
+            for each in zip(*stage, strict=True)
+        ]
+
+    def penalty_advice(self) -> str | None:
+        """One line if a regulariser was given and no ρ, so that no penalty is in force; None otherwise.
+
+        Not of a ρ of 0 that was asked for, nor where no regulariser was: there nothing else can be meant.
+        """
+        given = [r for _, _, r, _, omega in self._each_control() if omega > 0 and r != NoPenalty()]
+        if not (self.forgotten and given):
+            return None
+        return (f"the regulariser {given[0]} is not in force, for no rho was given and its default is 0; give rho, "
+                "0.0 for none")  # fmt: skip
 
     def penalty(self, controls: Controls) -> Array:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""

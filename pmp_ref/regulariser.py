@@ -6,6 +6,9 @@ For a control u with switching function g, ``argmax`` returns, entry by entry,
 
 ``eps`` is ε, or ε d_i entry by entry under a metric (T17); ``rho`` is ρ times the control's weight. Candidates are
 compared by their gain φ(w) − φ(0), in which u² cancels; ties go to 0.
+
+Training needs the value and the maximiser. The certificate (T10, T11) and proven steps (T7b) ask for more: r′, its
+growth at infinity, the rounding of its value. A regulariser states these too, or what needs them is refused by name.
 """
 
 from __future__ import annotations
@@ -16,13 +19,23 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
 from pmp_ref.arrays import Array, as_floats, fused, namespace, sum64
 from pmp_ref.errors import InputError
 
+ROUNDOFF = 2.0**-53  # unit roundoff of float64
+
 
 class Regulariser(ABC):
-    """r(w) ≥ 0 with r(0) = 0."""
+    """r(w) ≥ 0 with r(0) = 0.
+
+    Training needs ``value``, ``pointwise`` and ``on_line``. A certificate (T11) needs ``derivative``, on an unbounded
+    set ``asymptotic_slope`` too; a proven step (T7b) needs ``error_bound``; a certificate of an r that does not
+    separate needs ``terms`` and ``group_sums``. What is not stated raises InputError, and is never taken for 0.
+    ``eps_star`` is a closed form where there is one.
+    """
 
     convex: bool = False  # of T6b; on a convex set, w maximises K_ε with ΔH ≥ 2ετ
     separable: bool = True  # r(w) = Σ r(w_i)
@@ -42,6 +55,66 @@ class Regulariser(ABC):
     @abstractmethod
     def pointwise(self, w: Array) -> Array:
         """r(w_i), entry by entry; raises InputError where r does not separate over entries."""
+
+    def check(self, admissible: Admissible) -> None:
+        """Raise InputError for a set on which there is no maximiser; every set is taken unless a class says so."""
+        return None
+
+    def derivative(self, w: Array) -> Array:
+        """r′(w_i), entry by entry, NaN at entries where r has no derivative, such as 0 under L0 and L1 (T11).
+
+        Where it is a number a local maximum of H has g_i = ρr′(w_i); g_i − ρr′(w_i) is the residual and is left out of
+        ε*. At a NaN it is not: ε* there is its definition. Where r does not separate, ∂r/∂w_i. Called with
+        NumPy arrays in float64. Raises InputError unless a class states it.
+        """
+        raise self._unstated(
+            "derivative(self, w)", "a certificate needs it", "r′(w_i) entry by entry, NaN where r has no derivative"
+        )
+
+    def asymptotic_slope(self) -> float:
+        """lim r(w)/|w| as |w| → ∞, from 0 (L0) to ∞ (L2); asked for on unbounded sets (T10).
+
+        H(w) = g w − ρr(w) has no maximum on the line where |g| is larger than ρ times this number. Raises InputError
+        unless a class states it.
+        """
+        raise self._unstated(
+            "asymptotic_slope(self)", "the plain gap on an unbounded set needs it",
+            "lim r(w)/|w| as |w| → ∞, such as 0.0 for L0 and math.inf for L2",
+        )  # fmt: skip
+
+    def error_bound(self, w: Array) -> Array:
+        """A bound of the rounding error of each entry of ``terms(w)``, w in float64 on the host (T7b).
+
+        0 where they are exact; a sum or product of n roundings of non-negative numbers errs by (n + 1)·2⁻⁵³ relatively.
+        Raises InputError unless a class states it.
+        """
+        raise self._unstated(
+            "error_bound(self, w)", "a proven step needs it", "a bound of the rounding error of each entry of terms(w)"
+        )
+
+    def group_sums(self, a: Array) -> Array:
+        """Σ of a over the entries that r takes together, in the shape of ``terms``: a itself where r separates (T11).
+
+        Raises InputError where r does not separate, unless a class states it.
+        """
+        if self.separable:
+            return a
+        raise self._unstated(
+            "group_sums(self, a)", "it does not separate over entries, and a certificate needs it",
+            "the sums of a over the groups, in the shape of terms(w)",
+        )  # fmt: skip
+
+    def eps_star(self, u: Array, g: Array, rho: float, box: Box) -> float | None:
+        """Closed form of max(0, sup_w ΔH(w)/‖w − u‖²) on a box, NumPy arrays (T11); None: found by bisection.
+
+        Where ``derivative`` is a number and u_i lies strictly inside the box, g_i is ρr′(u_i): its residual has been
+        taken out. At a bound H does not rise from u_i into the box: such an entry makes ε* infinite before this.
+        """
+        return None
+
+    def _unstated(self, method: str, why: str, what: str) -> InputError:
+        name = type(self).__name__
+        return InputError(f"{name} states no {method.split('(')[0]}, and {why}; write def {method} in {name}: {what}")
 
     def argmax(self, u: Array, g: Array, eps: Any, rho: float, admissible: Admissible) -> Array:
         """Entry by entry argmax of g w − ρ r(w) − ε(w − u)² over U; u, g of one shape, so is the result."""
@@ -137,6 +210,45 @@ class Polynomial(Regulariser):
     def penalises(self, admissible: FiniteSet) -> bool:
         return self.a0 + self.a1 + self.a2 > 0
 
+    def derivative(self, w: Array) -> Array:
+        """a₁ sgn w + a₂w; at 0 it is 0 under pure L2 and without penalty, and there is none otherwise."""
+        xp = namespace(w)
+        at_zero = 0.0 if self.a0 == self.a1 == 0 else math.nan
+        return xp.where(w == 0, at_zero, xp.where(w > 0, self.a1, -self.a1) + self.a2 * w)
+
+    def asymptotic_slope(self) -> float:
+        """a₁, or ∞ if a₂ > 0."""
+        return math.inf if self.a2 > 0 else self.a1
+
+    def error_bound(self, w: Array) -> Array:
+        """0 for multiples of L0 and for L1, whose values are exact; else three roundings, (4 + 1)·2⁻⁵³ r(w_i)."""
+        exact = self.a2 == 0 and (self.a1 == 0 or (self.a0 == 0 and self.a1 == 1))
+        return (0.0 if exact else 5 * ROUNDOFF) * self._pointwise64(w)
+
+    def eps_star(self, u: Array, g: Array, rho: float, box: Box) -> float | None:
+        """Largest, over the entries, of three suprema of ΔH(w)/(w − u)². On the side of u the Hamiltonian is concave
+        and u_i is its maximum there, so nothing on that side counts.
+
+        Nonzero entries: w = 0 is best, with (ρr(u) − g u)/u²; strictly inside the box that is ρ(a₀/u² − a₂/2). Zero
+        entries with β = |g| − ρa₁ > 0, b the bound on the side of g: β²/(4ρa₀) − ρa₂/2 at |w| = 2ρa₀/β if that is
+        at most |b|, else (|g||b| − ρr(b))/b²; infinite without L0. A box without 0: r is convex there.
+        """
+        if box.lo > 0 or box.hi < 0:
+            return 0.0
+        beta, room = np.abs(g) - rho * self.a1, np.where(g > 0, box.hi, -box.lo)
+        gains = (u == 0) & (beta > 0) & (room > 0)
+        if self.a0 == 0:  # convex
+            return math.inf if gains.any() else 0.0
+        kept = u != 0
+        square = np.where(kept, u, 1.0) ** 2
+        drop = np.where(kept, (rho * self.pointwise(u) - g * u) / square, 0.0)
+        beta, room = beta[gains], room[gains]
+        reached = 2 * rho * self.a0 <= beta * room
+        bound = np.where(reached, 1.0, room)
+        short = (np.abs(g)[gains] * bound - rho * self.pointwise(bound)) / bound**2
+        zeros = np.where(reached, beta**2 / (4 * rho * self.a0) - rho * self.a2 / 2, short)
+        return max(0.0, float(np.max(drop, initial=0.0)), float(np.max(zeros, initial=0.0)))
+
 
 def L0() -> Polynomial:
     """r(w) = |w|₀, the number of nonzero entries."""
@@ -180,9 +292,29 @@ class _Power(Regulariser):
     def _pointwise64(self, w: Array) -> Array:
         return self.pointwise(namespace(w).astype(w, namespace(w).float64))
 
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
-        if not box.lo <= 0 <= box.hi:
+    def derivative(self, w: Array) -> Array:
+        """q sgn w |w|^{q−1}; none at 0."""
+        xp = namespace(w)
+        slope = xp.copysign(self.q * xp.abs(xp.where(w == 0, 1.0, w)) ** (self.q - 1), w)
+        return xp.where(w == 0, math.nan, slope)
+
+    def asymptotic_slope(self) -> float:
+        """0."""
+        return 0.0
+
+    def error_bound(self, w: Array) -> Array:
+        """Four units in the last place of the power, and half a rounding of q: (8 + |ln|w||)·2⁻⁵³ relatively."""
+        xp = namespace(w)
+        size = xp.abs(xp.log(xp.abs(xp.where(w == 0, 1.0, w))))
+        return (8 + size) * ROUNDOFF * self._pointwise64(w)
+
+    def check(self, admissible: Admissible) -> None:
+        if isinstance(admissible, Box) and not admissible.lo <= 0 <= admissible.hi:
+            box = admissible
             raise InputError(f"{type(self).__name__} on the box [{box.lo}, {box.hi}]; expected a box containing 0")
+
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        self.check(box)
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
         lam = rho / eps + 0 * u  # an array in every library: NumPy's scalars have roots of their own
@@ -264,9 +396,32 @@ class GroupL0(Regulariser):
         xp = namespace(w)
         return self.omega * xp.astype(self.norms(xp.astype(w != 0, xp.float64)) != 0, xp.float64)
 
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
-        if box != Box():
+    def check(self, admissible: Admissible) -> None:
+        if isinstance(admissible, FiniteSet):
+            self.pointwise(None)
+        if isinstance(admissible, Box) and admissible != Box():
+            box = admissible
             raise InputError(f"GroupL0 on the box [{box.lo}, {box.hi}]; it has a closed form on the whole line only")
+
+    def group_sums(self, a: Array) -> Array:
+        return self.norms(a)
+
+    def derivative(self, w: Array) -> Array:
+        """0 in a nonzero group; a zero group has none."""
+        xp = namespace(w)
+        kept = self.norms(xp.astype(w != 0, xp.float64)) > 0
+        return xp.where(kept, 0 * w, math.nan)
+
+    def asymptotic_slope(self) -> float:
+        """0."""
+        return 0.0
+
+    def error_bound(self, w: Array) -> Array:
+        """0: ω or 0."""
+        return 0 * self.terms(w)
+
+    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+        self.check(box)
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
         return xp.where(self.norms(eps * c * c) > rho * self.omega, c, 0.0)

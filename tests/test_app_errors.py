@@ -43,6 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (["--rhoo", "1"], ["unknown option '--rhoo'", "did you mean '--rho'"]),
     (["--rho"], ["--rho", "expected one argument"]),
     (["extra"], ["unknown argument 'extra'"]),
+    (["--lr", "0.1"], ["unknown option '--lr'", "ε takes the place of a step size", "1/(2ε)", "--eps0", "--rule"]),
+    (["--learning-rate=0.1"], ["'--learning-rate=0.1'", "ε takes the place of a step size", "--eps0"]),
 ])  # fmt: skip
 def test_options(
     arguments: list[str], parts: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -81,6 +83,8 @@ def corrupted(tmp_path: Path, kind: str) -> str:
         np.savez(path, train_images=x, train_labels=y - 1)
     elif kind == "test label out of range":
         np.savez(path, train_images=x, train_labels=y, test_images=x, test_labels=y + 1)
+    elif kind == "text labels":
+        np.savez(path, train_images=x, train_labels=np.array(["cat", "dog", "owl"])[y])
     elif kind == "empty":
         np.savez(path, train_images=x[:0], train_labels=y[:0])
     elif kind == "constant":
@@ -95,13 +99,31 @@ def corrupted(tmp_path: Path, kind: str) -> str:
     ("empty directory", ["empty"]), ("truncated", ["d.npz", "not a readable"]), ("not an archive", ["not a readable"]),
     ("wrong magic", ["train-images-idx3-ubyte"]), ("float images", ["train_images", "expected"]),
     ("label length", ["6 images and 5 labels"]), ("negative label", ["label -1", "expected 0 to"]),
+    ("text labels", ["train_labels", "labels are text", "number the classes from 0"]),
     ("test label out of range", ["label 3"]), ("empty", ["train_images"]), ("constant", ["constant"]),
-    ("too small for the network", ["stage 3", "(6, 2, 2)"]),
+    ("too small for the network", ["4×4 pixels", "--network lenet5", "12×12 and larger", "stage 3", "(6, 2, 2)"]),
 ])  # fmt: skip
 def test_data(kind: str, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = corrupted(tmp_path, kind)
     bad(capsys, ["train", "--data", name, "--out", str(tmp_path / "r"), *TINY], *parts)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("network", "least"), [("lenet5", 12), ("lenet5-caffe", 16), ("residual", 1)])
+def test_the_sizes_that_a_network_takes(
+    network: str, least: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images one pixel below the size that the error names are refused, images of that size are trained on."""
+    y = np.arange(60) % 3
+    for side in range(max(least - 1, 1), least + 1):
+        x = np.random.default_rng(0).integers(0, 256, (60, side, side + 9), np.uint8)
+        np.savez(tmp_path / "d.npz", train_images=x, train_labels=y)
+        arguments = ["train", "--data", str(tmp_path / "d.npz"), *TINY, "--network", network]
+        if side < least:
+            words = (f"{side}×{side + 9} pixels", f"--network {network}", f"{least}×{least} and larger")
+            bad(capsys, [*arguments, "--out", str(tmp_path / "r")], *words)
+        else:
+            assert main([*arguments, "--out", str(tmp_path / "r")]) in (0, 1)
 
 
 def test_checksum_mismatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pmp_ref.acceptance import ACCEPTANCES, Absolute, NoTest, Relative
 from pmp_ref.augmentation import RULES, Classic, Curvature, Fixed
 from pmp_ref.errors import InputError
+from verification.augmentation import largest_eps, largest_factor, most_rejections, rejection_factor
 
 positive = st.floats(1e-6, 1e6)
 
@@ -77,6 +78,63 @@ def test_accepted_and_rejected_trials_balance(trials: list[bool], sigma: float, 
     a, r = trials.count(True), trials.count(False)
     balance = r * math.log(sigma) - a * math.log(1 / zeta)
     assert abs(balance - math.log(eps)) <= 1e-14 * (len(trials) + abs(balance)) * 4
+
+
+def test_growth_plays_no_part_in_the_count_of_rejections() -> None:
+    """T8: L = √(u² + 1) rejects twice. The least factor of a rejection, θ = 3, allows four; θ growth = 60 would allow
+    one, and is the factor in the bound of ε after acceptances. C = ½: the ball of the first trial contains 0."""
+    rule, eta, u, eps, rejections = Curvature(eps0=0.01, theta=3.0, growth=20.0), 1e-6, -1.737, 0.01, 0
+    while True:
+        g = -u / math.hypot(u, 1)
+        w = u + g / (2 * eps)
+        rise, tau = math.hypot(w, 1) - math.hypot(u, 1), (w - u) ** 2
+        if rejections == 0:
+            assert tau >= u * u
+        if Absolute(eta).accepts(rise, tau, g * (w - u)):
+            break
+        grown = rule.rejected(eps, (rise + g * (w - u)) / tau, eta)
+        assert grown is not None and grown >= rejection_factor(rule) * eps
+        eps, rejections = grown, rejections + 1
+    assert rejections == 2 <= most_rejections(0.5, eta, 0.01, rejection_factor(rule)) == 4
+    assert most_rejections(0.5, eta, 0.01, largest_factor(rule)) == 1
+    assert rejection_factor(rule) == 3 and largest_factor(rule) == 60
+    assert rejection_factor(Classic(sigma=1.5)) == largest_factor(Classic(sigma=1.5)) == 1.5
+    assert rejection_factor(Curvature(theta=0.5, sigma_min=1.25)) == 1.25
+
+
+@given(st.floats(1e-4, 1e3), st.floats(0.1, 100), st.floats(1e-3, 1), st.floats(1, 30),
+       st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 1)), max_size=40))  # fmt: skip
+def test_epsilon_stays_below_the_largest_factor(
+    eps: float, c: float, eta: float, growth: float, trials: list[tuple[bool, float, float]]
+) -> None:
+    """T8, part 2, whatever Ĉ ≤ C acceptances find, wherever in the run: ε ≤ max(ε₀, ε_min, S(C + η))."""
+    rule = Curvature(eps0=eps, growth=growth)
+    top, smoothed = largest_eps(eps, rule.eps_min, largest_factor(rule), c, eta), None
+    for accepted, share, progress in trials:
+        if accepted or eps >= c + eta:  # such a trial passes
+            eps, smoothed = rule.accepted(eps, c * share, smoothed, eta, progress)
+        else:
+            eps = rule.rejected(eps, eps - eta + share * (c + eta - eps), eta) or math.nan
+        assert eps <= top * (1 + 1e-12)
+
+
+def test_a_rejection_by_the_relative_test_needs_an_exact_maximiser_to_exceed_epsilon() -> None:
+    """T16.2: L = ½u², u = 1, η₁ = ½, so Ĉ = ½. With q ≥ 1 a rejected trial has Ĉ/(1 − η₁) = 1 > ε; a maximiser that
+    goes nineteen times too far has q = 0.1, and is rejected at ε = 8, far above 1."""
+    test = Relative(eta1=0.5)
+
+    def trial(eps: float, length: float) -> tuple[bool, float, float]:
+        w = 1 - length / (2 * eps)  # g = −1
+        rise, tau, dh = (w * w - 1) / 2, (w - 1) ** 2, 1 - w
+        c_hat, q = (rise + dh) / tau, dh / (eps * tau)
+        assert test.accepts(rise, tau, dh) == (c_hat <= 0.5 * q * eps)  # whatever the maximiser
+        return test.accepts(rise, tau, dh), c_hat, q
+
+    for eps in np.geomspace(0.05, 20, 60):
+        accepted, c_hat, q = trial(float(eps), 1.0)
+        assert math.isclose(q, 2) and (accepted or c_hat / 0.5 > eps)
+    accepted, c_hat, q = trial(8.0, 20.0)
+    assert not accepted and q < 1 and c_hat / 0.5 < 8.0
 
 
 @given(st.floats(1e-4, 1e3), st.floats(0.1, 100), st.floats(1e-3, 1), st.sampled_from([Classic(), Curvature()]),

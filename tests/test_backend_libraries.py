@@ -84,7 +84,7 @@ def test_an_iterate_moves_between_libraries(backend: Backend) -> None:
         metric_memory=move(first.iterate.metric_memory), average_memory=move(first.iterate.average_memory),
     )  # fmt: skip
     there = solve(problem, held.controls, backend.asarray(X), backend.asarray(Y), resume=held, **how)
-    here = solve(problem, U, X, Y, resume=dataclasses.replace(first.iterate, evaluation=None), **how)
+    here = solve(problem, None, X, Y, resume=dataclasses.replace(first.iterate, evaluation=None), **how)
     assert [r.verdict for r in there.records] == [r.verdict for r in here.records]
     np.testing.assert_allclose([r.J for r in there.records], [r.J for r in here.records], rtol=1e-9)
 

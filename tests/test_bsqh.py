@@ -21,12 +21,12 @@ from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.augmentation import Classic, Curvature, Fixed, Rule
 from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step, take_batch
 from pmp_ref.controls import arrays_of, cast, from_vector, map_controls, to_vector
-from pmp_ref.errors import InputError
+from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning
 from pmp_ref.initialise import initial_controls
 from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
 from pmp_ref.network import Network
-from pmp_ref.problem import Problem
+from pmp_ref.problem import Problem, everywhere
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty, Polynomial
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import Evaluation, Sweep
@@ -45,7 +45,8 @@ def data(seed: int = 0, samples: int = 12, network: Network = NET) -> tuple[Any,
 
 def run(problem: Problem, seed: int = 0, samples: int = 12, **options: Any) -> Solution:
     options = {"stop": Stop(steps=15), **options}
-    return solve(problem, *data(seed, samples, problem.network), **options)
+    u, x, y = data(seed, samples, problem.network)
+    return solve(problem, None if "resume" in options else u, x, y, **options)
 
 
 def objective(problem: Problem, u: Any, x: Any, y: Any, rho: float) -> float:
@@ -492,7 +493,7 @@ def test_resume_goes_on_bit_for_bit_from_every_trial(name: str) -> None:
     if name == "skipped batches":
         assert any(r.verdict == "average dropped" for r in trials.records)
     for k, it in enumerate(trials.iterates[:-1]):
-        rest = solve(problem, u, x, y, resume=replace(it, evaluation=None), **RUNS[name])
+        rest = solve(problem, None, x, y, resume=replace(it, evaluation=None), **RUNS[name])
         assert same(rest.controls, whole.controls) and rest.status is whole.status
         assert [(r.J, r.eps, r.verdict) for r in rest.records] == [
             (r.J, r.eps, r.verdict) for r in whole.records[k + 1 :]
@@ -513,7 +514,54 @@ def test_resume_checks_the_controls_it_starts_from() -> None:
     u, x, y = data()
     it = Iterate(map_controls(lambda a: a.astype(np.float32), u), 1.0)
     with pytest.raises(InputError, match="float32"):
-        solve(Problem(NET), u, x, y, stop=Stop(steps=1), resume=it)
+        solve(Problem(NET), None, x, y, stop=Stop(steps=1), resume=it)
+
+
+def test_resume_takes_no_controls_but_those_of_the_iterate() -> None:
+    """None, the very controls, a copy of them; anything else would be ignored, so it is refused."""
+    _, x, y = data()
+    problem = Problem(NET, rho=0.01)
+    half, whole = (run(problem, stop=Stop(steps=n)) for n in (3, 6))
+    copied = map_controls(np.copy, half.controls)
+    for own in (None, half.controls, half.iterate.controls, copied, [list(stage) for stage in copied]):
+        rest = solve(problem, own, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
+        assert same(rest.controls, whole.controls)
+    other = map_controls(np.copy, half.controls)
+    other[0][0].flat[-1] += 1e-9
+    start = data()[0]
+    for wrong in ("nonsense", "nons", 3, start, other, copied[:3], ((), (), (), ()), map_controls(np.ravel, copied)):
+        with pytest.raises(
+            InputError, match=r"not those of resume.*give None or resume\.controls, or leave resume out"
+        ):
+            solve(problem, wrong, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
+
+
+def test_a_run_needs_controls_or_an_iterate() -> None:
+    _, x, y = data()
+    with pytest.raises(InputError, match="no controls were given"):
+        solve(Problem(NET), None, x, y, stop=Stop(steps=1))
+
+
+def test_a_regulariser_without_rho_is_not_in_force_and_solve_says_so() -> None:
+    """Only where no ρ was given: a ρ of 0 that was asked for, and a problem that names no regulariser, mean it."""
+    for regulariser in (L1(), L0(), everywhere(NET, GroupL0())):
+        with pytest.warns(PenaltyWarning, match=r"not in force, for no rho was given.*give rho, 0\.0 for none"):
+            run(Problem(NET, regulariser=regulariser), stop=Stop(steps=1))
+    for problem in (
+        Problem(NET), Problem(NET, regulariser=L1(), rho=0.0), Problem(NET, regulariser=L1(), rho=1e-3),
+        Problem(NET, regulariser=NoPenalty()), Problem(NET, regulariser=L1(), weights=0.0),
+    ):  # fmt: skip
+        run(problem, stop=Stop(steps=1))  # warnings are errors
+
+
+def test_labels_that_count_from_1_are_noticed() -> None:
+    u, x, _ = data(samples=30)
+    few = np.arange(30) % 2 + 1
+    with pytest.warns(LabelWarning, match=r"no label is 0, and labels 1 to 2 occur 15, 15 times.*has 3 classes"):
+        solve(Problem(NET), u, x, few, stop=Stop(steps=1))
+    for y in (np.arange(30) % 3, 0 * few, 0 * few + 1, np.where(np.arange(30) == 0, 0, few)):
+        solve(Problem(NET), u, x, y, stop=Stop(steps=1))
+    solve(Problem(NET), u, x[:14], few[:14], stop=Stop(steps=1))  # too few to say
 
 
 # --- mini-batches

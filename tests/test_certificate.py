@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pmp_ref import layers as L
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
-from pmp_ref.certificate import augmented_gaps, by_bisection, certify, eps_star, plain_gap, stationarity_residual
+from pmp_ref.bsqh import Stop, solve
+from pmp_ref.certificate import (
+    augmented_gaps,
+    by_bisection,
+    certify,
+    eps_star,
+    plain_gap,
+    settled,
+    stationarity_residual,
+)
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
@@ -22,6 +31,7 @@ from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
+from pmp_ref.result import Status
 from pmp_ref.sweep import Sweep
 from tests.backends import Backend
 from tests.strategies import seeds
@@ -44,19 +54,30 @@ def slope(r: Regulariser, u: float) -> float:
 
 @st.composite
 def entries(draw: st.DrawFn, regularisers: Any, boxes: Any) -> tuple[float, float, Regulariser, float, Box]:
-    """(u, g, r, ρ, box): u zero, inside or at a bound; g stationary where T11 asks for it, anything elsewhere."""
+    """(u, g, r, ρ, box): u zero, inside, at a bound or a few roundings inside it; g stationary where T11 asks for it,
+    anything elsewhere. Within rounding of a bound that is what it is at the bound."""
     r, box, rho = draw(st.sampled_from(regularisers)), draw(st.sampled_from(boxes)), draw(st.floats(0.01, 2.0))
     places = [draw(st.floats(max(box.lo, -3), min(box.hi, 3)))]
     places += [0.0] if box.lo <= 0 <= box.hi else []
     places += [b for b in (box.lo, box.hi) if math.isfinite(b)]
+    places += [inwards(b, box, draw(st.integers(1, 4))) for b in (box.lo, box.hi) if math.isfinite(b) and b != 0]
     u = draw(st.sampled_from(places))
     u = 0.0 if abs(u) < 1e-3 and box.lo <= 0 <= box.hi else u
     off = draw(st.integers(-32, 32)) / 8  # never almost, but not quite, stationary
     g = rho * (off if u == 0 else slope(r, u) + (off or 0.125))
     smooth = isinstance(r, Polynomial) and r.a0 == r.a1 == 0
-    if box.lo < u < box.hi and (u != 0 or smooth):
+    near = any(b != 0 and abs(u - b) <= 4 * abs(np.spacing(b)) for b in (box.lo, box.hi) if math.isfinite(b))
+    if box.lo < u < box.hi and (u != 0 or smooth) and not (near and off):
         g = rho * slope(r, u) if u != 0 else 0.0
     return u, g, r, rho, box
+
+
+def inwards(bound: float, box: Box, steps: int) -> float:
+    """The floating point number ``steps`` places inside the bound."""
+    side = math.inf if bound == box.lo else -math.inf
+    for _ in range(steps):
+        bound = math.nextafter(bound, side)
+    return bound
 
 
 def at(case: Any) -> tuple[np.ndarray, np.ndarray, Regulariser, float, Box]:
@@ -99,10 +120,38 @@ def test_the_control_is_a_maximiser_exactly_from_eps_star_on(case: Any) -> None:
         assert abs(r.argmax(u, g, star * (1 - 1e-6), rho, box) - u)[0] > 1e-9
 
 
+@example((0.7499999999999999, 0.5, Polynomial(1.0, 0.5), 1.0, Box(hi=0.75)))  # ΔH at 0.75 is rounding, over 1e-32
+@example((0.7499999999999999, 0.75, Polynomial(1.0, 0.0, 1.0), 1.0, Box(hi=0.75)))
+@example((0.75 - 1e-9, 0.5 * (1 - 1e-16), Polynomial(1.0, 0.5), 1.0, Box(hi=0.75)))
 @given(entries(POLYNOMIALS, BOXES + OFF_ZERO))
 def test_closed_forms_and_bisection_agree(case: Any) -> None:
     closed, bisected = eps_star(*at(case)), by_bisection(*at(case))
     assert closed == bisected or abs(closed - bisected) <= 1e-8 * closed
+
+
+@given(st.one_of(entries(POLYNOMIALS, BOXES + OFF_ZERO), entries(POWERS, BOXES)))
+def test_within_rounding_of_a_bound_the_certificate_is_that_of_the_bound(case: Any) -> None:
+    _, g, r, rho, box = case
+    for bound in (b for b in (box.lo, box.hi) if math.isfinite(b) and b != 0):
+        expected = [f(*at((bound, g, r, rho, box))) for f in (eps_star, by_bisection, stationarity_residual)]
+        for steps in range(1, 4):
+            near = at((inwards(bound, box, steps), g, r, rho, box))
+            assert [f(*near) for f in (eps_star, by_bisection, stationarity_residual)] == expected
+    for bound, u in ((0.75, np.nextafter(np.float32(0.75), np.float32(0))), (0.0, np.float32(1e-30))):
+        assert (settled(np.array([u]), Box(-1.0, bound))[0] == bound) == (bound != 0)  # float32 rounds sooner
+    assert settled(np.array([0.75 - 1e-14]), Box(hi=0.75))[0] != 0.75
+
+
+@pytest.mark.parametrize("r", [Polynomial(1.0, 0.5, 1.0), LHalf()], ids=str)
+def test_a_slope_that_vanishes_at_an_entry_next_to_a_bound_is_no_fall_towards_it(r: Regulariser) -> None:
+    """g = ρr′(u) one place inside the bound is not quite ρr′ of the bound: rounding, not a rise of H into the box."""
+    u, box, rho = inwards(0.75, Box(hi=0.75), 1), Box(hi=0.75), 0.3
+    near, bound = (np.array([rho * slope(r, v)]) for v in (u, 0.75))
+    for g in (near, np.nextafter(bound, -9), np.nextafter(bound, 9)):
+        star = eps_star(np.array([u]), g, r, rho, box)
+        np.testing.assert_allclose(star, eps_star(np.array([0.75]), bound, r, rho, box), rtol=1e-8)
+        assert 0 < star < 10 and by_bisection(np.array([u]), g, r, rho, box) == pytest.approx(star, rel=1e-8)
+    assert eps_star(np.array([u]), bound * (1 - 1e-9), r, rho, box) == math.inf
 
 
 def test_pure_l0_on_the_line_is_the_formula_of_t11() -> None:
@@ -179,6 +228,20 @@ def test_groups_have_their_own_formula(seed: int, axis: int) -> None:
     np.testing.assert_allclose(gaps, best, atol=1e-13)
 
 
+@given(seeds)
+def test_groups_in_a_metric_have_the_formula_of_t17(seed: int) -> None:
+    """A zero group stays 0 from Σ g_i²/d_i/(4ρω) on, a kept one with g = 0 stays as it is from ρω/Σ d_i u_i² on."""
+    generator, rho, r = np.random.default_rng(seed), 0.1, GroupL0(0, 0.5)
+    d, zero = generator.uniform(0.2, 5, (1, 4)), np.zeros((1, 4))
+    u, g = generator.standard_normal((2, 1, 4))
+    for start, slope, star in (
+        (zero, g, np.sum(g * g / d) / (4 * rho * 0.5)), (u, zero, rho * 0.5 / np.sum(d * u * u))
+    ):  # fmt: skip
+        above, below = (r.argmax(start, slope, star * f * d, rho, WHOLE_LINE) for f in (1 + 1e-9, 1 - 1e-9))
+        np.testing.assert_array_equal(above, start)
+        assert np.abs(below - start).max() > 1e-6
+
+
 def test_unpenalised_controls_count_with_the_residual_only() -> None:
     u, g = np.array([0.0, 1.0, -1.0, 0.5]), np.array([0.3, 0.4, 0.5, 0.6])
     assert eps_star(u, g, L0(), 0.0, WHOLE_LINE) == 0.0
@@ -214,6 +277,97 @@ def test_gaps_are_those_of_a_grid(case: Any) -> None:
 )
 def test_plain_gaps(u: Any, g: Any, r: Regulariser, box: Admissible, expected: float) -> None:
     np.testing.assert_allclose(plain_gap(np.array(u), np.array(g), r, 0.1, box), expected, rtol=1e-12, atol=1e-15)
+
+
+# --- regularisers of one's own
+
+
+@dataclass(frozen=True)
+class Own(Regulariser):
+    """r(w) = ½w², written anew: what a class outside the package states. No closed form of ε*."""
+
+    def value(self, w: Any) -> Any:
+        return np.sum(self.pointwise(w))
+
+    def pointwise(self, w: Any) -> Any:
+        return w * w / 2
+
+    def on_line(self, u: Any, g: Any, eps: Any, rho: float, box: Box) -> Any:
+        return box.project((2 * eps * u + g) / (2 * eps + rho))
+
+    def derivative(self, w: Any) -> Any:
+        return w
+
+    def asymptotic_slope(self) -> float:
+        return math.inf
+
+
+class OwnL0(Regulariser):
+    """r(w) = |w|₀, and nothing that a certificate needs."""
+
+    def value(self, w: Any) -> Any:
+        return np.sum(self.pointwise(w))
+
+    def pointwise(self, w: Any) -> Any:
+        return (w != 0) * 1.0
+
+    def on_line(self, u: Any, g: Any, eps: Any, rho: float, box: Box) -> Any:
+        return L0().on_line(u, g, eps, rho, box)
+
+
+class OwnGroups(OwnL0):
+    """Taken together, without saying what is summed."""
+
+    separable = False
+
+    def derivative(self, w: Any) -> Any:
+        return 0 * w
+
+
+@pytest.mark.parametrize("admissible", [WHOLE_LINE, Box(-0.3, 0.25), Box(lo=-0.2)], ids=str)
+def test_a_class_of_ones_own_that_equals_l2_gets_the_certificate_of_l2(admissible: Admissible) -> None:
+    """Trained to a small residual: ε* of L2 is 0 there. A slope taken for 0 gave ε* = 1.8e12 and a residual of 0.1."""
+    generator, found = np.random.default_rng(0), []
+    network = Network((L.Dense(4), L.Tanh(), L.Dense(3)), (5,))
+    x, y = generator.standard_normal((30, 5)), generator.integers(0, 3, 30)
+    for r in (L2(), Own()):
+        problem = Problem(network, regulariser=r, rho=0.05, admissible=admissible)
+        u = problem.project(initial_controls(network, 0, x))
+        solution = solve(problem, u, x, y, stop=Stop(steps=3000, residual=1e-6))
+        assert solution.status is Status.CONVERGED_RESIDUAL
+        found.append(certify(problem, solution.controls, x, y, 0.5))
+    ours, theirs = found
+    assert ours.eps_star == theirs.eps_star == 0.0 and ours.residual_support < 1e-5
+    for name in ("J", "loss", "residual_support", "residual_unpenalised", "augmented_gap", "plain_gap"):
+        np.testing.assert_allclose(getattr(theirs, name), getattr(ours, name), rtol=1e-9, atol=1e-14)
+
+
+@given(entries([L2()], BOXES + OFF_ZERO))
+def test_it_gets_that_certificate_entry_by_entry_too(case: Any) -> None:
+    u, g, r, rho, box = at(case)
+    expected = [f(u, g, r, rho, box) for f in (eps_star, by_bisection, plain_gap)]
+    np.testing.assert_allclose([f(u, g, Own(), rho, box) for f in (eps_star, by_bisection, plain_gap)], expected)
+    np.testing.assert_array_equal(
+        stationarity_residual(u, g, Own(), rho, box), stationarity_residual(u, g, r, rho, box)
+    )
+
+
+def test_what_a_regulariser_does_not_state_is_refused_by_name() -> None:
+    """Never taken for 0: the error names the class and the method to write; what is not needed is not asked for."""
+    u, g = np.array([[0.5, 0.0]]), np.array([[0.1, 0.2]])
+    for f in (eps_star, by_bisection, stationarity_residual):
+        with pytest.raises(InputError, match=r"OwnL0 states no derivative.*write def derivative\(self, w\) in OwnL0"):
+            f(u, g, OwnL0(), 0.1, Box(-1, 1))
+    with pytest.raises(InputError, match=r"OwnL0 states no asymptotic_slope.*write def asymptotic_slope\(self\)"):
+        plain_gap(u, g, OwnL0(), 0.1, WHOLE_LINE)
+    with pytest.raises(InputError, match=r"OwnGroups states no group_sums.*write def group_sums\(self, a\)"):
+        augmented_gaps(u, g, OwnGroups(), 0.1, WHOLE_LINE, 1.0)
+    assert plain_gap(u, g, OwnL0(), 0.1, Box(-1, 1)) == plain_gap(u, g, L0(), 0.1, Box(-1, 1))
+    assert eps_star(u, g, OwnL0(), 0.1, FiniteSet((0.0, 0.5))) == eps_star(u, g, L0(), 0.1, FiniteSet((0.0, 0.5)))
+    assert eps_star(u, g, OwnL0(), 0.0, WHOLE_LINE) == 0 and plain_gap(0 * u, 0 * g, OwnL0(), 0.0, WHOLE_LINE) == 0
+    problem, controls, x, y = setting(regulariser=OwnL0())
+    with pytest.raises(InputError, match="OwnL0 states no"):
+        certify(problem, controls, x, y, 1.0)
 
 
 # --- certificates of networks

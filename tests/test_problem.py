@@ -14,7 +14,7 @@ from pmp_ref import layers as L
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.arrays import as_floats, check_together, is_array, like, namespace, to_floats, to_numpy, zeros
 from pmp_ref.controls import map_controls
-from pmp_ref.errors import InputError
+from pmp_ref.errors import InputError, PenaltyWarning
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
 from pmp_ref.kernels.gpu import GpuSweep
@@ -22,7 +22,7 @@ from pmp_ref.loss import CrossEntropy, Squared
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere, layer_weights
-from pmp_ref.regulariser import L0, L1, GroupL0, Polynomial
+from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty, Polynomial
 from pmp_ref.sweep import Sweep
 from tests.backends import Backend, load
 from tests.strategies import seeds
@@ -119,6 +119,49 @@ def test_bad_problems(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
         Problem(NET, **options)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("regulariser", "admissible", "words"),
+    [
+        (GroupL0(), Box(-1, 1), ["kernel of stage 0", "GroupL0(axis=0", "Box(lo=-1.0, hi=1.0)", "whole line"]),
+        (GroupL0(), FiniteSet((-1, 0, 1)), ["kernel of stage 0", "GroupL0", "FiniteSet", "does not separate"]),
+        (LHalf(), Box(1, 2), ["kernel of stage 0", "LHalf()", "Box(lo=1.0, hi=2.0)", "containing 0"]),
+        (
+            everywhere(NET, L0())[:3] + ((GroupL0(), L0()),),
+            everywhere(NET, WHOLE_LINE)[:3] + ((Box(-1, 1), WHOLE_LINE),),
+            ["kernel of stage 3", "GroupL0"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+def test_a_regulariser_without_a_maximiser_on_its_set_is_refused_at_once(
+    regulariser: Any, admissible: Any, words: list[str], rho: float
+) -> None:
+    with pytest.raises(InputError) as error:
+        Problem(NET, regulariser=regulariser, rho=rho, admissible=admissible)
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_regulariser_fits_where_its_maximiser_is_known() -> None:
+    for whole in (WHOLE_LINE, Box(-math.inf, math.inf)):
+        assert Problem(NET, regulariser=GroupL0(), rho=0.1, admissible=whole).admissible[0][0] == whole
+    Problem(NET, regulariser=LHalf(), rho=0.1, admissible=Box(0, 2))
+    Problem(NET, regulariser=L0(), rho=0.1, admissible=Box(1, 2))
+    boxed = tuple((WHOLE_LINE, Box(-1, 1)) if shapes else () for shapes in NET.control_shapes)
+    Problem(NET, regulariser=GroupL0(), rho=0.1, admissible=boxed)  # unpenalised biases may have a box
+
+
+@pytest.mark.parametrize("r", [L0(), L1(), LHalf()], ids=str)
+def test_a_penalty_that_is_constant_on_a_finite_set_is_noticed(r: Any) -> None:
+    with pytest.warns(PenaltyWarning, match=r"is the same for all values.*kernel of stage 0.*put 0 among the values"):
+        Problem(NET, regulariser=r, rho=0.1, admissible=FiniteSet((-1, 1)))
+    for options in (
+        {"rho": 0.0}, {"rho": 0.1, "admissible": FiniteSet((-1, 0, 1))}, {"rho": 0.1, "weights": 0.0},
+        {"rho": 0.1, "regulariser": L1(), "admissible": FiniteSet((-1, 2))},
+        {"rho": 0.1, "regulariser": NoPenalty()},
+    ):  # fmt: skip
+        Problem(NET, **{"regulariser": r, "admissible": FiniteSet((-1, 1)), **options})  # warnings are errors
 
 
 def test_a_sweep_of_another_network_or_loss_is_refused() -> None:

@@ -434,3 +434,84 @@ def test_powers_are_equal_bit_for_bit_with_one_weight_for_all(r: Regulariser) ->
 def test_powers_need_a_box_with_zero(r: Regulariser) -> None:
     with pytest.raises(InputError, match="box containing 0"):
         r.argmax(np.ones(1), np.ones(1), 1.0, 1.0, Box(1, 2))
+
+
+# --- what certificates and proven steps ask for
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+@given(st.floats(1e-2, 3), st.sampled_from([-1, 1]))
+def test_derivatives_are_those_of_the_values(name: str, size: float, sign: int) -> None:
+    """Off 0 against central differences; at 0 against the two one-sided quotients, NaN where they differ or grow."""
+    r, w, h = REGS[name], sign * size, 1e-3 * size
+    f = r.pointwise(np.array([w - 2 * h, w - h, w + h, w + 2 * h, 0.0, -1e-9, 1e-9]))
+    difference = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h)
+    np.testing.assert_allclose(r.derivative(np.array([w]))[0], difference, rtol=1e-8, atol=1e-9)
+    left, right = (f[4] - f[5]) / 1e-9, (f[6] - f[4]) / 1e-9
+    np.testing.assert_array_equal(r.derivative(np.array([0.0])), 0.0 if right - left < 1e-6 else np.nan)
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_asymptotic_slopes_are_limits(name: str) -> None:
+    near, far = (float(REGS[name].pointwise(np.array([w]))[0]) / w for w in (1e15, 1e18))
+    slope = REGS[name].asymptotic_slope()
+    assert far > 100 * near if math.isinf(slope) else abs(far - slope) <= 1e-5
+    assert GroupL0().asymptotic_slope() == 0
+
+
+def test_groups_have_a_derivative_where_they_are_kept() -> None:
+    w = np.array([[0.0, 0.0], [0.0, 2.0]])
+    np.testing.assert_array_equal(GroupL0().derivative(w), [[np.nan, np.nan], [0, 0]])
+    np.testing.assert_array_equal(GroupL0().group_sums(w + 1), [[2.0], [4.0]])
+    assert not GroupL0(0, 0.3).error_bound(w).any()
+
+
+@pytest.mark.parametrize("name", ENTRYWISE)
+@given(st.one_of(st.floats(1e-280, 1e-3), st.floats(1e-3, 1e3)), st.sampled_from([-1, 1]))
+def test_error_bounds_hold(name: str, size: float, sign: int) -> None:
+    """The value as it is computed against 60 decimal digits; 0 promises the exact value."""
+    r, w = REGS[name], sign * size
+    exact = {"l1/2": lambda a: a.sqrt(), "l2/3": lambda a: a ** (Decimal(2) / 3)}.get(name)
+    if exact is not None:
+        value = exact(abs(Decimal(w)))
+    else:
+        assert isinstance(r, Polynomial)
+        total = exact_r((F(r.a0), F(r.a1), F(r.a2)), F(w))
+        value = Decimal(total.numerator) / Decimal(total.denominator)
+    found, bound = (float(np.asarray(f(np.array([w])), float)[0]) for f in (r.terms, r.error_bound))
+    assert abs(Decimal(found) - value) <= Decimal(bound) + Decimal("1e-50") * value + Decimal("1e-320")  # underflow
+    assert bound <= 16 * EPS * found + abs(math.log(size)) * EPS * found
+
+
+def test_l0_and_l1_are_exact_and_sums_are_not() -> None:
+    w = np.array([0.1, -3.0, 0.0])
+    for r in (L0(), L1(), Polynomial(a0=0.3), NoPenalty()):
+        assert not r.error_bound(w).any()
+    for r in (Polynomial(a1=0.3), Polynomial(1.0, 1.0), L2(), LHalf(), LTwoThirds()):
+        assert (r.error_bound(w)[:2] > 0).all()
+
+
+class Bare(Regulariser):
+    """States what training needs."""
+
+    def value(self, w: Any) -> Any:
+        return np.sum(abs(w))
+
+    def pointwise(self, w: Any) -> Any:
+        return abs(w)
+
+    def on_line(self, u: Any, g: Any, eps: Any, rho: float, box: Box) -> Any:
+        return L1().on_line(u, g, eps, rho, box)
+
+
+def test_a_class_that_states_no_more_than_training_needs() -> None:
+    """Its closed form is left to bisection, its entries separate, and the rest names itself."""
+    w = np.ones(3)
+    assert Bare().eps_star(w, w, 0.1, WHOLE_LINE) is None and Bare().group_sums(w) is w
+    for ask, method in (
+        (lambda: Bare().derivative(w), r"derivative\(self, w\)"),
+        (lambda: Bare().asymptotic_slope(), r"asymptotic_slope\(self\)"),
+        (lambda: Bare().error_bound(w), r"error_bound\(self, w\)"),
+    ):
+        with pytest.raises(InputError, match=rf"^Bare states no \w+, and .* needs it; write def {method} in Bare: "):
+            ask()

@@ -11,14 +11,18 @@ import numpy as np
 
 from pmp_ref.acceptance import Absolute
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.arrays import to_floats
+from pmp_ref.arrays import namespace, to_floats
 from pmp_ref.augmentation import Classic, Curvature, Rule
 from pmp_ref.bounds import ball_bound
 from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import to_vector, total
 from pmp_ref.hamiltonian import augmented_increment, increments, squared_increments
-from pmp_ref.loss import CrossEntropy
+from pmp_ref.layers import Dense
+from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.maximise import maximise
+from pmp_ref.network import Network
+from pmp_ref.problem import Problem
+from pmp_ref.regulariser import NoPenalty
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
 from verification.problems import Setting
@@ -38,6 +42,16 @@ def largest_eps(eps0: float, eps_min: float, factor: float, constant: float, eta
     return max(eps0, eps_min, factor * (constant + eta))
 
 
+def rejection_factor(rule: Classic | Curvature) -> float:
+    """Every rejection multiplies ε by at least this: σ (classic), max(σ_min, θ) (curvature). T8, part 1."""
+    return rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
+
+
+def largest_factor(rule: Classic | Curvature) -> float:
+    """ε never exceeds this times C + η: σ (classic), max(σ_min, θ growth) (curvature). T8, part 2."""
+    return rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta * rule.growth)
+
+
 def rejections_identity(sigma: float, zeta: float, rejected: int, accepted: int) -> float:
     """r ln σ − a ln(1/ζ) = ln(ε_end/ε₀) of the classic rule (T8)."""
     return rejected * math.log(sigma) - accepted * math.log(1 / zeta)
@@ -51,17 +65,20 @@ def most_wasted(sigma: float, zeta: float) -> float:
 @claim(
     tag="T8",
     title="Bounded augmentation, finite rejections",
-    statement="rejections in a row ≤ ⌈log_s((C_k + η)/ε)⌉₊; ε_k ≤ max(ε_0, ε_min, s(C + η)), s the growth of ε",
+    statement="rejections in a row ≤ ⌈log_s((C_k + η)/ε)⌉₊, s the least factor of a rejection; "
+    "ε_k ≤ max(ε_0, ε_min, S(C + η)), S the largest factor",
     dtypes=("float64",),
 )
 def bounded_augmentation(context: Context) -> Outcome:
     """Statement: with C_k = ½sup λ_max(D²L_B)₊ over the ball of the iterate's first trial, at most ⌈log_s((C_k +
-    η)/ε)⌉₊ rejections follow each other and ε_k ≤ max(ε_0, ε_min, s(C + η)), C = max_k C_k, s = σ (classic) or
-    max(σ_min, θ) (curvature). A rejected trial has Ĉ + η > ε, so the curvature rule's jump increases ε. Classic, while
-    nothing clips: r ln σ − a ln(1/ζ) = ln(ε_end/ε_0) exactly.
+    η)/ε)⌉₊ rejections follow each other and ε_k ≤ max(ε_0, ε_min, S(C + η)), C = max_k C_k. Classic: s = S = σ.
+    Curvature: s = max(σ_min, θ) and S = max(σ_min, θ growth), for growth enlarges θ after acceptances only. A rejected
+    trial has Ĉ + η > ε, so the curvature rule's jump increases ε. Classic, while nothing clips: r ln σ − a ln(1/ζ) =
+    ln(ε_end/ε_0) exactly.
     Hypotheses: L_B ∈ C², controls on a box, exact maximiser, no cap of ε met.
     Measured: least squares, where C_k = ½λ_max is exact, and small chains with C_k from T7a; every trial of runs by
-    both rules from a small and a large ε_0. Identity to rounding. The limit of rejected over accepted trials, 1.1 for σ
+    both rules from a small and a large ε_0, the curvature rule without and with growth. A loss √(u² + 1) that rejects
+    twice where log_S allows one rejection. Identity to rounding. The limit of rejected over accepted trials, 1.1 for σ
     = 1.1, ζ = 0.9, on a long classic run. Table: trial sweeps per accepted step of each rule on LeNet-5 and bundled
     images; the curvature rule's is at most 1.1 with mini-batches.
     """
@@ -82,7 +99,9 @@ def bounded_augmentation(context: Context) -> Outcome:
         for rule in rules(case):
             limit = context.count(5, 60, 200) if exact else context.count(1, 10, 20)
             _, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=limit))
-            yield from rule_checks(s, trials, rule, eta, C)
+            yield from rule_checks(s, trials, rule, eta, C, limit)
+        if case.index == 0:
+            yield from growth_and_rejections(case)
         if case.index == 0 and not micro:
             yield from waste(context, rows)
         if exact and not micro and case.index < 6:
@@ -98,16 +117,54 @@ SWEEPS = ("run", "rule", "accepted", "rejected", "trial sweeps per accepted step
 
 
 def rules(case: Case) -> tuple[Rule, ...]:
-    """The classic and the curvature rule, from a small and a large ε_0 in turn."""
+    """The classic and the curvature rule, the latter without and with growth, from a small and a large ε_0 in turn."""
     eps0 = case.cycle(1e-3, 1.0, 20.0)
-    return (Classic(eps0=eps0, sigma=case.cycle(1.1, 2.0), zeta=case.cycle(0.9, 0.5)), Curvature(eps0=eps0))
+    classic = Classic(eps0=eps0, sigma=case.cycle(1.1, 2.0), zeta=case.cycle(0.9, 0.5))
+    return (classic, Curvature(eps0=eps0), Curvature(eps0=eps0, growth=case.cycle(20.0, 4.0)))
 
 
-def rule_checks(s: Setting, trials: list[Trial], rule: Rule, eta: float, exact: float) -> Iterator[Check]:
-    """Rejections in a row, the bound of ε and the steps of ε of one run."""
+class Root(Loss):
+    """Φ(x) = √(x² + 1), summed over the scores; Φ″ ≤ 1, and Φ grows like |x|."""
+
+    def values(self, x: Any, y: Any) -> Any:
+        xp = namespace(x)
+        return xp.sum(xp.sqrt(x * x + 1), axis=1)
+
+    def gradient(self, x: Any, y: Any) -> Any:
+        return x / namespace(x).sqrt(x * x + 1)
+
+    def tangent_gradient(self, x: Any, y: Any, dx: Any) -> Any:
+        return dx / (x * x + 1) ** 1.5
+
+    def check(self, shape: Any, y: Any) -> None:
+        """Any y will do."""
+
+
+def growth_and_rejections(case: Case) -> Iterator[Check]:
+    """L = √(u² + 1) at u = −1.737, ε = 0.01: θ = 3 rejects twice, where θ growth = 60 for s would allow one rejection.
+
+    The ball of the first trial contains 0, where ½L″ = ½, the largest there is.
+    """
+    eta, eps = 1e-6, 0.01
+    rule = Curvature(eps0=eps, theta=3.0, growth=20.0)
+    problem = Problem(Network((Dense(1, bias=False),), (1,)), Root(), NoPenalty(), 0.0)
+    u, one = ((case.asarray(np.array([[-1.737]])),),), case.asarray(np.ones((1, 1)))
+    s = Setting(problem, u, one, one, "√(u² + 1)", frozenset())
+    _, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=1))
+    rejected = sum(t.record.verdict == "rejected" for t in trials)
+    yield Check(float(np.linalg.norm(trials[0].delta)), 1.737, f"{s.name}: the first ball contains 0", ">=")
+    yield Check(rejected, most_rejections(0.5, eta, eps, rejection_factor(rule)), f"{s.name}: rejections in a row")
+    most = most_rejections(0.5, eta, eps, largest_factor(rule))
+    yield Check(rejected, most + 1, f"{s.name}: more rejections than the largest factor allows", ">=")
+
+
+def rule_checks(
+    s: Setting, trials: list[Trial], rule: Rule, eta: float, exact: float, steps: int = 1
+) -> Iterator[Check]:
+    """Rejections in a row, the bound of ε and the steps of ε of one run of at most ``steps`` steps."""
     assert isinstance(rule, Classic | Curvature)
-    factor = rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
-    name = f"{type(rule).__name__}(ε₀ = {rule.eps0:g}); {s.name}"
+    growth = f", growth {rule.growth:g}" if isinstance(rule, Curvature) and rule.growth > 1 else ""
+    name = f"{type(rule).__name__}(ε₀ = {rule.eps0:g}{growth}); {s.name}"
     largest = 0.0
     for sequence in runs.sequences(trials):
         first, clear = sequence[0], True
@@ -124,12 +181,12 @@ def rule_checks(s: Setting, trials: list[Trial], rule: Rule, eta: float, exact: 
                 yield Check(r.c_hat + eta + 2 * r.rounding / r.tau, r.eps, f"rejected: Ĉ + η > ε; {name}", ">=")
                 yield from jump_checks(rule, t, eta, name)
         if clear:
-            bound = most_rejections(C, eta, first.record.eps, factor)
+            bound = most_rejections(C, eta, first.record.eps, rejection_factor(rule))
             yield Check(len(rejected), bound, f"rejections in a row; {name}")
-            top = largest_eps(rule.eps0, rule.eps_min, factor, largest, eta)
-            yield Check(max(t.eps_next for t in sequence), top * (1 + 1e-9), f"ε ≤ max(ε₀, ε_min, s(C + η)); {name}")
+            top = largest_eps(rule.eps0, rule.eps_min, largest_factor(rule), largest, eta)
+            yield Check(max(t.eps_next for t in sequence), top * (1 + 1e-9), f"ε ≤ max(ε₀, ε_min, S(C + η)); {name}")
     yield from identity_checks(rule, trials, name)
-    yield from smoothing_checks(rule, trials, eta, name)
+    yield from smoothing_checks(rule, trials, eta, name, steps)
 
 
 def jump_checks(rule: Rule, t: Trial, eta: float, name: str) -> Iterator[Check]:
@@ -156,8 +213,9 @@ def identity_checks(rule: Rule, trials: list[Trial], name: str) -> Iterator[Chec
         yield Check(abs(measured), 1e-12 * (accepted + rejected + 1), f"identity for rejections; {name}")
 
 
-def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str) -> Iterator[Check]:
-    """Curvature rule: after acceptance ε ≤ max(ε, θ(C̃ + η), ε_min) and ≥ ζε, C̃ the running mean of past Ĉ₊."""
+def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, steps: int) -> Iterator[Check]:
+    """Curvature rule: after acceptance ε ≤ max(ε, θ_t(C̃ + η), ε_min) and ≥ ζε, C̃ the running mean of past Ĉ₊; θ_t
+    rises from θ to θ growth, by the same factor in each step of the second half of the run."""
     if not isinstance(rule, Curvature):
         return
     mean = None
@@ -174,7 +232,8 @@ def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str) -> 
         if mean is None:
             yield Check(abs(t.eps_next - r.eps), 0.0, f"ε stays while no Ĉ is known; {name}")
             continue
-        aim = rule.theta * (mean + eta)
+        late = max(0.0, 2 * (r.step - 1) / steps - 1)  # the progress when the trial was made
+        aim = rule.theta * rule.growth**late * (mean + eta)
         yield Check(t.eps_next, max(r.eps, aim, rule.eps_min) * (1 + 1e-12), f"ε after acceptance is bounded; {name}")
         expected = max(rule.zeta * r.eps, aim, rule.eps_min)
         yield Check(abs(t.eps_next - expected), 1e-12 * expected, f"ε follows C̃; {name}")

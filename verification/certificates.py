@@ -301,13 +301,12 @@ def _flat(nested: Any) -> list[Any]:
 # --- planted faults ---------------------------------------------------------------------------------------------------
 
 _CERTIFICATE = "pmp_ref.certificate"
+_SUMS, _POWERS = "pmp_ref.regulariser:Polynomial", "pmp_ref.regulariser:_Power"
 
 fault(
     "T11: g²/(2ρ) for g²/(4ρ) in ε*",
     section6=True,
-    edits=[
-        Edit(f"{_CERTIFICATE}:_polynomial", "reached**2 / (4 * rho * r.a0)", "planted(reached**2 / (2 * rho * r.a0))")
-    ],
+    edits=[Edit(f"{_SUMS}.eps_star", "beta**2 / (4 * rho * self.a0)", "planted(beta**2 / (2 * rho * self.a0))")],
 )
 fault(
     "T11: float32 controls at a bound taken for interior ones",
@@ -326,19 +325,21 @@ fault(
 )
 fault(
     "T11: residual of kept entries inside ε*",
-    edits=[Edit(f"{_CERTIFICATE}:_polynomial", "g - stationarity_residual(u, g, r, rho, box)", "planted(g)")],
+    edits=[Edit(f"{_CERTIFICATE}:_stationary", "g - stationarity_residual(u, g, r, rho, admissible)", "planted(g)")],
 )
 fault(
     "T11: bisection keeps the residual",
-    edits=[Edit(f"{_CERTIFICATE}:by_bisection", "g - stationarity_residual(u, g, r, rho, admissible)", "planted(g)")],
+    edits=[
+        Edit(f"{_CERTIFICATE}:by_bisection", "_bisected(*cleaned, r,", "_bisected(cleaned[0], planted(to_numpy(g)), r,")
+    ],
 )
 fault(
     "T11: ε* of zeros without the bounds",
     edits=[
         Edit(
-            f"{_CERTIFICATE}:_polynomial",
-            "2 * rho * r.a0 <= np.where(gains, beta, 0.0) * np.where(gains, room, 0.0)",
-            "planted(gains)",
+            f"{_SUMS}.eps_star",
+            "2 * rho * self.a0 <= beta * room",
+            "planted(beta > 0)",
         )
     ],
 )
@@ -350,7 +351,7 @@ fault(
     "T11: bound on the other side of a zero",
     edits=[
         Edit(
-            f"{_CERTIFICATE}:_polynomial",
+            f"{_SUMS}.eps_star",
             "np.where(g > 0, box.hi, -box.lo)",
             "np.where(planted(g < 0), box.hi, -box.lo)",
         )
@@ -371,8 +372,8 @@ fault(
     edits=[
         Edit(
             f"{_CERTIFICATE}:plain_gap",
-            "isinstance(r, Polynomial) else 0.0",
-            "isinstance(r, Polynomial) else planted(rho)",
+            "slope = rho * r.asymptotic_slope()",
+            "slope = rho * max(r.asymptotic_slope(), planted(1.0))",
         )
     ],
 )
@@ -382,14 +383,21 @@ fault(
 )
 fault(
     "T11: slope of L1 without the sign",
-    edits=[Edit(f"{_CERTIFICATE}:_slope", "r.a1 * np.sign(u)", "r.a1 * planted(np.ones_like(u))")],
+    edits=[Edit(f"{_SUMS}.derivative", "self.a1 * xp.sign(w)", "self.a1 * planted(xp.ones_like(w))")],
 )
 fault(
-    "T11: exponent q for q − 1 in the slope", edits=[Edit(f"{_CERTIFICATE}:_slope", "** (r.q - 1)", "** planted(r.q)")]
+    "T11: exponent q for q − 1 in the slope",
+    edits=[Edit(f"{_POWERS}.derivative", "** (self.q - 1)", "** planted(self.q)")],
 )
 fault(
     "T11: group counted entry by entry in the gap",
-    edits=[Edit(f"{_CERTIFICATE}:_gaps_and_terms", "(groups(a != 0) > 0)", "planted(groups(a != 0))")],
+    edits=[
+        Edit(
+            f"{_CERTIFICATE}:_gaps_and_terms",
+            "_by_group(r.terms(a))",
+            "_by_group(planted(r.omega * r.group_sums((a != 0) * 1.0)))",
+        )
+    ],
 )
 fault(
     "T11: augmented gap without the augmentation",

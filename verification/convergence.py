@@ -20,6 +20,7 @@ from pmp_ref.certificate import certify
 from pmp_ref.controls import arrays_of, to_vector
 from pmp_ref.layers import Dense, Tanh
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, GroupL0, Polynomial
 from pmp_ref.result import Status
 from pmp_ref.second_order import hessian
@@ -149,6 +150,11 @@ def least_square(rho: float, a0: float, a2: float, eps: float, admissible: Admis
     return min([rho * a0 / (eps + rho * a2 / 2), *ends])
 
 
+def finite_cost(gap: float, d_min: float) -> float:
+    """d_min δ² ≤ τ_D of a step on a set whose values differ by δ or more (T12.5; with a metric T17.2)."""
+    return d_min * gap**2
+
+
 def most_changes(fall: float, eta: float, least: float) -> float:
     """1 + (J_0 − J_inf)/(η m(ε_max)) accepted steps at most change the support (T12)."""
     return 1 + fall / (eta * least)
@@ -163,8 +169,9 @@ def most_changes(fall: float, eta: float, least: float) -> float:
 def structure(context: Context) -> Outcome:
     """Statement: after a step at ε a nonzero strictly inside the box has u_i² > ρa₀/(ε + ρa₂/2); a change of support
     costs τ ≥ m(ε_max) from the second accepted step on; at most 1 + (J_0 − J_inf)/(ηm(ε_max)) steps change it. Groups:
-    ‖w_g‖² > ρω/ε. Finite sets with gap δ: every change costs τ ≥ δ².
-    Hypotheses: full batch, fixed ρ, no metric, exact maximiser, ties to 0.
+    ‖w_g‖² > ρω/ε. Finite sets with gap δ: every change costs τ ≥ δ², and at most (J_0 − J_inf)/(ηδ²) steps are made.
+    With a metric (T17): Σ d_i w_i² > ρω/ε, τ_D ≥ d_min δ².
+    Hypotheses: full batch, fixed ρ, exact maximiser, ties to 0; no metric but for groups and finite sets.
     Measured: every nonzero penalised entry (group) after every accepted step; τ of every step that changes the support;
     the number of changes; least squares to convergence: once the support has settled and ε is held, the increments
     shrink by a factor of at most 1 − λ_min/(2ε) per step on the support, λ_min of the restricted Hessian.
@@ -180,11 +187,13 @@ def structure(context: Context) -> Outcome:
             kind, case.choose(Box(-1.0, 1.0), WHOLE_LINE))  # fmt: skip
         s = problems.smooth(case, regulariser=regulariser, admissible=admissible, rho=0.02)
         s = replace(s, controls=s.problem.project(s.controls))
-        _, trials = runs.run(s, Method(Curvature(), Absolute(eta)), Stop(steps=steps))
+        scaled = kind in ("group", "finite") and (case.index % 8 >= 4 or context.profile == "micro")
+        metric = case.choose(GradientScaled(0.5), PerLayer(0.5)) if scaled else Identity()
+        _, trials = runs.run(s, Method(Curvature(), Absolute(eta), metric), Stop(steps=steps))
         yield runs.ends_well(trials, s.name)
         accepted = [t for t in trials if t.record.accepted]
         if kind == "finite":
-            yield from finite_checks(s, accepted)
+            yield from finite_checks(s, accepted, eta)
         elif kind == "group":
             yield from group_checks(s, accepted)
         else:
@@ -234,27 +243,39 @@ def entry_checks(s: Setting, accepted: list[Trial], eta: float) -> Iterator[Chec
 
 
 def group_checks(s: Setting, accepted: list[Trial]) -> Iterator[Check]:
-    """‖w_g‖² > ρω/ε for the groups that stay."""
+    """‖w_g‖² > ρω/ε for the groups that stay; Σ d_i w_i² with a metric."""
     for t in accepted:
-        for r, omega, w in zip(
-            arrays_of(s.problem.regulariser), arrays_of(s.problem.weights), arrays_of(t.w), strict=True
+        for r, omega, w, d in zip(
+            arrays_of(s.problem.regulariser), arrays_of(s.problem.weights), arrays_of(t.w), metric_of(t), strict=True
         ):
             if omega == 0 or not isinstance(r, GroupL0):
                 continue
-            hw = to_numpy(w)
+            hw = to_numpy(w) * np.sqrt(d)
             square = np.sum(np.reshape(np.moveaxis(hw, r.axis, 0), (hw.shape[r.axis], -1)) ** 2, axis=1)
             if (square > 0).any():
                 bound = t.record.rho * omega * r.omega / t.record.eps
                 yield Check(float(np.min(square[square > 0])), bound * (1 - 1e-9), f"‖w_g‖² > ρω/ε; {s.name}", ">=")
 
 
-def finite_checks(s: Setting, accepted: list[Trial]) -> Iterator[Check]:
-    """Every step on a finite set costs τ ≥ δ², and stays in the set."""
+def metric_of(t: Trial) -> list[np.ndarray]:
+    """d of each control in the shape of the control; ones without a metric."""
+    ones = [np.ones(w.shape) for w in arrays_of(t.w)]
+    return ones if t.metric is None else [a * to_numpy(d) for a, d in zip(ones, arrays_of(t.metric), strict=True)]
+
+
+def finite_checks(s: Setting, accepted: list[Trial], eta: float) -> Iterator[Check]:
+    """Every step on a finite set costs τ_D ≥ d_min δ², and stays in the set; so there are not many."""
+    least = math.inf
     for t in accepted:
         sets = list(arrays_of(s.problem.admissible))
-        yield Check(t.record.tau, min(a.gap for a in sets) ** 2 * (1 - 1e-9), f"τ ≥ δ²; {s.name}", ">=")
+        cost = finite_cost(min(a.gap for a in sets), min(float(np.min(d)) for d in metric_of(t)))
+        least = min(least, cost)
+        yield Check(t.record.tau, cost * (1 - 1e-9), f"τ_D ≥ d_min δ²; {s.name}", ">=")
         inside = all(bool(np.all(a.contains(to_numpy(w)))) for a, w in zip(sets, arrays_of(t.w), strict=True))
         yield Check(float(not inside), 0.0, f"w ∈ U; {s.name}")
+    if accepted:
+        most = accepted[0].record.J_before / (eta * least)
+        yield Check(len(accepted), most, f"accepted steps ≤ (J_0 − J_inf)/(η d_min δ²); {s.name}")
 
 
 def settled(case: Case, rows: list[tuple[Any, ...]], figures: list[Figure]) -> Iterator[Check]:

@@ -866,6 +866,27 @@ fault(
     why="the default memory ½ hides it",
 )
 fault(
+    "curvature rule: growth after rejections too",
+    [Edit(f"{RULE}:Curvature.rejected", "self.theta * (c_hat", "planted(self.theta * self.growth) * (c_hat")],
+)
+fault(
+    "curvature rule: growth left out",
+    [Edit(f"{RULE}:Curvature.accepted", "self.growth ** max(", "planted(1.0) ** max(")],
+)
+fault(
+    "T8: rejections counted with the largest factor, growth included",
+    [Edit("verification.augmentation:rejection_factor", "rule.theta)", "planted(rule.theta * rule.growth))")],
+    why="growth enlarges θ after acceptances only: √(u² + 1) rejects twice where log₆₀ allows one rejection",
+)
+fault(
+    "T8: ε bounded without growth",
+    [Edit("verification.augmentation:largest_factor", "rule.theta * rule.growth", "planted(rule.theta)")],
+)
+fault(
+    "T17: δ² for d_min δ² on finite sets",
+    [Edit("verification.convergence:finite_cost", "d_min * gap**2", "planted(gap**2)")],
+)
+fault(
     "curvature rule: growth from the first step",
     [Edit(f"{RULE}:Curvature.accepted", "2 * progress - 1", "planted(progress)")],
 )

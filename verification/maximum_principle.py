@@ -593,7 +593,7 @@ fault(
 )
 fault(
     "T10: L2 not seen as coercive in the plain gap",
-    edits=[Edit(f"{_CERTIFICATE}:_coercive", "rho * r.a2 > 0", "planted(False)")],
+    edits=[Edit("pmp_ref.regulariser:Polynomial.asymptotic_slope", "self.a2 > 0", "planted(False)")],
 )
 fault(
     "T10b: dropping an entry without its L2 part",

@@ -164,7 +164,28 @@ def build_network(options: Options, dataset: Dataset) -> Network:
     shape = tuple(int(n) for n in dataset.train_images.shape[1:])
     pool = {} if options.pooling is None else {"pool": options.pooling}
     make: Any = ARCHITECTURES[options.network]
-    return make(shape, dataset.classes, options.activation, **pool)  # type: ignore[no-any-return]
+    try:
+        return make(shape, dataset.classes, options.activation, **pool)  # type: ignore[no-any-return]
+    except InputError as error:
+        least = smallest_side(lambda side: make((shape[0], side, side), dataset.classes, options.activation, **pool))
+        if least is None or min(shape[1:]) >= least:
+            raise
+        raise InputError(
+            f"images of {shape[1]}×{shape[2]} pixels are too small for --network {options.network}, which takes "
+            f"{least}×{least} and larger ({error}); enlarge the images"
+        ) from None
+
+
+def smallest_side(make: Callable[[int], Network]) -> int | None:
+    """The smallest side of square images from which on a network can be made, up to 64; None if it is no such side."""
+    least = None
+    for side in range(64, 0, -1):
+        try:
+            make(side)
+        except InputError:
+            break
+        least = side
+    return least
 
 
 def build_problem(options: Options, network: Network, x: Array, threads: int | None = None) -> Problem:

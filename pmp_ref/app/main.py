@@ -44,6 +44,9 @@ PREDICT_EXAMPLES = """examples:
 """
 
 
+STEP_SIZES = ("--lr", "--learning-rate", "--learning_rate", "--step-size", "--step_size", "--stepsize")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line, raised as InputError."""
 
@@ -51,6 +54,11 @@ class Parser(argparse.ArgumentParser):
         unknown = "unrecognized arguments: "
         if message.startswith(unknown):
             given = message.removeprefix(unknown).split()[0]
+            if given.partition("=")[0] in STEP_SIZES and "--eps0" in self._option_string_actions:
+                raise InputError(
+                    f"unknown option {given!r}; ε takes the place of a step size: steps have the size 1/(2ε), --eps0 "
+                    "sets the first ε, and --rule with its constants how ε goes on; see --help"
+                )
             flags = [s for action in self._actions for s in action.option_strings]
             flags += [s for a in self._actions if isinstance(a, argparse._SubParsersAction)
                       for p in a.choices.values() for action in p._actions for s in action.option_strings]  # fmt: skip

@@ -142,7 +142,7 @@ def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner)
         unwarned = warnings.catch_warnings(action="ignore", category=ScaleWarning)  # said above, in words of our own
         with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder), unwarned:
             solution = solve(
-                setup.problem, setup.controls, setup.x, setup.y, stop=setup.stop, method=setup.method,
+                setup.problem, None, setup.x, setup.y, stop=setup.stop, method=setup.method,
                 batch_size=setup.batch_size, seed=setup.options.seed, callback=recorder, resume=recorder.iterate,
             )  # fmt: skip
             if solution.status is Status.INTERRUPTED and not recorder.stopping:

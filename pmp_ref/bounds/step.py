@@ -23,7 +23,6 @@ from pmp_ref.bounds.segment import Rows, enclose_rows, in_chunks
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
-from pmp_ref.regulariser import L0, L1, GroupL0
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def certify_step(
     Every sample starts with ``parts`` equal parts of the segment; the samples with the widest enclosures get twice
     as many until upper/lower of the remainder is at most ``target``, or its width at most ``absolute``, or a sample
     would need more than ``max_parts`` (powers of two); with ``eta`` also until J(w) − J(u) ≤ −ητ is proven, or its
-    reverse. Networks and losses as :func:`enclose_stage` takes them;
+    reverse. Networks and losses as :func:`enclose_stage` takes them, and regularisers that state their ``error_bound``;
     InputError for others. Float64 on the host; controls of another library or dtype are converted exactly.
     """
     if order not in (2, 3, 4):
@@ -206,15 +205,15 @@ def mean_interval(low: Any, high: Any) -> Interval:
 
 
 def penalty_change(problem: Problem, u: Controls, w: Controls, rho: float) -> Interval:
-    """ρ(R(w) − R(u)), summed over the entries that moved. A value r(w_i) of L0 or L1 is exact, others err by 20u
-    relatively; GroupL0 has one value for all entries."""
+    """ρ(R(w) − R(u)), summed over the entries that moved, or over all groups where r does not separate. Each r(w_i)
+    errs by the ``error_bound`` that its regulariser states; InputError where it states none."""
     low = high = 0.0
     for r, omega, a, b in zip(*(arrays_of(n) for n in (problem.regulariser, problem.weights, u, w)), strict=True):
-        if isinstance(r, GroupL0):
-            before, after = (np.array([float(r.value(v))]) for v in (a, b))
-        else:
-            before, after = (r.pointwise(v[a != b]) for v in (a, b))
-        error = 0.0 if r in (L0(), L1()) else 20 * U * math.fsum(before + after)
+        if rho == 0 or omega == 0:
+            continue
+        ends = [v[a != b] if r.separable else v for v in (a, b)]
+        before, after = (to_numpy(r.terms(v)).astype(np.float64).ravel() for v in ends)
+        error = math.fsum(np.concatenate([to_numpy(r.error_bound(v)).ravel() for v in ends]))
         moves, factor = after - before, rho * omega
         change, error = math.fsum(moves), (error + 4 * U * math.fsum(np.abs(moves))) * UP
         low = _down(low + _down(factor * (change - error), 4))

@@ -32,6 +32,8 @@ _HEADER = re.compile(
     rb"\s*'shape'\s*:\s*\(((?:\s*\d{1,18}L?\s*,)*(?:\s*\d{1,18}L?)?\s*)\)\s*,?\s*\}\s*"
 )  # one way only to split a row of digits: with optional commas the time is exponential in their number
 
+_TEXT = re.compile(rb"\{\s*'descr'\s*:\s*'[<>|=]?[USO]")  # strings, or objects: what NumPy makes of mixed lists
+
 
 def read(path: Path) -> dict[str, Part]:
     """The parts of a `.npz` file."""
@@ -100,6 +102,9 @@ def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui") 
     header = bytes(read_exactly(stream, min(header_length, _MAX_HEADER), source))
     match = _HEADER.fullmatch(header)
     if not match or header_length > _MAX_HEADER or np.dtype(match[1].decode()).kind not in kinds:
+        if _TEXT.match(header) and "labels" in source.rpartition(":")[2]:
+            raise InputError(f"{source!r}: labels are text; number the classes from 0, as np.unique(labels, "
+                             "return_inverse=True)[1] does, and write these integers")  # fmt: skip
         expected = "an integer array: write uint8 images" if kinds == "ui" else "an array of numbers"
         raise InputError(f"{source!r} has the header {header[:80]!r}, expected {expected}")
     dtype = np.dtype(match[1].decode())

@@ -1,4 +1,7 @@
-"""``python -m verification.conformance export DIR`` and ``… check DIR``; exit 0 agreement, 1 departure, 2 bad input."""
+"""``python -m verification.conformance export DIR`` and ``… check DIR``.
+
+Exit 0 agreement, 1 departure or a case that is missing, 2 bad input.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError
-from verification.conformance.cases import VERSION
+from verification.conformance.cases import VERSION, chosen
 from verification.conformance.files import check, export
 
 
@@ -41,7 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     for f in findings:
         absent = f", {f.absent} absent" if f.absent else ""
         sys.stdout.write(f"{f.departure or f'{f.case}: agrees ({f.compared} quantities{absent})'}\n")
-    return 0 if all(f.departure is None for f in findings) else 1
+    compared = {f.case for f in findings}
+    missing = [name for name in chosen(options.case) if name not in compared]
+    if missing:
+        every = len(compared) + len(missing)
+        sys.stdout.write(
+            f"missing: {', '.join(missing)}: {len(compared)} of {every} cases were compared; write the others into "
+            f"{options.directory}, or name those that are meant with --case\n"
+        )
+    return 0 if not missing and all(f.departure is None for f in findings) else 1
 
 
 if __name__ == "__main__":

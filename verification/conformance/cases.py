@@ -175,3 +175,23 @@ def describe(thing: Any) -> Any:
     if isinstance(thing, float) and not np.isfinite(thing):
         return str(thing)
     return thing
+
+
+def described(problem: Problem, method: Method) -> dict[str, Any]:
+    """What ``case.json`` says of problem and method."""
+    network = problem.network
+    stages = [
+        {
+            "stage": l,
+            **describe(stage),
+            "enters": describe(network.shapes[l]),
+            "leaves": describe(network.shapes[l + 1]),
+            "controls": dict(zip(stage.control_names, map(list, network.control_shapes[l]), strict=True)),
+        }
+        for l, stage in enumerate(network.stages)
+    ]
+    return {
+        "stages": stages, "loss": type(problem.loss).__name__, "rho": problem.rho,
+        "regulariser": describe(problem.regulariser), "admissible": describe(problem.admissible),
+        "weights": describe(problem.weights), "method": describe(method),
+    }  # fmt: skip

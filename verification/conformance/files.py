@@ -15,7 +15,7 @@ from pmp_ref.app.files import read_json
 from pmp_ref.data.files import opened
 from pmp_ref.data.npz import array_of, names_of
 from pmp_ref.errors import InputError
-from verification.conformance.cases import VERSION, Conformance, chosen, describe
+from verification.conformance.cases import VERSION, Conformance, chosen, described
 from verification.conformance.record import TOLERANCE, Quantity, Trial, run
 
 FORMAT = "pmp_ref conformance"
@@ -54,23 +54,10 @@ def write(folder: Path, case: Conformance, trials: list[Trial]) -> None:
 
 def description(case: Conformance, trials: list[Trial]) -> dict[str, Any]:
     """All that another program needs to run the case, beside ``input.npz``."""
-    problem, network = case.problem, case.problem.network
-    stages = [
-        {
-            "stage": l,
-            **describe(stage),
-            "enters": describe(network.shapes[l]),
-            "leaves": describe(network.shapes[l + 1]),
-            "controls": dict(zip(stage.control_names, map(list, network.control_shapes[l]), strict=True)),
-        }
-        for l, stage in enumerate(network.stages)
-    ]
     return {
         "format": FORMAT, "version": VERSION, "name": case.name, "purpose": case.purpose, "dtype": case.dtype,
-        "samples": case.samples, "input_shape": list(network.input_shape), "stages": stages,
-        "loss": type(problem.loss).__name__, "rho": problem.rho, "regulariser": describe(problem.regulariser),
-        "admissible": describe(problem.admissible), "weights": describe(problem.weights),
-        "method": describe(case.method),
+        "samples": case.samples, "input_shape": list(case.problem.network.input_shape),
+        **described(case.problem, case.method),
         "batch_size": case.batch_size, "trials": len(trials),
         "batches": [np.asarray(trial[0].value).tolist() for trial in trials],
         "tolerance": TOLERANCE[case.dtype], "order": [[q.key, q.what] for q in trials[0]],

@@ -12,18 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from verification.gpu import table
 from verification.gpu.needs import how_to_bring, missing
-from verification.gpu.plan import WITHOUT_COMPILED, Row, profile_name, profiles, rows, tiny, warm_jobs
+from verification.gpu.plan import SIDES, Row, profile_name, profiles, rows, tiny, warm_jobs
 from verification.gpu.process import ROOT, Command, Worker, WorkerError
+from verification.gpu.sides import Sides
 from verification.gpu.store import Store, commit, now
+from verification.gpu.training import Training
 from verification.gpu.warming import Warming
 
 PARTS = ("smoke", "tests", "claims", "training", "benchmark", "profile")
 JUDGED = ("tests", "claims", "training")
-SMOKE, TESTS, CHECKS, ROW = 90.0, 150.0, 90.0, 75.0  # seconds at most
+SMOKE, TESTS, CHECKS, PROFILE = 90.0, 150.0, 90.0, 60.0  # seconds at most
 LEAST = 10.0  # seconds without which nothing is begun
 PROFILED_AFTER = 6  # rows of the benchmark
 
@@ -60,8 +64,11 @@ class Run:
         self.profiles: list[Row] = [row for row in make(profiles()) if row.name.startswith(begins)]
         self.store: Store
         self.torch = False
+        self.groups: list[list[tuple[str, Row, str]]] = []  # what is measured in turn: part, row, name
+        self.sides = Sides(self.side)
+        self.training: Training | None = None
         self.warming: Warming | None = None
-        self.worker: Worker | None = None
+        self.profiler: Worker | None = None
 
     @property
     def left(self) -> float:
@@ -77,15 +84,21 @@ class Run:
         try:
             if not self.begin():
                 return 2
-            if "tests" in self.parts:
+            if self.wanted("training"):
+                self.training = Training(self.options.backend)  # its runs go on while tests run
+            self.sides.begin(next((row.sides for group in self.groups for _, row, _ in group), ()))
+            if self.wanted("tests"):
                 self.tests()
             self.checks()
             self.measure()
         finally:
+            self.sides.close()
+            if self.training is not None:
+                self.training.close()
             if self.warming is not None:
                 self.warming.stop()
-            if self.worker is not None:
-                self.worker.close()
+            if self.profiler is not None:
+                self.profiler.close()
         return self.close()
 
     def begin(self) -> bool:
@@ -102,8 +115,7 @@ class Run:
             self.store = Store(self.options.json, device, self.options.fresh)
             self.store.about(**about, **driver(), commit=commit(), begun=now(), command=sys.argv[1:])
             self.say(f"{device}, cupy {about['cupy']}, torch {about['torch']}, numpy {about['numpy']}")
-            if "benchmark" in self.parts and self.torch:
-                self.warm()
+            self.choose()
             if "smoke" not in self.parts or self.store.known("smoke"):
                 return True
             found = worker.ask(SMOKE, do="smoke", **self.side)
@@ -119,17 +131,29 @@ class Run:
         finally:
             worker.close()
 
-    def warm(self) -> None:
-        """Begin to compile what rows to come need compiled."""
-        to_come = [row for row in self.rows if self.store.known("benchmark", row.name) is None]
-        if jobs := warm_jobs(to_come):
-            self.warming = Warming(jobs, self.side)
+    def choose(self) -> None:
+        """Keep the rows and sides that are to be measured and can be, and begin to compile what they need compiled."""
+        cannot = [side for side in SIDES if side != "ours" and not self.torch]
+        cannot = cannot or ["graph"] * (self.options.device == "cpu")
+        if cannot:
+            self.store.leave_out(", ".join(cannot), "CUDA graphs need CUDA" if self.torch else "there is no PyTorch")
+        rows = [replace(row, sides=tuple(s for s in row.sides if s not in cannot)) for row in self.rows]
+        wanted = [("benchmark", row, row.name) for row in rows]
+        looked = [("profile", row, profile_name(row)) for row in self.profiles]
+        for group in (wanted[:PROFILED_AFTER], looked, wanted[PROFILED_AFTER:]):
+            self.groups.append([o for o in group if o[0] in self.parts and self.store.known(o[0], o[2]) is None])
+        if jobs := warm_jobs([row for group in self.groups for part, row, _ in group if part == "benchmark"]):
+            self.warming = Warming(jobs, self.side, min(90.0, 0.35 * self.left))
+
+    def wanted(self, part: str) -> bool:
+        """Whether a part is asked for, not known yet, and there is time for it."""
+        return part in self.parts and self.store.known(part) is None and self.fits(part, 2 * LEAST)
 
     def fits(self, name: str, least: float) -> bool:
         """Whether there is time for it; if not, that is noted."""
         if self.left >= least:
             return True
-        self.store.leave_out(name, f"{self.left:.0f} s of {self.options.seconds:.0f} were left")
+        self.store.leave_out(name, f"{max(0.0, self.left):.0f} s of {self.options.seconds:.0f} were left")
         self.say(f"{name}: left out, no time")
         return False
 
@@ -137,8 +161,6 @@ class Run:
         """The suite's part."""
         from verification.gpu import suite
 
-        if self.store.known("tests") or not self.fits("tests", 2 * LEAST):
-            return
         self.say(f"tests: {len(suite.files())} files")
         found = suite.run(self.options.backend, min(TESTS, self.left - LEAST))
         self.store.put("tests", found)
@@ -147,84 +169,65 @@ class Run:
 
     def checks(self) -> None:
         """Claims and training, side by side."""
-        from verification.gpu.training import Training
-
-        asked = [p for p in ("claims", "training") if p in self.parts and self.store.known(p) is None]
-        asked = [part for part in asked if self.fits(part, 2 * LEAST)]
         until = time.monotonic() + min(CHECKS, self.left - LEAST)
-        if asked:
-            self.say(f"{' and '.join(asked)} begin")
-        claims = training = None
-        if "claims" in asked:
+        claims = None
+        if self.wanted("claims"):
+            self.say("claims begin")
             jobs = str(max(2, min(8, (os.cpu_count() or 2) - 6)))
             words = [sys.executable, "-m", "verification", "--quick", "--claims", "A1,A2", "--backend",
                      self.options.backend, "--jobs", jobs]  # fmt: skip
             claims = Command(words, OPENBLAS_NUM_THREADS="1")
-        if "training" in asked:
-            training = Training(self.options.backend)
-        if training is not None:
-            found = training.result(until - time.monotonic())
+        found: dict[str, Any] = {}
+        if self.training is not None:
+            found = self.training.result(until - time.monotonic())
             self.store.put("training", found)
             self.say(f"training: agreed {found['agreed']}")
         if claims is not None:
-            found = claims.result(until - time.monotonic())
-            ended = found["exit code"] is not None
-            self.store.put("claims", {"finished": ended, "agreed": found["exit code"] == 0, **found})
-            self.say(f"claims: exit code {found['exit code']}")
+            ended = claims.result(until - time.monotonic())
+            agreed, finished = ended["exit code"] == 0, ended["exit code"] is not None
+            self.store.put("claims", {"finished": finished, "agreed": agreed, **ended})
+            self.say(f"claims: exit code {ended['exit code']}")
+        if self.training is not None and self.left > 3 * LEAST:
+            if self.warming is not None:
+                self.warming.go_on(False)
+            found["times"] = self.training.times(min(CHECKS, self.left - 2 * LEAST))
+            self.store.put("training", found)
+            self.say("training: timed")
+            if self.warming is not None:
+                self.warming.go_on(True)
 
     def measure(self) -> None:
-        """Benchmark and profiles, the most important first."""
-        wanted = [("benchmark", row, row.name) for row in self.rows]
-        looked = [("profile", row, profile_name(row)) for row in self.profiles]
-        order = wanted[:PROFILED_AFTER] + looked + wanted[PROFILED_AFTER:]
-        order = [o for o in order if o[0] in self.parts and self.store.known(o[0], o[2]) is None]
-        if not order:
-            return
+        """Benchmark and profiles, the most important first; in a group first what is compiled."""
+        for group in self.groups:
+            while group:
+                first = 0 if self.warming is None else self.warming.first([row for _, row, _ in group])
+                part, row, name = group.pop(first)
+                if part == "profile" and not self.torch:
+                    self.store.leave_out(f"profile: {name}", "PyTorch, whose profiler is used, is not installed")
+                elif self.fits(f"{part}: {name}", LEAST):
+                    found = self.sides.measure(row, self.left) if part == "benchmark" else self.profile(row)
+                    self.store.put(part, found, name)
+                    self.say(f"{name}: {short(found)}")
         if self.warming is not None:
-            self.say("the benchmark waits until its rivals are compiled")
-            compiled = self.warming.wait(min(0.35 * self.left, 90.0))
-            self.store.about(compiling=compiled)
-            self.say(f"compiled beforehand: {sum('seconds' in c for c in compiled.values())} of {len(compiled)}")
-        before = ""
-        for part, row, name in order:
-            if not self.fits(f"{part}: {name}", LEAST):
-                continue
-            if part == "profile" and not self.torch:
-                self.store.leave_out(f"profile: {name}", "PyTorch, whose profiler is used, is not installed")
-                continue
-            if part != before and self.worker is not None:  # a profiler leaves its hooks behind
-                self.worker.close()
-                self.worker = None
-            before = part
-            self.one(part, row, name)
+            self.store.about(compiling=self.warming.done)
 
-    def one(self, part: str, row: Row, name: str, left_out: tuple[str, ...] = ()) -> None:
-        """A row; where it hangs or takes its process along, once more without what is compiled."""
-        do = "measure" if part == "benchmark" else "profile"
-        self.worker = self.worker or Worker()
-        limit = min(ROW, self.left)
+    def profile(self, row: Row) -> dict[str, Any]:
+        """A step timed by the side's process, then looked into in another: a profiler leaves its hooks behind."""
+        found = self.sides.measure(row, self.left, seconds=0.5)
+        timed = found.get("ms", {}).get(row.sides[0])
+        self.profiler = self.profiler or Worker()
         try:
-            reply = self.worker.ask(limit, do=do, row=row.question(), **self.side)
+            reply = self.profiler.ask(min(PROFILE, self.left), do="profile", row=row.question(), **self.side)
         except WorkerError as error:
-            self.worker = None
-            whole = limit >= ROW or "no answer" not in str(error)  # else it was only too late for it
-            self.store.put(part, {"error": str(error), "finished": whole}, name)
-            self.say(f"{name}: {error}")
-            others = tuple(side for side in row.sides if side in WITHOUT_COMPILED)
-            if 0 < len(others) < len(row.sides) and self.left > 2 * LEAST:
-                again = Row(row.operation, row.config, row.batch, row.dtype, others, row.memory)
-                self.one(part, again, name, tuple(side for side in row.sides if side not in others))
-            return
-        found = reply.get("answer", reply)
-        for side in left_out:
-            found.setdefault("errors", {})[side] = "left out: with it the row hung or ended its process"
-        self.store.put(part, found, name)
-        self.say(f"{name}: {short(found)}")
+            reply = {"error": str(error)}
+        if "error" in reply:
+            self.profiler.close()
+            self.profiler = None
+            return {**reply, "finished": self.left > 0}
+        return {"µs without the profiler": timed and 1e3 * timed[0], "errors": found["errors"], **reply["answer"]}
 
     def close(self) -> int:
         """The table; the exit code."""
-        from verification.gpu import table
-
         self.store.about(ended=now(), **{"seconds used": round(self.options.seconds - self.left, 1)})
         found = {part: self.store.data["parts"].get(part) for part in JUDGED if part in self.parts}
         found = {part: result for part, result in found.items() if result is not None}
@@ -240,13 +243,11 @@ class Run:
 
 def short(found: dict[str, Any]) -> str:
     """A result in a line of progress."""
-    if "error" in found:
-        return str(found["error"])
-    if "ms" in found:
-        ratios = "".join(f"; ours/{name} {value:.2f}" for name, value in found["ratios"].items())
-        times = ", ".join(f"{side} {values[0]:.3f}" for side, values in found["ms"].items())
-        return f"{times} ms{ratios}" + (f"; not {' / '.join(found['errors'])}" if found["errors"] else "")
-    return f"{found['wall µs']:.0f} µs, on the device {found['device µs']:.0f} µs" if "wall µs" in found else "done"
+    if "device µs" in found or "error" in found:
+        return table.profile(found)
+    ratios = "".join(f"; ours/{name} {value:.2f}" for name, value in found.get("ratios", {}).items())
+    times = ", ".join(f"{side} {values[0]:.3f}" for side, values in found.get("ms", {}).items())
+    return f"{times} ms{ratios}" + "".join(f"; {side}: {table.shortened(e)}" for side, e in found["errors"].items())
 
 
 def driver() -> dict[str, Any]:

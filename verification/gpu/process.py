@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TAIL = 3000  # characters kept of what a process said
+PROGRAM = ("-m", "verification.gpu.worker")
+TAIL = 2000  # characters kept of what a process said
 
 
 class WorkerError(RuntimeError):
@@ -25,14 +28,31 @@ class WorkerError(RuntimeError):
 
 def end(process: subprocess.Popen[Any]) -> None:
     """End a process and all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    tell(process, signal.SIGKILL)
     process.wait()
+
+
+def tell(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Send a signal to a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def worth_reading(text: str) -> str:
     """The text without the list of modules with which a report of a crash ends."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("Extension modules:"))
+
+
+def first_assertion(text: str) -> str:
+    """The first line that tells of an assertion that failed, ready to be put before something else."""
+    found = re.search(r"^.*Assertion .*fail.*$", text, re.MULTILINE)
+    return f"{found[0].strip()[:500]}; " if found else ""
+
+
+def last_words(text: str) -> str:
+    """The first assertion that failed, and the last lines."""
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{first_assertion(text)}its last words: {' / '.join(said[-12:])[-TAIL:]}" if said else "it said nothing"
 
 
 class Command:
@@ -45,6 +65,12 @@ class Command:
             words, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=self.output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End it if it still runs."""
+        if self.process.returncode is None:
+            end(self.process)
 
     def result(self, limit: float) -> dict[str, Any]:
         """Exit code (None: cut off after ``limit`` seconds from now), seconds since the start, end of the output."""
@@ -66,7 +92,7 @@ class Worker:
     def __init__(self, *, nice: int = 0, **environment: str) -> None:
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "verification.gpu.worker", str(nice)], cwd=ROOT,
+            [sys.executable, *PROGRAM, str(nice)], cwd=ROOT,
             env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
             text=True, start_new_session=True,
         )  # fmt: skip
@@ -97,19 +123,15 @@ class Worker:
         try:
             line = self.lines.get(timeout=max(0.0, limit))
         except queue.Empty:
-            raise WorkerError(f"no answer within {limit:.0f} s; {self.close()}") from None
+            raise WorkerError(f"no answer within {limit:.0f} s; {last_words(self.close())}") from None
         if not line:
             self.process.wait()
-            raise WorkerError(f"the process ended with code {self.process.returncode}; {self.close()}")
+            said = last_words(self.close())
+            raise WorkerError(f"the process ended with code {self.process.returncode}; {said}")
         return json.loads(line)
 
-    @property
-    def answered(self) -> bool:
-        """Whether an answer waits, or the process has ended."""
-        return not self.lines.empty()
-
     def close(self) -> str:
-        """End the process; the last line it said."""
+        """End the process; what it said."""
         end(self.process)
         if self.log.closed:
             return ""
@@ -119,6 +141,6 @@ class Worker:
         self.reader.join(10.0)
         self.process.stdout.close()
         self.log.seek(0)
-        said = [line.strip() for line in worth_reading(self.log.read()).splitlines() if line.strip()]
+        said = worth_reading(self.log.read())
         self.log.close()
-        return f"its last words: {' / '.join(said[-12:])[-TAIL:]}" if said else "it said nothing"
+        return said

@@ -49,7 +49,7 @@ def about(backend: str, device: str) -> dict[str, Any]:
         if device != "cpu":
             found["PyTorch's device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
             found["cuDNN"] = torch.backends.cudnn.version()
-    found["TF32"] = settle(device)
+    found["TF32"] = settle()
     return found
 
 

@@ -17,8 +17,8 @@ SOURCES = {
     "tests": ("pmp_ref", "tests", "verification"),
     "claims": ("pmp_ref", "verification"),
     "training": ("pmp_ref", "verification/gpu/training.py"),
-    "benchmark": ("pmp_ref", "verification/performance", "verification/gpu/measure.py"),
-    "profile": ("pmp_ref", "verification/performance", "verification/gpu/profiling.py"),
+    "benchmark": ("pmp_ref", "verification/performance", "verification/gpu/measure.py", "verification/gpu/sides.py"),
+    "profile": ("pmp_ref", "verification/performance", "verification/gpu/measure.py", "verification/gpu/profiling.py"),
 }
 KINDS = (".py", ".cu", ".cuh", ".cpp", ".h")
 

@@ -20,6 +20,8 @@ SELECTION = (
     "backend_libraries", "backend_command", "sweep", "bsqh", "metric", "regulariser", "admissible", "loss", "stages",
     "problem", "network", "certificate", "second_order",
 )  # fmt: skip
+# No other plugin is loaded: what a machine has beside these may warn, and a warning is an error.
+PLUGINS = ("xdist.plugin", "_hypothesis_pytestplugin", "verification.gpu.recorder")
 KEPT = 40  # tracebacks
 
 
@@ -35,12 +37,13 @@ def run(backend: str, limit: float) -> dict[str, Any]:
         record = Path(folder) / "tests"
         words = [
             sys.executable, "-m", "pytest", "--backend", backend, "-n", str(workers), "--dist", "worksteal", "-q",
-            "-p", "no:cacheprovider", "-p", "verification.gpu.recorder",
+            "-p", "no:cacheprovider", *(word for plugin in PLUGINS for word in ("-p", plugin)),
             # What a newer library deprecates is no error here: it is the device that is to be tried.
             "-W", "default::DeprecationWarning", *files(),
         ]  # fmt: skip
         # Examples are drawn the same way in every run.
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci", "RECORDER_FILE": str(record)}
+        quiet = {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci", "RECORDER_FILE": str(record),
+                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # fmt: skip
         ended = Command(words, **quiet).result(limit)
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     return summary(lines, ended)

@@ -19,8 +19,8 @@ def benchmark(rows: dict[str, dict[str, Any]]) -> list[str]:
         for line in [head, *lines]
     ]
     for name, row in rows.items():
-        shown += [f"{name}: {row['error']}"] if "error" in row else []
-        shown += [f"{name}, {side}: {error}" for side, error in row.get("errors", {}).items()]
+        shown += [f"{name}: {shortened(row['error'])}"] if "error" in row else []
+        shown += [f"{name}, {side}: {shortened(error)}" for side, error in row.get("errors", {}).items()]
     return shown
 
 
@@ -35,12 +35,24 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def profiles(rows: dict[str, dict[str, Any]]) -> list[str]:
     """One line for each step that was looked into."""
-    return [
-        f"{name}: " + (row["error"] if "error" in row else
-                       f"{row['wall µs']:.0f} µs of the clock, {row['device µs']:.0f} µs on the device, "
-                       f"{sum(k['count'] for k in row['kernels']):.0f} kernels and copies")
-        for name, row in rows.items()
-    ]  # fmt: skip
+    return [f"{name}: {profile(row)}" for name, row in rows.items()]
+
+
+def profile(row: dict[str, Any]) -> str:
+    """What was found of a step."""
+    if "error" in row:
+        return shortened(row["error"])
+    wall = row["µs without the profiler"]
+    return (
+        f"{'–' if wall is None else f'{wall:.0f}'} µs of the clock ({row['µs with the profiler']:.0f} with the "
+        f"profiler, which slows the host), {row['device µs']:.0f} µs on the device, "
+        f"{sum(k['count'] for k in row['kernels']):.0f} kernels and copies"
+    )
+
+
+def shortened(text: str) -> str:
+    """The beginning of an error that the file has in full."""
+    return text if len(text) <= 300 else text[:300] + " …"
 
 
 def parts(stored: dict[str, Any]) -> list[str]:
@@ -67,5 +79,14 @@ def detail(name: str, found: dict[str, Any]) -> str:
             other = one["first difference"]
             where = "the same decisions" if other is None else f"decisions differ first in trial {other['trial']}"
             texts.append(f"{dtype}: {where}, J within {one['largest relative difference of J']:.1e}")
+        for title, timed in found.get("times", {}).items():
+            ends = [
+                f"{run['ms per trial, median']}, mean {run['ms per trial, mean after the first']} ({name})"
+                for name, run in timed.items()
+                if "status" in run
+            ]
+            texts.append(f"ms per trial {title}: {', '.join(ends) or 'failed'}")
+        if "backend" in found["float32"]:
+            texts.append(f"first trial after {found['float32']['backend']['seconds to the first trial']} s")
         return ", " + "; ".join(texts)
     return f", {found['seconds']} s" if "seconds" in found else ""

@@ -9,36 +9,45 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from verification.gpu.process import Command
 
 STEPS = 24
 DTYPES = ("float64", "float32")
+NAMES = ("numpy", "backend")
+TIMED = {"with a second opinion": "all", "without": "none"}
 CLOSE = 1e-10  # relative difference of J in float64
 DECISION = ("verdict", "step", "epoch", "position", "rejections", "nonzeros")
 
 
 class Training:
-    """The runs: begun together, compared when they have ended."""
+    """The runs that are compared: begun together, while other things are done; after them those that are timed."""
 
     def __init__(self, backend: str, steps: int = STEPS) -> None:
-        self.backend = backend
+        self.backend, self.steps = backend, steps
         self.folder = tempfile.TemporaryDirectory()
-        self.runs: dict[tuple[str, str], Command] = {}
-        for dtype in DTYPES:
-            for name in ("numpy", "backend"):
-                words = [
-                    sys.executable, "-m", "pmp_ref", "train", "--steps", str(steps), "--dtype", dtype, "--backend",
-                    "numpy" if name == "numpy" else backend, "--threads", "2", "--no-figures", "--quiet", "--out",
-                    str(self.place(name, dtype)),
-                ]  # fmt: skip
-                self.runs[name, dtype] = Command(words)
+        self.runs = {(name, dtype): self.begin(name, dtype) for dtype in DTYPES for name in NAMES}
 
-    def place(self, name: str, dtype: str) -> Path:
+    def close(self) -> None:
+        """End what still runs, and remove what the runs wrote."""
+        for run in self.runs.values():
+            run.stop()
+        self.folder.cleanup()
+
+    def begin(self, name: str, dtype: str, check: str = "") -> Command:
+        """Begin a run; ``check``: which steps a second opinion is asked for, if not those that are unless told."""
+        words = [
+            sys.executable, "-m", "pmp_ref", "train", "--steps", str(self.steps), "--dtype", dtype, "--backend",
+            "numpy" if name == "numpy" else self.backend, "--threads", "2", "--no-figures", "--quiet",
+            *(["--check-descent", check] if check else []), "--out", str(self.place(name, dtype, check)),
+        ]  # fmt: skip
+        return Command(words)
+
+    def place(self, name: str, dtype: str, check: str = "") -> Path:
         """The directory of a run."""
-        return Path(self.folder.name) / f"{name}-{dtype}"
+        return Path(self.folder.name) / f"{name}-{dtype}-{check}"
 
     def result(self, limit: float) -> dict[str, Any]:
         """The comparison in each dtype; runs that have not ended after ``limit`` seconds are cut off."""
@@ -46,14 +55,26 @@ class Training:
         ended = {key: run.result(until - time.monotonic()) for key, run in self.runs.items()}
         found: dict[str, Any] = {}
         for dtype in DTYPES:
-            failed = {name: ended[name, dtype] for name in ("numpy", "backend") if ended[name, dtype]["exit code"] != 0}
+            failed = {name: ended[name, dtype] for name in NAMES if ended[name, dtype]["exit code"] != 0}
             if failed:
                 found[dtype] = {"agreed": False, "failed": failed}
             else:
                 found[dtype] = compare(read(self.place("numpy", dtype)), read(self.place("backend", dtype)), dtype)
-        self.folder.cleanup()
         finished = all(one["exit code"] is not None for one in ended.values())
         return {"finished": finished, "agreed": all(found[dtype]["agreed"] for dtype in DTYPES), **found}
+
+    def times(self, limit: float) -> dict[str, Any]:
+        """How runs in float32 end that are made to be timed, when nothing else is done and kernels are compiled: with a
+        second opinion on each step and without."""
+        until, found = time.monotonic() + limit, {}
+        for title, check in TIMED.items():
+            runs = {name: self.begin(name, "float32", check) for name in NAMES}
+            ended = {name: run.result(until - time.monotonic()) for name, run in runs.items()}
+            found[title] = {
+                name: ending(read(self.place(name, "float32", check))) if one["exit code"] == 0 else one
+                for name, one in ended.items()
+            }
+        return found
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -96,11 +117,13 @@ def decision(row: dict[str, str]) -> list[str]:
 
 
 def ending(run: dict[str, Any]) -> dict[str, Any]:
-    """How a run ended, and its times: they are those of a machine that does other things as well."""
+    """How a run ended, and its times. The first trial waits until kernels are compiled."""
     seconds = [float(row["seconds"]) for row in run["trials"]]
     steps = [later - earlier for earlier, later in pairwise(seconds)]
     names = ("status", "train_loss", "train_objective", "kept_weights", "test_accuracy", "held_out_accuracy", "seconds")
     return {
         **{name: run["summary"].get(name) for name in names},
+        "seconds to the first trial": seconds[1] if steps else None,
         "ms per trial, median": round(1e3 * median(steps), 2) if steps else None,
+        "ms per trial, mean after the first": round(1e3 * mean(steps[1:]), 2) if steps[1:] else None,
     }

@@ -20,9 +20,13 @@ def answer(question: dict[str, Any]) -> Any:
         return smoke.about(backend, device)
     if do == "smoke":
         return smoke.smoke(backend)
+    if do == "start":
+        return measure.start(question["side"], backend, device)
+    if do == "turn":
+        return measure.turn(question["repeats"])
     row = Row(**{**question["row"], "sides": tuple(question["row"]["sides"])})
-    if do == "measure":
-        return measure.measure(row, backend, device)
+    if do == "prepare":
+        return measure.prepare(row, backend, device)
     if do == "profile":
         return profiling.profile(row, backend, device)
     if do == "warm":

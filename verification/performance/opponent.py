@@ -245,7 +245,7 @@ def compiled(function: Callable[..., Any], arguments: Tensors, enclosed: Tensors
         torch._dynamo.mark_static_address(tensor)  # they need not be copied into the graph for each launch
     fast = torch.compile(own_code(function), mode="reduce-overhead", fullgraph=True, dynamic=False)
 
-    def run() -> Any:
+    def run(held: Any = enclosed) -> Any:  # the graphs know these tensors by their addresses only
         torch.compiler.cudagraph_mark_step_begin()  # what the last call returned may be overwritten
         return fast(*arguments)
 
@@ -262,7 +262,8 @@ def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recorded(function: Callable[..., Any], arguments: Tensors) -> Callable[[], Any]:
-    """The function's calls recorded in one CUDA graph; each call launches it."""
+    """The function's calls recorded in one CUDA graph; each call launches it. What is returned holds all that the graph
+    reads: else that memory is given to others, and labels that they overwrite fail an assertion on the device."""
     warm = torch.cuda.Stream()
     warm.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(warm):  # choices of algorithms and workspaces are made before the recording
@@ -274,7 +275,7 @@ def recorded(function: Callable[..., Any], arguments: Tensors) -> Callable[[], A
     with torch.cuda.graph(graph):
         results = function(*arguments)
 
-    def run() -> Any:
+    def run(held: Any = (function, arguments)) -> Any:  # the graph knows what it reads by its address only
         graph.replay()
         return results
 
