@@ -168,11 +168,10 @@ def _gaps_and_terms(
     size = np.abs(linear)
     if rho == 0:
         before = after = np.zeros(())
-    elif r.separable:
-        before, after = (rho * to_numpy(r.pointwise(a)) for a in (u, w))
     else:
-        linear, square, size = (_by_group(r.group_sums(a)) for a in (linear, square, size))
-        before, after = (rho * _by_group(r.terms(a)) for a in (u, w))
+        shaped, penalty = (to_numpy, r.pointwise) if r.separable else (_by_group, r.terms)
+        linear, square, size = (shaped(r.group_sums(a)) for a in (linear, square, size))
+        before, after = (rho * shaped(penalty(a)) for a in (u, w))
     return linear - square - (after - before), size + square + after + before
 
 

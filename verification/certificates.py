@@ -383,7 +383,7 @@ fault(
 )
 fault(
     "T11: slope of L1 without the sign",
-    edits=[Edit(f"{_SUMS}.derivative", "self.a1 * xp.sign(w)", "self.a1 * planted(xp.ones_like(w))")],
+    edits=[Edit(f"{_SUMS}.derivative", "xp.where(w > 0, self.a1, -self.a1)", "planted(self.a1)")],
 )
 fault(
     "T11: exponent q for q − 1 in the slope",
@@ -394,8 +394,8 @@ fault(
     edits=[
         Edit(
             f"{_CERTIFICATE}:_gaps_and_terms",
-            "_by_group(r.terms(a))",
-            "_by_group(planted(r.omega * r.group_sums((a != 0) * 1.0)))",
+            "shaped(penalty(a))",
+            "shaped(penalty(a) if r.separable else planted(r.omega * r.group_sums((a != 0) * 1.0)))",
         )
     ],
 )

@@ -714,6 +714,17 @@ fault(
     "power on a box: clipped without comparing with 0",
     [Edit(f"{REG}:_Power.on_line", "gain > 0", "gain > planted(-float('inf'))")],
 )
+fault(
+    "rounding of a sum's value taken for nothing",
+    [Edit(f"{REG}:Polynomial.error_bound", "0.0 if exact", "0.0 if planted(True)")],
+)
+fault(
+    "rounding of a power's value taken for nothing",
+    [Edit(f"{REG}:_Power.error_bound", "(8 + size) * ROUNDOFF", "planted(0.0)")],
+)
+fault(
+    "a sum with L2 said to grow like L1", [Edit(f"{REG}:Polynomial.asymptotic_slope", "math.inf", "planted(self.a1)")]
+)
 fault("exponent of the power's value", [Edit(f"{REG}:_Power.pointwise", "** self.q", "** planted(1.0)")])
 fault(
     "group threshold ‖c‖ for ‖c‖²",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -165,8 +166,38 @@ def challengers(context: Context) -> Outcome:
             for key in (name, ALIASES.get(name, name)):
                 found = float(builders[key]().value(case.asarray(w)))
                 yield Check(abs(found - due) / (1 + due), 20 * context.u, f"value of {key}")
+        yield from stated(case)
 
     return survey(context, one, micro=14, quick=300, full=6000)
+
+
+def stated(case: Case) -> Iterator[Check]:
+    """What a regulariser says of itself: its terms err by at most ``error_bound``, against rationals and decimals of
+    forty digits, and r(w)/|w| tends to ``asymptotic_slope``."""
+    w = case.rng.standard_normal((3, 4)) * 10.0 ** case.rng.integers(-8, 3, (3, 4)) * (case.rng.random((3, 4)) < 0.6)
+    sums = (L0(), L1(), L2(), Polynomial(0.3, 0.2, 0.7), Polynomial(0.3, 0.2, 0.0))
+    for r in (*sums, LHalf(), LTwoThirds(), GroupL0(0, 0.7)):
+        terms, allowed = np.asarray(r.terms(w), np.float64), np.asarray(r.error_bound(w))
+        exact = np.reshape([exactly(r, a) for a in (w if isinstance(r, GroupL0) else w.ravel())], terms.shape)
+        errors = [abs(Fraction(float(t)) - e) for t, e in zip(terms.ravel(), exact.ravel(), strict=True)]
+        excess = max(float(error) - float(a) for error, a in zip(errors, allowed.ravel(), strict=True))
+        yield Check(excess, 0.0, f"rounding of {r} beyond its bound")
+        far, slope = float(r.value(np.full((1, 1), 1e150))) / 1e150, r.asymptotic_slope()
+        missed = float(far < 1e100) if math.isinf(slope) else abs(far - slope)
+        yield Check(missed, 1e-14, f"{r} far out")
+
+
+def exactly(r: Regulariser, w: Any) -> Fraction:
+    """r of one entry, or of one group."""
+    if isinstance(r, GroupL0):
+        return Fraction(r.omega) * int(np.any(w != 0))
+    size = abs(Fraction(float(w)))
+    if isinstance(r, Polynomial):
+        return Fraction(r.a0) * (size != 0) + Fraction(r.a1) * size + Fraction(r.a2) / 2 * size**2
+    with decimal.localcontext() as context:
+        context.prec = 40
+        q = decimal.Decimal(1) / 2 if isinstance(r, LHalf) else decimal.Decimal(2) / 3
+        return Fraction(decimal.Decimal(abs(float(w))) ** q) if size else Fraction(0)
 
 
 # The regularisers by name, by their formulas.
