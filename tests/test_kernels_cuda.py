@@ -19,7 +19,7 @@ from pmp_ref import layers as L
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.kernels.cuda import products
+from pmp_ref.kernels.cuda import direct, products
 from pmp_ref.kernels.cuda import tiles as tile_rule
 from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
 from pmp_ref.kernels.cuda.products import APPLY, KERNEL, STATE, Affine
@@ -63,6 +63,13 @@ AFFINE = [
     (L.ScaleShift(), (6, 5, 7), 3),
     (L.ScaleShift(bias=False), (3,), 65),
     (L.ScaleShift(), (2, 30, 31), 3),  # the sum is shared
+]
+CONVOLUTIONS = [case for case in AFFINE if isinstance(case[0], L.Convolution)] + [
+    (L.Convolution(7, (3, 5), padding=(1, 2)), (3, 10, 12), 9),  # several samples in a block, samples left over
+    (L.Convolution(16, (3, 5)), (6, 9, 8), 5),  # a thread's sums are added six channels at a time, then two
+    (L.Convolution(5, (3, 2)), (2, 6, 5), 35),  # nine units are shared by five blocks
+    (L.Convolution(2, (2, 3)), (1, 3, 300), 2),  # rows longer than a block
+    (L.Convolution(3, (13, 12), padding=(6, 4)), (2, 14, 15), 2),  # too many pixels of a window for one long program
 ]
 FREE = [
     (L.AveragePool((2, 3)), (2, 7, 10), 3),
@@ -117,15 +124,22 @@ def close(actual: Any, expected: Any, dtype: Any, terms: float = 400) -> None:
     np.testing.assert_allclose(host, expected, rtol=0, atol=terms * np.finfo(dtype).eps * size)
 
 
+CACHED = (tile_rule.tiles, products.product, direct.correlation, direct.switching)
+
+
 @contextmanager
-def wanting(blocks: int) -> Iterator[None]:
-    """As many blocks wanted: with few, the tiles of large batches are taken for small ones."""
+def wanting(blocks: int, images: bool | None = None) -> Iterator[None]:
+    """As many blocks wanted: with few, the blocks of large batches are taken for small ones. ``images``: convolutions
+    straight from images wherever they can be, or nowhere; None: by the rule."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tile_rule, "BLOCKS", blocks)
-        for cached in (tile_rule.tiles, products.product):
+        patch.setattr(direct, "MULTIPROCESSORS", max(1, blocks // 2))
+        if images is not None:
+            patch.setattr(products, "preferred", lambda *_: images)
+        for cached in CACHED:
             cached.cache_clear()
         yield
-    for cached in (tile_rule.tiles, products.product):
+    for cached in CACHED:
         cached.cache_clear()
 
 
@@ -139,8 +153,34 @@ def test_affine_stages(stage: Any, shape: Any, batch: int, dtype: Any, blocks: i
     """The three maps against float64; twice the same bits; what is returned is new and in C order."""
     if blocks != BLOCKS and isinstance(stage, L.ScaleShift):
         pytest.skip("has no tiles")
-    with wanting(blocks):
+    with wanting(blocks, False):
         check_affine(stage, shape, batch, dtype)
+
+
+@needs_cupy
+@pytest.mark.parametrize(("dtype", "blocks"), FORMS)
+@pytest.mark.parametrize(("stage", "shape", "batch"), CONVOLUTIONS, ids=str)
+def test_convolutions_straight_from_images(stage: Any, shape: Any, batch: int, dtype: Any, blocks: int) -> None:
+    with wanting(blocks, True):
+        check_affine(stage, shape, batch, dtype)
+
+
+@needs_cupy
+@pytest.mark.parametrize(("stage", "shape", "batch"), CONVOLUTIONS, ids=str)
+def test_nothing_is_written_behind_the_result(stage: Any, shape: Any, batch: int) -> None:
+    """Channels, rows and columns of the last block that there are not."""
+    affine = Affine(cuda(stage), shape)
+    x, p = (device(draw(s, batch, np.float32, i)) for i, s in enumerate((shape, stage.output_shape(shape))))
+    k, *bias = (device(draw(s[1:], s[0], np.float32, 2)) for s in stage.control_shapes(shape))
+    results = {APPLY: (k, x, p.shape), STATE: (k, p, x.shape), KERNEL: (p, x, k.shape)}
+    with wanting(BLOCKS, True):
+        for which, (a, b, made) in results.items():
+            room = device(np.full((2, int(np.prod(made)) + 5000), np.nan, np.float32))
+            out, ones = room[0, : int(np.prod(made))].reshape(made), room[1, : stage.channels]
+            some = bool(bias) and which != STATE
+            products.product(affine, which, batch, "float32", some)(a, b, bias[0] if some else None, out, ones)
+            assert not np.isnan(out.get()).any()
+            assert np.isnan(room[0, out.size :].get()).all() and np.isnan(room[1, stage.channels :].get()).all()
 
 
 def check_affine(stage: Any, shape: Any, batch: int, dtype: Any) -> None:
@@ -375,3 +415,87 @@ def test_the_cases_reach_every_kind_of_tile() -> None:
         assert {1, 2, 4, 8} <= {t.rm for t in found} and {1, 2, 8} <= {t.slices for t in found}
         assert len({t.tm for t in found}) > 3 and len({t.tn for t in found}) > 1
         assert {t.m_tiles > 1 for t in found} == {t.n_tiles > 1 for t in found} == {True, False}
+
+
+def test_blocks_of_images_fit_the_device_and_cover_the_convolution() -> None:
+    """Drawn convolutions: threads, shared memory, and units, tiles and chunks that cover everything once."""
+    generator = np.random.default_rng(0)
+    drawn = lambda low, high: tuple(int(n) for n in generator.integers(low, high, 2))  # noqa: E731
+    for _ in range(20):
+        groups = int(generator.integers(1, 4))
+        stage = L.Convolution(groups * int(generator.integers(1, 40)), drawn(1, 8), stride=drawn(1, 4),
+                              padding=drawn(0, 5), dilation=drawn(1, 3), groups=groups)  # fmt: skip
+        shape = (groups * int(generator.integers(1, 30)), *drawn(14, 40))
+        for which in (APPLY, STATE, KERNEL):
+            for itemsize, batch in ((4, 1), (4, 700), (8, 33)):
+                check_blocks(Affine(cuda(stage), shape).problem(which), which, batch, itemsize)
+
+
+def check_blocks(q: direct.Problem, which: str, batch: int, itemsize: int) -> None:
+    """What ``images.cu``, ``correlation.cu`` and ``switching.cu`` rely on."""
+    d = direct.switching(q, batch, itemsize) if which == KERNEL else direct.correlation(q, batch, itemsize)
+    if d is None:
+        assert q.taps == 1
+        return
+    made = dict(d.macros)
+    assert d.threads == made["THREADS"] <= 256 and d.threads % 32 == 0 and d.shared <= SHARED - 16
+    seen = q.columns.seen(made["COLUMNS"])
+    assert made["PITCH"] >= seen and d.blocks > 0 and made["SAMPLES"] <= batch
+    tiles_of = lambda n, name: -(-n // made[name])  # noqa: E731
+    blocks = -(-q.m // (made["TM"] * made["M_THREADS"])) * q.groups
+    if which == KERNEL:
+        assert d.units == tiles_of(batch, "SAMPLES") * tiles_of(q.rows.end, "ROWS")
+        assert d.splits * d.chunk >= d.units > (d.splits - 1) * d.chunk
+        assert made["COLUMNS"] >= q.columns.end and made["COLUMNS"] % made["PIECE"] == 0
+        assert q.rows.kernel % made["TAP_ROWS"] == 0
+        slices = made["M_THREADS"] * made["CHANNELS"] * (q.rows.kernel // made["TAP_ROWS"]) * made["SLICES"]
+        assert slices <= d.threads and d.blocks == blocks * tiles_of(q.k, "CHANNELS") * d.splits
+    else:
+        slice_threads = made["SAMPLES"] * made["STRIPS"] * made["COLUMNS"] * made["M_THREADS"]
+        assert made["SLICES"] * slice_threads <= d.threads and made["SLICES"] <= made["CHANNELS"]
+        blocks *= tiles_of(batch, "SAMPLES") * tiles_of(q.rows.end, "ROWS") * tiles_of(q.columns.end, "COLUMNS")
+        assert d.blocks == blocks and made["ROWS"] == made["STRIPS"] * made["TN"]
+
+
+def test_the_cases_reach_every_kind_of_block_of_images() -> None:
+    """Several of each, and a remainder of each."""
+    found: dict[str, set[Any]] = {}
+
+    def note(name: str, value: Any) -> None:
+        found.setdefault(name, set()).add(value)
+
+    for dtype, blocks in FORMS:
+        with wanting(blocks, True):
+            for stage, shape, batch in CONVOLUTIONS:
+                affine = Affine(cuda(stage), shape)
+                for which in (APPLY, STATE, KERNEL):
+                    d = affine.direct(which, batch, np.dtype(dtype).itemsize)
+                    if d is None:
+                        note("none", True)
+                        continue
+                    q, made = affine.problem(which), dict(d.macros)
+                    for name, n in (("SAMPLES", batch), ("ROWS", q.rows.end), ("COLUMNS", q.columns.end),
+                                    ("CHANNELS", q.k), ("M", q.m)):  # fmt: skip
+                        part = made["TM"] * made["M_THREADS"] if name == "M" else made[name]
+                        note(f"{which} {name}", "one" if part >= n else "divides" if n % part == 0 else "left over")
+                    for name in ("TM", "TN", "M_THREADS", "STRIPS", "SAMPLES", "UNROLL", "TAP_ROWS", "PIECE", "SLICES"):
+                        if name in made:
+                            note(f"{which} {name} of a block", made[name])
+                    note(f"{which} sums in turns", made.get("SUM_ROWS", made["TM"]) < made["TM"])
+                    note(f"{which} splits", d.splits > 1)
+                    note(f"{which} chunk", d.chunk > 1)
+                    note(f"{which} fewer sums in the last turn", made["TM"] % made.get("SUM_ROWS", 1) > 0)
+                    note(f"{which} fewer units in the last chunk", d.units % d.chunk > 0)
+    for which in (APPLY, STATE, KERNEL):
+        for name in ("SAMPLES", "ROWS", "CHANNELS", "M"):
+            assert {"one", "left over"} <= found[f"{which} {name}"], (which, name, found[f"{which} {name}"])
+        for name in ("TM", "M_THREADS", "SAMPLES"):
+            assert len(found[f"{which} {name} of a block"]) > 1, (which, name)
+    for which in (APPLY, STATE):
+        assert len(found[f"{which} TN of a block"]) > 3 and 1 in found[f"{which} UNROLL of a block"]
+        assert {"one", "divides"} <= found[f"{which} COLUMNS"]
+        assert found[f"{which} SLICES of a block"] == {1, 2, 4}
+    assert found["KERNEL splits"] == found["KERNEL chunk"] == found["KERNEL sums in turns"] == {True, False}
+    assert found["KERNEL fewer sums in the last turn"] == found["KERNEL fewer units in the last chunk"] == {True, False}
+    assert len(found["KERNEL TAP_ROWS of a block"]) > 1 and len(found["KERNEL SLICES of a block"]) > 4
+    assert len(found["KERNEL PIECE of a block"]) > 2 and found["none"]

@@ -1,4 +1,5 @@
-"""The products of convolutions and dense stages: one launch of ``products.cu``, two where blocks share a sum."""
+"""The products of convolutions and dense stages: one launch of ``products.cu`` or, straight from images, of
+``correlation.cu`` or ``switching.cu``; two where blocks share a sum."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from pmp_ref.arrays import Array
 from pmp_ref.errors import InputError
+from pmp_ref.kernels.cuda.direct import Axis, Direct, Problem, correlation, matrix_cost, preferred, switching
 from pmp_ref.kernels.cuda.source import ENTRIES, REALS, ceil, cupy, empty, kernel, launch
 from pmp_ref.kernels.cuda.tiles import Tiles, tiles
 from pmp_ref.layers import Convolution, Dense
+from pmp_ref.layers.windows import Windows
 
 APPLY, STATE, KERNEL = "APPLY", "STATE", "KERNEL"  # A(x, k), A(·, k)*p and A(x, ·)*p
 
@@ -92,9 +95,35 @@ class Affine:
         """The blocks of the product."""
         return tiles(*self.matrices(which, batch, bias), itemsize=itemsize, gradient=which == KERNEL)
 
+    def direct(self, which: str, batch: int, itemsize: int) -> Direct | None:
+        """The blocks of the product straight from images; None if it is made as a product of matrices."""
+        if isinstance(self.stage, Dense):
+            return None
+        problem = self.problem(which)
+        found = switching(problem, batch, itemsize) if which == KERNEL else correlation(problem, batch, itemsize)
+        t, (entries, _) = self.tiles(which, batch, False, itemsize), self.result(which, batch, False)
+        matrix = matrix_cost(t, problem.groups, entries, itemsize)
+        return found if found is not None and preferred(found, matrix) else None
+
+    def problem(self, which: str) -> Problem:
+        """The product of a convolution as a correlation."""
+        groups, m, k = self.stage.groups, self.channels, self.entering[0]  # type: ignore[union-attr]
+        m, k = (k, m) if which == STATE else (m, k)
+        return Problem(m // groups, k // groups, groups, self.axis(0, which), self.axis(1, which), which == STATE)
+
+    def axis(self, i: int, which: str) -> Axis:
+        """Its rows (0) or columns (1)."""
+        w: Windows = self.stage.windows  # type: ignore[union-attr]
+        start, end = self.entering[1 + i], self.leaving[1 + i]
+        size, stride, padding, dilation = w.size[i], w.stride[i], w.padding[i], w.dilation[i]
+        if which == STATE:
+            return Axis(end, start, size, 1, stride, dilation, dilation * (size - 1) - padding)
+        return Axis(start, end, size, stride, 1, dilation, padding)
+
     def workspace(self, which: str, batch: int, itemsize: int) -> int:
         """Entries of the partial sums that a batch needs."""
-        splits = self.tiles(which, batch, self.stage.bias, itemsize).splits
+        direct = self.direct(which, batch, itemsize)
+        splits = (direct or self.tiles(which, batch, self.stage.bias, itemsize)).splits
         return splits * sum(self.result(which, batch, self.stage.bias)) if splits > 1 else 0
 
 
@@ -121,37 +150,75 @@ class Product:
         launch(self.multiply, blocks, t.threads, a, b, bias, target, ones, self.batch, t.chunk, t.m_tiles, t.n_tiles,
                wide(first + more))  # fmt: skip
         if t.splits > 1:
-            threads = 32 * rows_adding(t.splits)
-            launch(self.add, ceil(first + more, 32), threads, target, bias, out, ones, first + more, first, t.splits)
+            add_partials(self.add, t.splits, target, bias, out, ones, self.entries)
+
+
+@dataclass(frozen=True)
+class DirectProduct:
+    """A product of a batch straight from images, ready to run; called as a :class:`Product`."""
+
+    multiply: Any  # kernels
+    add: Any
+    direct: Direct
+    which: str
+    batch: int
+    entries: tuple[int, int]
+
+    def __call__(self, a: Array, b: Array, bias: Array | None, out: Array, ones: Array | None = None) -> None:
+        d, (first, more) = self.direct, self.entries
+        if self.which != KERNEL:
+            launch(self.multiply, d.blocks, d.threads, a, b, out if bias is None else bias, out, self.batch)
+            return
+        ones = out if ones is None else ones
+        target = empty((d.splits, first + more), out) if d.splits > 1 else out
+        launch(self.multiply, d.blocks, d.threads, a, b, target, ones, self.batch, d.units, d.chunk,
+               wide(first + more))  # fmt: skip
+        if d.splits > 1:
+            add_partials(self.add, d.splits, target, out, out, ones, (first, more))
+
+
+def add_partials(
+    add: Any, splits: int, partials: Array, bias: Array, out: Array, ones: Array, entries: tuple[int, int]
+) -> None:
+    """The second launch: write the sums of the partial sums into ``out`` and, after the first entries, ``ones``."""
+    first, more = entries
+    threads = 32 * rows_adding(splits)
+    launch(add, ceil(first + more, 32), threads, partials, bias, out, ones, first + more, first, splits)
 
 
 @lru_cache(maxsize=4096)
-def product(affine: Affine, which: str, batch: int, dtype: str, bias: bool) -> Product:
+def product(affine: Affine, which: str, batch: int, dtype: str, bias: bool) -> Product | DirectProduct:
     """The product ``which`` with its kernels compiled for the shapes; the batch is an argument of the kernel."""
-    itemsize = 8 if dtype == "float64" else 4
-    matrices, t = affine.matrices(which, batch, bias), affine.tiles(which, batch, bias, itemsize)
+    itemsize, real = (8 if dtype == "float64" else 4), REALS[dtype]
+    matrices, entries = affine.matrices(which, batch, bias), affine.result(which, batch, bias)
     if max(matrices[:3]) > ENTRIES:
         raise InputError(f"a batch of {batch} samples makes matrices of {matrices[:3]} rows; use smaller chunks")
-    kind = "DENSE" if isinstance(affine.stage, Dense) else "CONVOLUTION"
+    called = f"{'dense' if isinstance(affine.stage, Dense) else 'convolution'}_{which.lower()}"
+    direct = affine.direct(which, batch, itemsize)
+    if direct is not None:
+        name, split = "switching" if which == KERNEL else "correlation", int(direct.splits > 1)
+        multiply = kernel(f"images {name}", name, called, REAL=real, BIAS=int(bias), SPLIT=split, **dict(direct.macros))
+        add = partial_sums(real, real, direct.splits, False) if split else None
+        return DirectProduct(multiply, add, direct, which, batch, entries)
+    t = affine.tiles(which, batch, bias, itemsize)
     defines = {**affine.defines(), **t.defines(matrices.a_along_k, matrices.b_along_k), "BIAS": int(bias)}
-    called = f"{kind}_{which}".lower()
-    multiply = kernel("products", "product", called, REAL=REALS[dtype], **{called.upper(): 1}, **defines)
+    multiply = kernel("products", "product", called, REAL=real, **{called.upper(): 1}, **defines)
     add = None
     if t.splits > 1:
         inner = math.prod(affine.leaving[1:])
-        add = partial_sums(REALS[dtype], REALS[dtype], t.splits, which == APPLY and bias, affine.channels, inner)
-    return Product(multiply, add, t, batch, matrices.groups, affine.result(which, batch, bias))
+        add = partial_sums(real, real, t.splits, which == APPLY and bias, affine.channels, inner)
+    return Product(multiply, add, t, batch, matrices.groups, entries)
 
 
 def compile_ahead(layers: Sequence[tuple[Affine, bool]], batches: Iterable[int], dtype: str) -> None:
     """Compile the products of all layers, (affine, whether a costate leaves it), side by side: each takes a second or
     so the first time, and a network has dozens."""
-    jobs = [
+    jobs = dict.fromkeys(  # each once
         (affine, which, batch, dtype, affine.stage.bias and which != STATE)
         for batch in batches
         for affine, inner in layers
         for which in (APPLY, KERNEL, *([STATE] if inner else []))
-    ]
+    )
     device = cupy().cuda.Device()
 
     def work(job: tuple[Affine, str, int, str, bool]) -> None:

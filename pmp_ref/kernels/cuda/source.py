@@ -21,10 +21,12 @@ THREADS = 256  # of a block, where every thread makes one entry by itself
 def kernel(source: str, name: str, called: str = "", **defines: int | str) -> Any:
     """The kernel ``name`` of ``source``.cu with these defines; compiled here, kept by CuPy on disk.
 
+    ``source`` may name several files, which follow one another.
     ``called`` is its name in a profile, if another.
     """
     head = "".join(f"#define {key} {value}\n" for key, value in defines.items())
-    text = resources.files(__package__).joinpath(f"{source}.cu").read_text(encoding="utf-8")
+    files = [resources.files(__package__).joinpath(f"{part}.cu") for part in source.split()]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     options = ("--std=c++17",) + (("--maxrregcount=128",) if defines.get("REAL") == "float" else ())  # see tiles.py
     text = text.replace(f"void {name}(", f"void {called or name}(")
     return cupy().RawModule(code=head + text, options=options).get_function(called or name)
