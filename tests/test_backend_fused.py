@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import pmp_ref
-from pmp_ref import bsqh, controls, hamiltonian, metric
+from pmp_ref import controls, hamiltonian, metric, trial
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import compiled, fused
 from pmp_ref.errors import InputError
@@ -139,8 +139,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "residual": (partial(fused, hamiltonian._residual_square), (D, U, G)),
     **{f"terms of {r}": (r.terms, (np.where(U > 0, U, 0.0),)) for r in PENALTIES if r != L0()},
     "merged": (partial(fused, residual._merged), (U, G, 0.5)),
-    "rise": (partial(fused, bsqh._rise), (U, G)),
-    "magnitude": (partial(fused, bsqh._magnitude), (U, D)),
+    "rise": (partial(fused, trial._rise), (U, G)),
+    "magnitude": (partial(fused, trial._magnitude), (U, D)),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pmp_ref import bsqh
+from pmp_ref import trial as trial_module
 from pmp_ref.acceptance import Absolute
 from pmp_ref.arrays import to_floats
 from pmp_ref.augmentation import Fixed
@@ -134,15 +135,15 @@ def without_penalty(problem: Any, u: Any, g: Any, eps: float, rho: Any, metric: 
     return TRUE_CANDIDATE(problem, u, g, eps, map_controls(lambda r: 0.0, rho), metric)
 
 
-TRUE_CANDIDATE, TRUE_STEP = bsqh.candidate, bsqh.step
+TRUE_CANDIDATE, TRUE_STEP = trial_module.candidate, bsqh.step
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "sign of p_L": (Sweep, "terminal_costate", wrong_sign),
     "1/B missing": (Sweep, "terminal_costate", without_mean),
     "slope of tanh at the wrong argument": (Tanh, "slope", lambda self, z: 1 - z * z),
     "slope of the logistic function": (Sigmoid, "slope", lambda self, z: self.sigma(z)),
     "costate without the kernel's transpose": (AffineStage, "costate", lambda self, x, u, p: 0 * x),
-    "maximiser at ε/2": (bsqh, "candidate", half_eps),
-    "maximiser without the penalty": (bsqh, "candidate", without_penalty),
+    "maximiser at ε/2": (trial_module, "candidate", half_eps),
+    "maximiser without the penalty": (trial_module, "candidate", without_penalty),
     "stale costates": (bsqh, "step", stale_costates),
     "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
     "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),

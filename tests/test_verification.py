@@ -152,14 +152,14 @@ def test_a_fault_is_taken_out_after_an_exception() -> None:
 
 
 def test_a_fault_in_a_function_reaches_every_module_that_imported_it_by_name() -> None:
-    from pmp_ref import bsqh
+    from pmp_ref import trial
 
     one = Fault("f", (Edit("pmp_ref.maximise:candidate", "if metric is None:", "planted(0)\n    if metric is None:"),))
     with plant(one):
-        assert bsqh.candidate is maximise_module.candidate
-        inside = bsqh.candidate
-    assert bsqh.candidate is not inside
-    assert bsqh.candidate is maximise_module.candidate
+        assert trial.candidate is maximise_module.candidate
+        inside = trial.candidate
+    assert trial.candidate is not inside
+    assert trial.candidate is maximise_module.candidate
 
 
 def test_a_fault_in_an_inherited_method_changes_one_class_only() -> None:

@@ -457,7 +457,7 @@ fault(
         Edit(f"{SWEEP}:Sweep.terminal_costate", " / samples", " / planted(1)"),
         Edit(f"{SWEEP}:mean_loss", " / e.losses.shape[0]", " / planted(1)"),
         Edit(
-            "pmp_ref.bsqh:Measured.of",
+            "pmp_ref.trial:Measured.of",
             "delta_loss=made.delta_loss / samples",
             "delta_loss=made.delta_loss / planted(1)",
         ),
@@ -756,6 +756,7 @@ fault("box bounded if one end is", [Edit("pmp_ref.admissible:Box.bounded", " and
 # --- the method (section 5) -------------------------------------------------------------------------------------------
 
 BSQH, RULE, TEST = "pmp_ref.bsqh", "pmp_ref.augmentation", "pmp_ref.acceptance"
+TRIAL = "pmp_ref.trial"
 fault(
     "stale costates after acceptance",
     [
@@ -809,7 +810,7 @@ fault(
     "acceptance with ΔJ of another batch",
     [
         Edit(
-            f"{BSQH}:measure",
+            f"{TRIAL}:measure",
             "fused(_rise, e.losses, trial.losses)",
             "fused(_rise, e.losses,\n"
             "              planted(problem.sweep.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1]))",
@@ -931,7 +932,7 @@ fault(
 )
 fault(
     "τ in the test without the metric of K",
-    [Edit(f"{BSQH}:measure", "squared_terms(u, w, d)", "squared_terms(u, w, planted(None))")],
+    [Edit(f"{TRIAL}:measure", "squared_terms(u, w, d)", "squared_terms(u, w, planted(None))")],
     section6=True,
 )
 fault(
@@ -999,7 +1000,7 @@ fault(
     "average used in the remainder's place",
     [
         Edit(
-            f"{BSQH}:attempt",
+            f"{TRIAL}:attempt",
             "return w, trial, sums(measure(problem, e, u, w, d, trial))",
             "e = replace(e, switching=planted(direction))\n"
             "        return w, trial, sums(measure(problem, e, u, w, d, trial))",

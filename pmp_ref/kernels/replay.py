@@ -1,7 +1,7 @@
 """What the method computes on a GPU between two decisions, recorded once as a CUDA graph and repeated.
 
 A small network is a hundred short kernels, and starting them one by one takes longer than they run. So a function of
-arrays, such as ``bsqh.attempt``, is run as it stands the first time, recorded the second time, and from then on the
+arrays, such as ``trial.attempt``, is run as it stands the first time, recorded the second time, and from then on the
 record is launched: one call for all kernels. A record reads and writes fixed places in memory. Arguments are copied
 there and results copied out, each in one kernel, so that a recorded function is a function still: what it returned
 stays what it was. Numbers (ε, ρω, counts) become 0-d arrays, for a record would repeat the number it was made with;
@@ -14,6 +14,7 @@ no cuBLAS (CuPy does not record it). One that does is run as it stands, with a w
 from __future__ import annotations
 
 import importlib
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -33,15 +34,26 @@ Build = Callable[[list[Any]], Any]
 
 
 class Replays:
-    """Records of functions, one for each form of their arguments; the ``limit`` used last are kept."""
+    """Records of functions, one for each form of their arguments; the ``limit`` used last are kept.
+
+    Threads may share it; what one call puts on the stream is not mixed with another's.
+    """
 
     def __init__(self, limit: int = 16) -> None:
         self.limit = limit
         self.records: OrderedDict[Any, Record] = OrderedDict()
         self.pool: Any = None
+        self.lock = threading.RLock()
 
     def __call__(self, f: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments)."""
+        with self.lock:
+            return self._call(f, arguments)
+
+    def __reduce__(self) -> Any:
+        return Replays, (self.limit,)  # a copy has no records: they are made once more
+
+    def _call(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         leaves: list[Any] = []
         key = (f, *[_form(a, leaves, True) for a in arguments])
         record = self.records.get(key)
