@@ -91,8 +91,9 @@ def average_pool(s: dict[str, Any]) -> plain.Stage:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1/(1 + exp(−x)), which the second program does without."""
-    return 1 / (1 + np.exp(-x))
+    """1/(1 + exp(−x)), which the second program does without; of exp(−|x|), which does not overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
 
 
 def pair(value: Any) -> tuple[int, int]:
