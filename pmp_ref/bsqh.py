@@ -18,25 +18,11 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.acceptance import Absolute, Acceptance, NoTest
-from pmp_ref.arrays import (
-    Array,
-    Controls,
-    as_floats,
-    device,
-    is_array,
-    namespace,
-    to_floats,
-    to_numpy,
-    unit_roundoff,
-)
+from pmp_ref.arrays import Array, Controls, as_floats, device, is_array, namespace, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import Curvature, Rule
 from pmp_ref.controls import arrays_of, by_stage, total, vectors
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
-from pmp_ref.hamiltonian import (
-    increments,
-    residual_squares,
-    squared_increments,
-)
+from pmp_ref.hamiltonian import increments, residual_squares, squared_increments
 from pmp_ref.maximise import maximise, weighted
 from pmp_ref.metric import Averaging, Identity, Metric
 from pmp_ref.problem import Problem, scale_advice

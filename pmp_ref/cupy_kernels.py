@@ -20,7 +20,7 @@ BLOCKS = 64  # at most, for an array
 TYPES = {"float32": "float", "float64": "double", "bool": "bool"}
 
 
-def library() -> Any:
+def cupy() -> Any:
     """CuPy; imported when the first kernel is asked for."""
     return importlib.import_module("cupy")
 
@@ -38,20 +38,20 @@ def _joining(sizes: tuple[int, ...]) -> Any:
         branches.append(f"if (i < {start + size}) z = a{k}[i - {start}];")
         start += size
     parameters = ", ".join(f"raw T a{k}" for k in range(len(sizes)))
-    return library().ElementwiseKernel(parameters, "T z", " else ".join(branches), "pmp_ref_joined")
+    return cupy().ElementwiseKernel(parameters, "T z", " else ".join(branches), "pmp_ref_joined")
 
 
 def sums(groups: Sequence[Sequence[Array]]) -> Array:
     """See :func:`pmp_ref.arrays.sums`. Each block sums a part of one array, then one block adds the parts of each
     group in their order; how they are cut follows from the sizes alone."""
-    cupy = library()
-    full = [[cupy.ascontiguousarray(a) for a in group if a.size] for group in groups]
+    xp = cupy()
+    full = [[xp.ascontiguousarray(a) for a in group if a.size] for group in groups]
     arrays = [a for group in full for a in group]
     if not arrays:
-        return cupy.zeros(len(groups))
+        return xp.zeros(len(groups))
     form = tuple((a.size, a.dtype.name) for a in arrays)
     partial, total, blocks = _summing(form, tuple(map(len, full)))
-    parts, result = cupy.empty(blocks, cupy.float64), cupy.empty(len(groups), cupy.float64)
+    parts, result = xp.empty(blocks, xp.float64), xp.empty(len(groups), xp.float64)
     partial((blocks,), (THREADS,), (parts, *arrays))
     total((len(groups),), (THREADS,), (parts, result))
     return result
@@ -102,5 +102,5 @@ def _summing(form: tuple[tuple[int, str], ...], lengths: tuple[int, ...]) -> tup
         + TREE
         + "  if (threadIdx.x == 0) result[blockIdx.x] = held[0];\n}"
     )
-    raw = library().RawKernel
+    raw = cupy().RawKernel
     return raw(partial, "pmp_ref_parts"), raw(total, "pmp_ref_sums"), first

@@ -37,9 +37,9 @@ class Measured(NamedTuple):
     nonzeros: float
 
     @classmethod
-    def of(cls, sums: list[float], samples: int) -> Measured:
-        """From what :func:`measure` found; losses are means over the samples."""
-        made = cls(*sums)
+    def of(cls, found: list[float], samples: int) -> Measured:
+        """From the sums of what :func:`measure` names; losses are means over the samples."""
+        made = cls(*found)
         return made._replace(
             delta_loss=made.delta_loss / samples, loss=made.loss / samples, loss_w=made.loss_w / samples,
             scale=made.scale / samples,

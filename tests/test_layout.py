@@ -60,7 +60,6 @@ def test_there_and_back(kinds: list[list[str | None]], seed: int) -> None:
     of_a = [a.ravel() for stage, row in zip(kinds, nested, strict=True) for kind, a in zip(stage, row, strict=True)
             if kind == "a"]  # fmt: skip
     if of_a:
-        np.testing.assert_array_equal(layout.first(kinds)[0].index("a") >= 0, True)
         np.testing.assert_array_equal(packed[0][layout.first(kinds)[0].index("a")], np.concatenate(of_a))
 
 
@@ -147,7 +146,7 @@ def test_joined_and_sums(backend: Backend, dtype: Any) -> None:
     wide = [a.astype(np.float64) for a in hosts]
     expected = [sum(a.sum() for a in wide), wide[2].sum(), sum(float((a > 0).sum()) for a in hosts), wide[1]]
     assert found.dtype == backend.xp.float64 and found.device == backend.device
-    np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-12)
+    np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-12)  # other orders of 70,000 terms
     assert float(to_numpy(sum64(arrays[2] > 0))) == (hosts[2] > 0).sum()
 
 

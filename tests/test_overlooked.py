@@ -3,7 +3,6 @@ beyond its cap, differences of losses in float32, the second opinion's own sweep
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from pmp_ref.acceptance import Absolute, Acceptance, NoTest
 from pmp_ref.app import descent
 from pmp_ref.augmentation import Classic, Fixed
 from pmp_ref.bsqh import Method, Stop, prepare, solve, step
-from pmp_ref.controls import arrays_of, map_controls, to_vector
+from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
@@ -46,6 +45,7 @@ def data(seed: int, samples: int = 20, dtype: Any = np.float64) -> tuple[Any, An
 
 
 def close(a: Any, b: Any) -> None:
+    """Equal but for the order of sums: float64, a few hundred terms."""
     for x, y in zip(arrays_of(a), arrays_of(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
 
@@ -158,4 +158,3 @@ def test_the_second_opinion_has_its_own_sweep_and_precision(monkeypatch: pytest.
         monkeypatch.setattr(FastSweep, name, lies)
     reading = descent.recheck(problem, Absolute(), u, w, None, x, y, 1e-3)
     assert reading.delta_j == pytest.approx(change, rel=1e-12)
-    assert np.isfinite(to_vector(w)).all() and replace(problem, sweep=None).sweep != problem.sweep

@@ -13,7 +13,6 @@ no cuBLAS (CuPy does not record it). One that does is run as it stands, with a w
 
 from __future__ import annotations
 
-import importlib
 import threading
 import warnings
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from typing import Any
 
 from pmp_ref.arrays import Array
 from pmp_ref.controls import Packed, Vectors
+from pmp_ref.cupy_kernels import cupy
 from pmp_ref.sweep import Evaluation
 
 THREADS = 256
@@ -59,7 +59,7 @@ class Replays:
         record = self.records.get(key)
         if record is None:
             if self.pool is None:
-                self.pool = importlib.import_module("cupy").cuda.MemoryPool()
+                self.pool = cupy().cuda.MemoryPool()
             record = self.records[key] = Record(f, arguments, leaves, self.pool)
             if len(self.records) > self.limit:
                 self.records.popitem(last=False)
@@ -72,7 +72,7 @@ class Record:
     """One function with arguments of one form."""
 
     def __init__(self, f: Callable[..., Any], arguments: tuple[Any, ...], leaves: list[Any], pool: Any) -> None:
-        self.cupy = importlib.import_module("cupy")
+        self.cupy = cupy()
         self.f, self.pool = f, pool  # and what the form names by its identity, lest another takes its place:
         known = float | int | tuple | Packed | Vectors | Evaluation
         self.constants = [a for a in arguments if not (isinstance(a, known) or _is_array(a))]
@@ -133,7 +133,7 @@ class Results:
         self.given = [(j, i) for j, i in enumerate(self.origin) if i is not None]
         self.shapes = [(self.leaves[j].shape, self.leaves[j].dtype) for j in self.moved]
         self.outputs = Copies([self.leaves[j] for j in self.moved])
-        self.empty = importlib.import_module("cupy").empty
+        self.empty = cupy().empty
 
     def __call__(self, arrays: list[Array]) -> Any:
         """The result with arrays of its own, and those of the call's ``arrays`` that it hands back."""
@@ -201,7 +201,7 @@ def _copying(lengths: tuple[tuple[int, int], ...], numbers: int, real: str) -> A
         *body,
         "}",
     ])  # fmt: skip
-    return importlib.import_module("cupy").RawKernel(source, "pmp_ref_copies")
+    return cupy().RawKernel(source, "pmp_ref_copies")
 
 
 def _is_array(a: Any) -> bool:

@@ -9,30 +9,12 @@ from pmp_ref.kernels.cuda.products import APPLY, KERNEL, STATE, Affine, product
 from pmp_ref.kernels.cuda.source import applies, contiguous, empty
 from pmp_ref.kernels.gpu import StridedConvolution
 from pmp_ref.layers import Dense
-from pmp_ref.layers.layer import Control, Shape
+from pmp_ref.layers.layer import AffineStage, Control, Shape
 
 
-class CudaConvolution(StridedConvolution):
-    """A convolution without a matrix of patches; other arrays than CuPy's take the superclass' maps."""
-
-    def forward(self, x: Array, u: Control) -> Array:
-        return applied(self, x, u) if applies(x, *u) else super().forward(x, u)
-
-    def switching(self, x: Array, u: Control, p: Array) -> Control:
-        return switched(self, x, u[0].shape, p, self.bias) if applies(x, *u, p) else super().switching(x, u, p)
-
-    def apply(self, x: Array, k: Array) -> Array:
-        return applied(self, x, (k,)) if applies(x, k) else super().apply(x, k)
-
-    def adjoint_state(self, x_shape: Shape, k: Array, p: Array) -> Array:
-        return carried(self, x_shape, k, p) if applies(k, p) else super().adjoint_state(x_shape, k, p)
-
-    def adjoint_kernel(self, x: Array, k_shape: Shape, p: Array) -> Array:
-        return switched(self, x, k_shape, p, False)[0] if applies(x, p) else super().adjoint_kernel(x, k_shape, p)
-
-
-class CudaDense(Dense):
-    """A dense stage without cuBLAS; other arrays than CuPy's take the superclass' maps."""
+class Products(AffineStage):
+    """The maps of an affine stage by the products of this package; for other arrays than CuPy's those of the class
+    that comes after."""
 
     def forward(self, x: Array, u: Control) -> Array:
         return applied(self, x, u) if applies(x, *u) else super().forward(x, u)
@@ -41,13 +23,25 @@ class CudaDense(Dense):
         return switched(self, x, u[0].shape, p, self.bias) if applies(x, *u, p) else super().switching(x, u, p)
 
     def apply(self, x: Array, k: Array) -> Array:
-        return applied(self, x, (k,)) if applies(x, k) else super().apply(x, k)
+        return applied(self, x, (k,)) if applies(x, k) else super().apply(x, k)  # type: ignore[safe-super]
 
     def adjoint_state(self, x_shape: Shape, k: Array, p: Array) -> Array:
-        return carried(self, x_shape, k, p) if applies(k, p) else super().adjoint_state(x_shape, k, p)
+        if applies(k, p):
+            return carried(self, x_shape, k, p)
+        return super().adjoint_state(x_shape, k, p)  # type: ignore[safe-super]
 
     def adjoint_kernel(self, x: Array, k_shape: Shape, p: Array) -> Array:
-        return switched(self, x, k_shape, p, False)[0] if applies(x, p) else super().adjoint_kernel(x, k_shape, p)
+        if applies(x, p):
+            return switched(self, x, k_shape, p, False)[0]
+        return super().adjoint_kernel(x, k_shape, p)  # type: ignore[safe-super]
+
+
+class CudaConvolution(Products, StridedConvolution):
+    """A convolution without a matrix of patches."""
+
+
+class CudaDense(Products, Dense):
+    """A dense stage without cuBLAS."""
 
 
 def applied(stage: Any, x: Array, u: Control) -> Array:

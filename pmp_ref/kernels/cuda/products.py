@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pmp_ref.arrays import Array
+from pmp_ref.cupy_kernels import cupy
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda.direct import Axis, Direct, Problem, correlation, matrix_cost, preferred, switching
-from pmp_ref.kernels.cuda.source import ENTRIES, REALS, ceil, cupy, empty, kernel, launch
+from pmp_ref.kernels.cuda.source import ENTRIES, REALS, ceil, empty, kernel, launch
 from pmp_ref.kernels.cuda.tiles import Tiles, tiles
 from pmp_ref.layers import Convolution, Dense
 from pmp_ref.layers.windows import Windows

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.arrays import Array
+from pmp_ref.cupy_kernels import cupy
 from pmp_ref.errors import InputError
 
 REALS = {"float32": "float", "float64": "double"}
@@ -21,8 +21,7 @@ THREADS = 256  # of a block, where every thread makes one entry by itself
 def kernel(source: str, name: str, called: str = "", **defines: int | str) -> Any:
     """The kernel ``name`` of ``source``.cu with these defines; compiled here, kept by CuPy on disk.
 
-    ``source`` may name several files, which follow one another.
-    ``called`` is its name in a profile, if another.
+    ``source`` may name several files, which follow one another; ``called`` is the kernel's name in a profile.
     """
     head = "".join(f"#define {key} {value}\n" for key, value in defines.items())
     files = [resources.files(__package__).joinpath(f"{part}.cu") for part in source.split()]
@@ -30,11 +29,6 @@ def kernel(source: str, name: str, called: str = "", **defines: int | str) -> An
     options = ("--std=c++17",) + (("--maxrregcount=128",) if defines.get("REAL") == "float" else ())  # see tiles.py
     text = text.replace(f"void {name}(", f"void {called or name}(")
     return cupy().RawModule(code=head + text, options=options).get_function(called or name)
-
-
-def cupy() -> Any:
-    """The library."""
-    return importlib.import_module("cupy")
 
 
 def applies(*arrays: Array) -> bool:

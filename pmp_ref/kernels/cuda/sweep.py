@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -51,9 +51,11 @@ KINDS: dict[type, Any] = {
 
 
 class Swept(NamedTuple):
-    """The states x_0 … x_L of a chunk and its terminal costate p_L."""
+    """The states x_0 … x_L of a chunk, and what :meth:`CudaSweep.terminal` makes of the last."""
 
     states: list[Any]
+    losses: Array
+    largest: Array
     p: Array
 
 
@@ -101,16 +103,13 @@ class CudaSweep(GpuSweep):
         return self.replays(f, *arguments) if self.graphs else f(*arguments)
 
     def _forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
-        self.compile_ahead(x)
         keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
         losses, largest, swept = [], [], []
         with quiet():
-            for cut in self.chunks(x):
-                states = self.network.forward_sweep(controls, x[cut, ...])
-                found = self.terminal(states[-1], y[cut, ...], x.shape[0])
-                losses.append(found[0])
-                largest.append(found[1])
-                swept.append(Swept(states, found[2]) if keep else None)
+            for found in self.swept(controls, x, y):
+                losses.append(found.losses)
+                largest.append(found.largest)
+                swept.append(found if keep else None)
         return Evaluation(x, y, joined(losses), joined(largest), swept if keep else None)
 
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
@@ -122,33 +121,34 @@ class CudaSweep(GpuSweep):
             return super().backward(controls, e)
         total = None
         with quiet():
-            for i, cut in enumerate(self.chunks(e.x)):
-                if e.states is not None:
-                    states, p = e.states[i]
-                else:
-                    states = self.network.forward_sweep(controls, e.x[cut, ...])
-                    p = self.terminal(states[-1], e.y[cut, ...], e.x.shape[0])[2]
-                _, g = self.network.backward_sweep(controls, states, p)
-                total = g if total is None else add(total, g)
-        again = 0 if e.states is not None else 1
-        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + again,
+            for found in self.swept(controls, e.x, e.y) if e.states is None else e.states:
+                total = self.plus(total, controls, found)
+        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + (e.states is None),
                        backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""
         if not applies(x, *arrays_of(controls)):
             return super().forward_backward(controls, x, y)
-        self.compile_ahead(x)
         losses, largest, total = [], [], None
         with quiet():
-            for cut in self.chunks(x):
-                states = self.network.forward_sweep(controls, x[cut, ...])
-                found = self.terminal(states[-1], y[cut, ...], x.shape[0])
-                losses.append(found[0])
-                largest.append(found[1])
-                _, g = self.network.backward_sweep(controls, states, found[2])
-                total = g if total is None else add(total, g)
+            for found in self.swept(controls, x, y):
+                losses.append(found.losses)
+                largest.append(found.largest)
+                total = self.plus(total, controls, found)
         return Evaluation(x, y, joined(losses), joined(largest), None, total, backward_sweeps=1)
+
+    def swept(self, controls: Controls, x: Array, y: Array) -> Iterator[Swept]:
+        """The forward sweep, chunk by chunk."""
+        self.compile_ahead(x)
+        for cut in self.chunks(x):
+            states = self.network.forward_sweep(controls, x[cut, ...])
+            yield Swept(states, *self.terminal(states[-1], y[cut, ...], x.shape[0]))
+
+    def plus(self, total: Controls | None, controls: Controls, found: Swept) -> Controls:
+        """``total`` and the switching functions of a chunk."""
+        _, g = self.network.backward_sweep(controls, found.states, found.p)
+        return g if total is None else add(total, g)
 
     def compile_ahead(self, x: Array) -> None:
         """Compile the products for batches like x before the first of them is swept."""
