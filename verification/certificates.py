@@ -306,7 +306,7 @@ _SUMS, _POWERS = "pmp_ref.regulariser:Polynomial", "pmp_ref.regulariser:_Power"
 fault(
     "T11: g²/(2ρ) for g²/(4ρ) in ε*",
     section6=True,
-    edits=[Edit(f"{_SUMS}.eps_star", "beta**2 / (4 * rho * self.a0)", "planted(beta**2 / (2 * rho * self.a0))")],
+    edits=[Edit(f"{_SUMS}.eps_star", "beta ** 2 / (4 * rho * self.a0)", "planted(beta ** 2 / (2 * rho * self.a0))")],
 )
 fault(
     "T11: float32 controls at a bound taken for interior ones",
@@ -417,7 +417,7 @@ fault(
 )
 fault(
     "T11: gap table off by one decade",
-    edits=[Edit(f"{_CERTIFICATE}:certify_control", "10.0**-k", "planted(10.0 ** (1 - k))")],
+    edits=[Edit(f"{_CERTIFICATE}:certify_control", "10.0 ** (-k)", "planted(10.0 ** (1 - k))")],
 )
 fault(
     "T11: living rows counted as dead",

@@ -1,8 +1,9 @@
 """Negative controls: planted faults. Each is a wrong formula in the real code path that at least one claim must catch.
 
-A fault is a list of edits. An :class:`Edit` takes the source text of one function of ``pmp_ref`` or ``verification``,
-replaces one piece of it, compiles the result in the function's own module and puts it in the function's place for the
-time of a with-block; no file changes. The new text calls ``planted(value)``, which returns the value and counts: a
+A fault is a list of edits. An :class:`Edit` takes one function of ``pmp_ref`` or ``verification`` in the normal form of
+its syntax tree (``ast.unparse``: no comments, no line breaks but between statements, single quotes), replaces one piece
+of that text, compiles the result in the function's own module and puts it in the function's place for the time of a
+with-block; no file changes, and a function may be moved in its file or formatted anew. The new text calls ``planted(value)``, which returns the value and counts: a
 fault that was never executed proves nothing, and counts as not caught and as an error. The piece must occur exactly
 once in the source, so that a fault cannot silently miss when the code is rewritten.
 """
@@ -10,6 +11,7 @@ once in the source, so that a fault cannot silently miss when the code is rewrit
 from __future__ import annotations
 import __future__
 
+import ast
 import builtins
 import importlib
 import inspect
@@ -151,7 +153,8 @@ def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
     for edit in pieces:
         if source.count(edit.old) != 1:
             raise NotPlantable(
-                f"fault {one.name!r}: {edit.old!r} occurs {source.count(edit.old)} times in {edit.target}, not once"
+                f"fault {one.name!r}: {edit.old!r} occurs {source.count(edit.old)} times in {edit.target}, not once; "
+                f"its normal form is\n{source}"
             )
         source = source.replace(edit.old, edit.new)
     local: dict[str, Any] = {}
@@ -163,8 +166,8 @@ def _compile(one: Fault, original: Any, pieces: list[Edit]) -> Any:
 
 @cache
 def source_of(function: Any) -> str:
-    """Source text of a function, read once: a file changed during a run must not be mistaken for the code that runs."""
-    return textwrap.dedent(inspect.getsource(function))
+    """The normal form of a function, read once: a file changed during a run must not be mistaken for what runs."""
+    return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
 
 
 @cache

@@ -436,7 +436,7 @@ fault(
 )
 fault(
     "smallest eigenvalue for the largest",
-    [Edit("pmp_ref.second_order:largest_eigenvalue", 'which="LA"', 'which=planted("SA")')],
+    [Edit("pmp_ref.second_order:largest_eigenvalue", "which='LA'", "which=planted('SA')")],
 )
 fault(
     "λ_max of a Hessian that is 0",
@@ -582,8 +582,8 @@ fault(
     [
         Edit(
             "pmp_ref.controls:from_vector",
-            "vector[start : start + n].reshape(a.shape)",
-            "planted(vector[start : start + n][::-1].reshape(a.shape))",
+            "vector[start:start + n].reshape(a.shape)",
+            "planted(vector[start:start + n][::-1].reshape(a.shape))",
         )
     ],
 )
@@ -632,7 +632,13 @@ fault(
 )
 fault(
     "soft threshold ρa₁/ε for ρa₁/(2ε)",
-    [Edit(f"{REG}:Polynomial.on_line", "above, below = rising /", "above, below = (b - planted(2) * rho * self.a1) /")],
+    [
+        Edit(
+            f"{REG}:Polynomial.on_line",
+            "rising / (2 * eps + rho * self.a2)",
+            "(b - planted(2) * rho * self.a1) / (2 * eps + rho * self.a2)",
+        )
+    ],
 )
 fault(
     "L2 shrinks by 2ε/(2ε + 2ρa₂)",
@@ -662,7 +668,7 @@ fault(
     "value of L2 without ½",
     [Edit(f"{REG}:Polynomial._pointwise64", "self.pointwise(", "planted(2 if self.a2 else 1) * self.pointwise(")],
 )
-fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "(self.a2 / 2)", "planted(self.a2)")])
+fault("L2 entry by entry without ½", [Edit(f"{REG}:Polynomial.pointwise", "self.a2 / 2", "planted(self.a2)")])
 fault(
     "L0 counts entries above 10⁻³ only",
     [Edit(f"{REG}:Polynomial.terms", "w != 0 if", "planted(abs(w) > 0.05) if")],
@@ -691,7 +697,7 @@ fault(
     [
         Edit(
             f"{REG}:Regulariser.on_finite_set",
-            "((phi == best_phi) & closer)",
+            "(phi == best_phi) & closer",
             "planted((phi == best_phi) & (best != best))",
         )
     ],
@@ -702,10 +708,10 @@ fault(
 )
 fault(
     "½-threshold constant 54^{1/3}/2",
-    [Edit(f"{REG}:LHalf.local_maximiser", "(54 ** (1 / 3) / 4)", "planted(54 ** (1 / 3) / 2)")],
+    [Edit(f"{REG}:LHalf.local_maximiser", "54 ** (1 / 3) / 4", "planted(54 ** (1 / 3) / 2)")],
 )
-fault("½-form: λ/4 for λ/8", [Edit(f"{REG}:LHalf.local_maximiser", "(lam / 8)", "planted(lam / 4)")])
-fault("⅔-threshold with λ for λ³", [Edit(f"{REG}:LTwoThirds.local_maximiser", "lam**0.75", "planted(lam) ** 0.25")])
+fault("½-form: λ/4 for λ/8", [Edit(f"{REG}:LHalf.local_maximiser", "lam / 8", "planted(lam / 4)")])
+fault("⅔-threshold with λ for λ³", [Edit(f"{REG}:LTwoThirds.local_maximiser", "lam ** 0.75", "planted(lam) ** 0.25")])
 fault(
     "⅔-form: cosh without the third",
     [Edit(f"{REG}:LTwoThirds.local_maximiser", "xp.acosh(half) * (2 / 3)", "xp.acosh(half) * planted(1.0)")],
@@ -750,7 +756,9 @@ fault(
     [Edit("pmp_ref.admissible:FiniteSet.project", "xp.abs(w - v) <", "planted(0.5) * xp.abs(w - v) <")],
 )
 fault("an open box", [Edit("pmp_ref.admissible:Box.contains", "w <= self.hi", "w < planted(self.hi)")])
-fault("gap of a finite set: the largest", [Edit("pmp_ref.admissible:FiniteSet.gap", "min(b - a", "max(planted(b - a)")])
+fault(
+    "gap of a finite set: the largest", [Edit("pmp_ref.admissible:FiniteSet.gap", "min((b - a", "max((planted(b - a)")]
+)
 fault("box bounded if one end is", [Edit("pmp_ref.admissible:Box.bounded", " and ", " or planted(True) and ")])
 
 # --- the method (section 5) -------------------------------------------------------------------------------------------
@@ -794,7 +802,7 @@ fault(
 )
 fault(
     "null step counted as accepted",
-    [Edit(f"{BSQH}:step", 'verdict = "control unchanged"', 'verdict = planted("accepted")')],
+    [Edit(f"{BSQH}:step", "verdict = 'control unchanged'", "verdict = planted('accepted')")],
     section6=True,
 )
 fault(
@@ -896,7 +904,7 @@ fault(
 )
 fault(
     "T17: δ² for d_min δ² on finite sets",
-    [Edit("verification.convergence:finite_cost", "d_min * gap**2", "planted(gap**2)")],
+    [Edit("verification.convergence:finite_cost", "d_min * gap ** 2", "planted(gap ** 2)")],
 )
 fault(
     "curvature rule: growth from the first step",
@@ -910,7 +918,7 @@ fault(
     "curvature rule: negative Ĉ averaged as it is",
     [Edit(f"{RULE}:Curvature.accepted", "max(c_hat, 0.0)", "planted(c_hat)")],
 )
-fault("fixed rule moves", [Edit(f"{RULE}:Fixed.accepted", "return eps, None", "return planted(0.9 * eps), None")])
+fault("fixed rule moves", [Edit(f"{RULE}:Fixed.accepted", "eps, None", "planted(0.9 * eps), None")])
 fault("fixed rule retries", [Edit(f"{RULE}:Fixed.rejected", "return None", "return planted(2 * eps)")])
 fault(
     "Ĉ without ΔH",
@@ -1001,9 +1009,8 @@ fault(
     [
         Edit(
             f"{TRIAL}:attempt",
-            "return w, trial, sums(measure(problem, e, u, w, d, trial))",
-            "e = replace(e, switching=planted(direction))\n"
-            "        return w, trial, sums(measure(problem, e, u, w, d, trial))",
+            "sums(measure(problem, e, u, w, d, trial))",
+            "sums(measure(problem, replace(e, switching=planted(direction)), u, w, d, trial))",
         )
     ],
 )
@@ -1022,8 +1029,8 @@ fault(
     [
         Edit(
             f"{BSQH}:prepare",
-            "average, averaged, returns = None, 0, 0",
-            "average, averaged, returns = planted(average), averaged, 0",
+            "None, 0, 0",
+            "planted(average), averaged, 0",
         )
     ],
 )
@@ -1110,7 +1117,7 @@ fault(
 )
 fault(
     "average without the correction of its start",
-    [Edit(f"{METRIC}:_corrected", "1 - base**count", "planted(1.0)")],
+    [Edit(f"{METRIC}:_corrected", "1 - base ** count", "planted(1.0)")],
 )
 fault(
     "average's memory reversed",
@@ -1143,7 +1150,7 @@ fault("initial scales 0", [Edit(f"{INIT}:initial_controls", "np.ones(shape)", "p
 fault("initial biases 1", [Edit(f"{INIT}:initial_controls", "np.zeros(shape)", "planted(np.ones(shape))")])
 fault(
     "biases penalised by default",
-    [Edit("pmp_ref.problem:layer_weights", 'if name == "bias" else', "if planted(False) else")],
+    [Edit("pmp_ref.problem:layer_weights", "if name == 'bias' else", "if planted(False) else")],
 )
 fault("LeNet-5 with 100 neurons for 120", [Edit("pmp_ref.architectures:lenet5", "Dense(120)", "Dense(planted(100))")])
 fault(

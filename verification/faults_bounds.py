@@ -20,7 +20,7 @@ def one(name: str, target: str, old: str, new: str, section6: bool = False) -> N
 one("T7: mixed term 2Z dropped", f"{COARSE}:propagate", "k * (R * Y + 2 * Z)", "planted(k * R * Y)", section6=True)
 one("T7: mixed term Z for 2Z", f"{COARSE}:propagate", "2 * Z)", "planted(Z))")
 one("T7: tangents without the bias", f"{COARSE}:propagate", "k * (R * Z + X) + beta", "planted(k * (R * Z + X))")
-one("T7: σ″ without the square", f"{COARSE}:propagate", "s2 * Z**2", "planted(s2 * Z)")
+one("T7: σ″ without the square", f"{COARSE}:propagate", "s2 * Z ** 2", "planted(s2 * Z)")
 one("T7: skip forgets the step", f"{COARSE}:propagate", "abs(stage.step) * h", "planted(h)")
 one("T7: saturation ignored", f"{COARSE}:propagate", "largest_value(stage) * root", "planted(float('inf'))")
 one("T7: ‖Φ′‖ ≤ 1 for √2", f"{COARSE}:global_constant", "math.sqrt(2) * Y", "planted(Y)")
@@ -82,7 +82,7 @@ one(
     "np.sqrt(planted(np.min)(weight",
 )
 one("T7a: change of the Hessian without moving Jacobians", f"{BALL}:BallBound.growth",
-    "np.max(q * here, axis=1) * (2 * a * d + d**2)", "planted(0 * d)")  # fmt: skip
+    "np.max(q * here, axis=1) * (2 * a * d + d ** 2)", "planted(0 * d)")  # fmt: skip
 one("T7a: certified ε for half the bound", f"{BALL}:certified_eps", "eps >= bound", "eps >= planted(0.1) * bound")
 one("T7a: 1 − t forgotten along the segment", f"{BALL}:BallBound.along", "(2 * (PARTS - m) + 1)", "planted(PARTS)")
 one(
@@ -91,7 +91,7 @@ one(
     "self(m / PARTS",
     "self(planted(m - 1) / PARTS",
 )
-one("T7a: weights (1 − t) without the factor 2", f"{BALL}:BallBound.along", "/ PARTS**2", "/ planted(2 * PARTS**2)")
+one("T7a: weights (1 − t) without the factor 2", f"{BALL}:BallBound.along", "/ PARTS ** 2", "/ planted(2 * PARTS**2)")
 one("T7a: bisection returns the failing end", f"{BALL}:certified_eps", "return high", "return planted(0.2 * high)")
 
 # --- T7b --------------------------------------------------------------------------------------------------------------
