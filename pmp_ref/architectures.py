@@ -36,10 +36,19 @@ def lenet5(
     """
     act = activation(activation_name)
     stages = (
-        Convolution(6, 5, padding=2), act, pooling(pool, 2),
-        Convolution(16, 5), act, pooling(pool, 2),
-        Flatten(), Dense(120), act, Dense(84), act, Dense(classes),
-    )  # fmt: skip
+        Convolution(6, 5, padding=2),
+        act,
+        pooling(pool, 2),
+        Convolution(16, 5),
+        act,
+        pooling(pool, 2),
+        Flatten(),
+        Dense(120),
+        act,
+        Dense(84),
+        act,
+        Dense(classes),
+    )
     return Network(stages, input_shape)
 
 
@@ -49,10 +58,17 @@ def lenet5_caffe(
     """LeNet-5-Caffe, 20-50-500: 430,500 kernel entries for 28×28 grey images and ten classes."""
     act = activation(activation_name)
     stages = (
-        Convolution(20, 5), act, pooling(pool, 2),
-        Convolution(50, 5), act, pooling(pool, 2),
-        Flatten(), Dense(500), act, Dense(classes),
-    )  # fmt: skip
+        Convolution(20, 5),
+        act,
+        pooling(pool, 2),
+        Convolution(50, 5),
+        act,
+        pooling(pool, 2),
+        Flatten(),
+        Dense(500),
+        act,
+        Dense(classes),
+    )
     return Network(stages, input_shape)
 
 
@@ -71,8 +87,10 @@ def residual_net(
     shift, activation, convolution. Each further level begins with a block of stride 2 whose skip is a 1×1 projection.
     """
     if min(width, groups) < 1 or width % groups or not blocks or any(n < 1 for n in blocks):
-        raise InputError(f"residual_net got width {width}, groups {groups}, blocks {blocks}; expected width a multiple "
-                         "of groups and at least one block on each level")  # fmt: skip
+        raise InputError(
+            f"residual_net got width {width}, groups {groups}, blocks {blocks}; expected width a multiple "
+            "of groups and at least one block on each level"
+        )
     act = activation(activation_name)
     stages: list[Stage] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
     for level, count in enumerate(blocks):
@@ -80,9 +98,12 @@ def residual_net(
         for block in range(count):
             stride = 2 if level > 0 and block == 0 else 1
             inner = (
-                Convolution(channels, 3, stride=stride, padding=1), Standardise(groups), ScaleShift(), act,
+                Convolution(channels, 3, stride=stride, padding=1),
+                Standardise(groups),
+                ScaleShift(),
+                act,
                 Convolution(channels, 3, padding=1),
-            )  # fmt: skip
+            )
             projection = Convolution(channels, 1, stride=stride) if stride > 1 else None
             stages += [*residual(*inner, step=step, projection=projection), act]
     stages += [GlobalAveragePool(), Dense(classes)]

@@ -82,8 +82,10 @@ def check_together(**named: Array) -> None:
 def check_float64(a: Array) -> None:
     """Raise InputError if the library of ``a`` has no float64, in which J is summed: JAX, unless it is switched on."""
     if "float64" not in namespace(a).__array_namespace_info__().dtypes(kind="real floating"):
-        raise InputError(f"images are a {library(a)} of a library without float64, in which losses are summed; "
-                         "switch it on first: jax.config.update('jax_enable_x64', True)")  # fmt: skip
+        raise InputError(
+            f"images are a {library(a)} of a library without float64, in which losses are summed; "
+            "switch it on first: jax.config.update('jax_enable_x64', True)"
+        )
 
 
 def as_floats(record: Any, *names: str) -> None:
@@ -137,8 +139,12 @@ def compiled(f: Callable[..., Any], constants: tuple[tuple[str, Any], ...]) -> C
             return kernel(*args)
         except Exception as error:
             result = plain(*args)  # what f itself raises goes on from here
-            warnings.warn(f"cupy.fuse makes no kernel of {f.__qualname__} ({type(error).__name__}: {error}); it is "
-                          "computed operation by operation", RuntimeWarning, stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"cupy.fuse makes no kernel of {f.__qualname__} ({type(error).__name__}: {error}); it is "
+                "computed operation by operation",
+                RuntimeWarning,
+                stacklevel=4,
+            )
             kernel = plain
             return result
 

@@ -87,9 +87,15 @@ class Curvature(Rule):
 
     def __post_init__(self) -> None:
         self._check(
-            eps0=_POSITIVE, theta=_POSITIVE, sigma_min=_ABOVE_ONE, sigma=_ABOVE_ONE, zeta=_SHRINK, eps_min=_POSITIVE,
-            memory=(lambda a: 0 <= a < 1, "a number in [0, 1)"), growth=(lambda a: a >= 1, "a number ≥ 1"),
-        )  # fmt: skip
+            eps0=_POSITIVE,
+            theta=_POSITIVE,
+            sigma_min=_ABOVE_ONE,
+            sigma=_ABOVE_ONE,
+            zeta=_SHRINK,
+            eps_min=_POSITIVE,
+            memory=(lambda a: 0 <= a < 1, "a number in [0, 1)"),
+            growth=(lambda a: a >= 1, "a number ≥ 1"),
+        )
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
         if c_hat is None:

@@ -66,8 +66,10 @@ class Method:
     def __post_init__(self) -> None:
         as_floats(self, "eps_max")
         if not isinstance(self.max_rejections, int) or self.max_rejections < 1 or not self.eps_max > self.rule.eps0:
-            raise InputError(f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected an "
-                             f"integer ≥ 1 and a cap above ε₀ = {self.rule.eps0}")  # fmt: skip
+            raise InputError(
+                f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected an "
+                f"integer ≥ 1 and a cap above ε₀ = {self.rule.eps0}"
+            )
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ class Stop:
         return min(max(parts), 1.0)
 
 
-def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: float = 0.0,
-         full: bool = True) -> tuple[Iterate, Record]:  # fmt: skip
+def step(
+    problem: Problem, method: Method, it: Iterate, rho: float, progress: float = 0.0, full: bool = True
+) -> tuple[Iterate, Record]:
     """One trial from a prepared iterate: maximise K_ε layer by layer, sweep the candidate, judge J, move or not.
 
     Accepted: the controls become w, with the sweep already made. Otherwise the controls and their evaluation stay
@@ -128,9 +131,18 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     u = vectors(it.controls, place)
     average = it.average_memory if it.use_average and method.averaging is not None else None
     w, trial, numbers = problem.sweep.run(
-        attempt, problem, method, full, e, u, vectors(average, place), it.averaged, vectors(it.metric, place), it.eps,
+        attempt,
+        problem,
+        method,
+        full,
+        e,
+        u,
+        vectors(average, place),
+        it.averaged,
+        vectors(it.metric, place),
+        it.eps,
         weighted(problem, u, rho),
-    )  # fmt: skip
+    )
     m = Measured.of(to_numpy(numbers).tolist(), e.losses.shape[0])
     sum_dh = m.linear - rho * (m.penalty_w - m.penalty)
     delta_j = m.delta_loss + rho * (m.penalty_w - m.penalty)
@@ -139,8 +151,11 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
     c_hat = remainder / m.tau if m.tau > 0 else math.nan
     known = c_hat / method.acceptance.share if math.isfinite(c_hat) and abs(remainder) > 10 * nu else None
     finite = math.isfinite(m.loss_w) and math.isfinite(remainder)
-    it = replace(it, forward_sweeps=it.forward_sweeps + trial.forward_sweeps,
-                 backward_sweeps=it.backward_sweeps + trial.backward_sweeps)  # fmt: skip
+    it = replace(
+        it,
+        forward_sweeps=it.forward_sweeps + trial.forward_sweeps,
+        backward_sweeps=it.backward_sweeps + trial.backward_sweeps,
+    )
 
     if not (math.isfinite(m.loss) and math.isfinite(m.switching)):
         verdict = "non-finite"
@@ -156,27 +171,56 @@ def step(problem: Problem, method: Method, it: Iterate, rho: float, progress: fl
         verdict = "average dropped"
 
     record = Record(
-        verdict=verdict, step=it.step + (verdict == "accepted"), epoch=it.epoch, position=it.position,
-        J=m.loss_w + rho * m.penalty_w, loss=m.loss_w, J_before=m.loss + rho * m.penalty, loss_before=m.loss,
-        delta_J=delta_j, rho=rho, nonzeros=int(m.nonzeros), eps=it.eps, c_hat=c_hat, tau=m.tau, sum_dh=sum_dh,
-        rounding=nu, residual=2 * it.eps * math.sqrt(m.fixed_point), averaged=it.use_average,
-        rejections=it.rejections, forward_sweeps=it.forward_sweeps, backward_sweeps=it.backward_sweeps,
-    )  # fmt: skip
+        verdict=verdict,
+        step=it.step + (verdict == "accepted"),
+        epoch=it.epoch,
+        position=it.position,
+        J=m.loss_w + rho * m.penalty_w,
+        loss=m.loss_w,
+        J_before=m.loss + rho * m.penalty,
+        loss_before=m.loss,
+        delta_J=delta_j,
+        rho=rho,
+        nonzeros=int(m.nonzeros),
+        eps=it.eps,
+        c_hat=c_hat,
+        tau=m.tau,
+        sum_dh=sum_dh,
+        rounding=nu,
+        residual=2 * it.eps * math.sqrt(m.fixed_point),
+        averaged=it.use_average,
+        rejections=it.rejections,
+        forward_sweeps=it.forward_sweeps,
+        backward_sweeps=it.backward_sweeps,
+    )
     eta = method.acceptance.eta
     if verdict == "accepted":
         above = 11 * nu / (m.tau * method.acceptance.share)
         if known is None and it.smoothed is not None and above < it.smoothed:
             known = above  # Ĉτ is lost in rounding, so at most 11ν: an estimate above that comes down, or ε would stay
         eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, eta, progress)
-        it = replace(it, controls=by_stage(w), evaluation=trial, prepared=False, eps=eps, smoothed=smoothed,
-                     step=it.step + 1, accepted_in_epoch=it.accepted_in_epoch + 1,
-                     returns=0 if it.use_average else it.returns)  # fmt: skip
+        it = replace(
+            it,
+            controls=by_stage(w),
+            evaluation=trial,
+            prepared=False,
+            eps=eps,
+            smoothed=smoothed,
+            step=it.step + 1,
+            accepted_in_epoch=it.accepted_in_epoch + 1,
+            returns=0 if it.use_average else it.returns,
+        )
     elif verdict == "average dropped":
         it = replace(it, use_average=False, returns=it.returns + 1)
     elif verdict in ("rejected", "non-finite trial"):
         grown = method.rule.rejected(it.eps, known, eta)
-        it = replace(it, eps=math.inf if grown is None else grown, rejections=it.rejections + 1,
-                     finite_trials=it.finite_trials + finite, total_rejections=it.total_rejections + 1)  # fmt: skip
+        it = replace(
+            it,
+            eps=math.inf if grown is None else grown,
+            rejections=it.rejections + 1,
+            finite_trials=it.finite_trials + finite,
+            total_rejections=it.total_rejections + 1,
+        )
     return it, record
 
 
@@ -200,15 +244,30 @@ def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -
         g, *followed = run(follow, problem, method, e.switching, *rest)
         e = replace(e, switching=g)
     forward, backward = (0, 0) if before is None else (before.forward_sweeps, before.backward_sweeps)
-    it = replace(it, controls=by_stage(u), evaluation=e, forward_sweeps=it.forward_sweeps + e.forward_sweeps - forward,
-                 backward_sweeps=it.backward_sweeps + e.backward_sweeps - backward)  # fmt: skip
+    it = replace(
+        it,
+        controls=by_stage(u),
+        evaluation=e,
+        forward_sweeps=it.forward_sweeps + e.forward_sweeps - forward,
+        backward_sweeps=it.backward_sweeps + e.backward_sweeps - backward,
+    )
     if it.prepared:
         return it
     memory, d, average = followed
-    return replace(it, prepared=True, metric=by_stage(d), metric_memory=by_stage(memory),
-                   average_memory=by_stage(average), averaged=averaged,
-                   use_average=method.averaging is not None and averaged > 1, returns=returns,
-                   iterates=it.iterates + 1, eps_start=it.eps, rejections=0, finite_trials=0)  # fmt: skip
+    return replace(
+        it,
+        prepared=True,
+        metric=by_stage(d),
+        metric_memory=by_stage(memory),
+        average_memory=by_stage(average),
+        averaged=averaged,
+        use_average=method.averaging is not None and averaged > 1,
+        returns=returns,
+        iterates=it.iterates + 1,
+        eps_start=it.eps,
+        rejections=0,
+        finite_trials=0,
+    )
 
 
 def solve(
@@ -291,8 +350,10 @@ def resumed(controls: Any, it: Iterate) -> Controls:
         pairs = zip(arrays_of(controls), arrays_of(mine), strict=True)
         if all(is_array(a) and a.shape == b.shape and np.array_equal(to_numpy(a), to_numpy(b)) for a, b in pairs):
             return mine
-    raise InputError("controls are not those of resume, where the run goes on; give None or resume.controls, or leave "
-                     "resume out to start from other controls")  # fmt: skip
+    raise InputError(
+        "controls are not those of resume, where the run goes on; give None or resume.controls, or leave "
+        "resume out to start from other controls"
+    )
 
 
 def judge(
@@ -347,15 +408,17 @@ def end_of_epoch(
     if stop.increment == 0 and stop.residual == 0:
         return None, it
     e = problem.sweep.forward_backward(it.controls, x, y)
-    it = replace(it, forward_sweeps=it.forward_sweeps + e.forward_sweeps,
-                 backward_sweeps=it.backward_sweeps + e.backward_sweeps)  # fmt: skip
+    it = replace(
+        it, forward_sweeps=it.forward_sweeps + e.forward_sweeps, backward_sweeps=it.backward_sweeps + e.backward_sweeps
+    )
     u, g, d = (vectors(nested, layout(problem, method)) for nested in (it.controls, e.switching, it.metric))
     with quiet():
         w = maximise(problem, u, g, it.eps, rho, d)
         tau, fixed_point, sum_dh = to_floats(
-            total(squared_increments(u, w, d)), total(residual_squares(u, w, d)),
+            total(squared_increments(u, w, d)),
+            total(residual_squares(u, w, d)),
             total(increments(problem, g, u, w, rho)),
-        )  # fmt: skip
+        )
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it
     if stop.stationary(2 * it.eps * math.sqrt(fixed_point), sum_dh, it.eps, tau):

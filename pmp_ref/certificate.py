@@ -103,19 +103,29 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
         for i, name in enumerate(names):
             rows.append(
                 certify_control(
-                    l, name, controls[l][i], e.switching[l][i], problem.regulariser[l][i],
-                    problem.rho * problem.weights[l][i], problem.admissible[l][i], eps,
+                    l,
+                    name,
+                    controls[l][i],
+                    e.switching[l][i],
+                    problem.regulariser[l][i],
+                    problem.rho * problem.weights[l][i],
+                    problem.admissible[l][i],
+                    eps,
                 )
-            )  # fmt: skip
+            )
     loss, penalty = to_floats(mean_loss(e), problem.penalty(controls))
     return Certificate(
-        eps=eps, rho=problem.rho, J=loss + problem.rho * penalty, loss=loss,
+        eps=eps,
+        rho=problem.rho,
+        J=loss + problem.rho * penalty,
+        loss=loss,
         eps_star=max(c.eps_star for c in rows),
         residual_support=math.sqrt(sum(c.residual**2 for c in rows if c.penalised)),
         residual_unpenalised=math.sqrt(sum(c.residual**2 for c in rows if not c.penalised)),
-        augmented_gap=sum(c.augmented_gap for c in rows), plain_gap=sum(c.plain_gap for c in rows),
+        augmented_gap=sum(c.augmented_gap for c in rows),
+        plain_gap=sum(c.plain_gap for c in rows),
         controls=tuple(rows),
-    )  # fmt: skip
+    )
 
 
 def certify_control(
@@ -127,13 +137,20 @@ def certify_control(
     residual = stationarity_residual(hu, hg, r, rho, admissible)
     nonzero_rows = np.any(hu != 0, axis=tuple(range(1, hu.ndim))) if name == "kernel" else np.ones(1, bool)
     return ControlCertificate(
-        stage=stage, name=name, penalised=rho > 0, size=hu.size, nonzeros=int(np.count_nonzero(hu)),
+        stage=stage,
+        name=name,
+        penalised=rho > 0,
+        size=hu.size,
+        nonzeros=int(np.count_nonzero(hu)),
         eps_star=eps_star(u, g, r, rho, admissible),
         residual=float(np.linalg.norm(residual)),
-        augmented_gap=float(gap.sum()), plain_gap=plain_gap(hu, hg, r, rho, admissible),
-        largest_gap=float(gap.max()), gap_fractions=tuple(float(np.mean(gap <= 10.0**-k)) for k in DECADES),
-        rows=nonzero_rows.size if name == "kernel" else 0, dead=int(np.count_nonzero(~nonzero_rows)),
-    )  # fmt: skip
+        augmented_gap=float(gap.sum()),
+        plain_gap=plain_gap(hu, hg, r, rho, admissible),
+        largest_gap=float(gap.max()),
+        gap_fractions=tuple(float(np.mean(gap <= 10.0**-k)) for k in DECADES),
+        rows=nonzero_rows.size if name == "kernel" else 0,
+        dead=int(np.count_nonzero(~nonzero_rows)),
+    )
 
 
 def settled(u: Array, admissible: Admissible) -> Array:
@@ -239,9 +256,14 @@ def by_bisection(
 
 
 def _bisected(
-    u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissible: Admissible, limit: float = 1e18,
+    u: np.ndarray,
+    g: np.ndarray,
+    r: Regulariser,
+    rho: float,
+    admissible: Admissible,
+    limit: float = 1e18,
     tolerance: float = 1e-9,
-) -> float:  # fmt: skip
+) -> float:
     """:func:`by_bisection` of a settled u and a g without residual."""
 
     def satisfied(eps: float) -> bool:

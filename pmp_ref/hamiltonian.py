@@ -84,8 +84,9 @@ def _residual_square(d: Array, u: Array, w: Array) -> Array:
     return product64(scaled, scaled)
 
 
-def augmented_increment(problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float,
-                        metric: Any = None) -> Array:  # fmt: skip
+def augmented_increment(
+    problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float, metric: Any = None
+) -> Array:
     """Σ_l K_ε(w; u) − K_ε(u; u) = ΣΔH − ετ; non-negative where w maximises K_ε. 0-d, float64."""
     return total(increments(problem, g, u, w, rho)) - eps * total(squared_increments(u, w, metric))
 

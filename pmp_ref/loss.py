@@ -87,9 +87,11 @@ class CrossEntropy(Loss):
         counts = np.bincount(to_numpy(y), minlength=classes)
         if not counts[1:].all():
             return None
-        return (f"no label is 0, and labels 1 to {classes - 1} occur {', '.join(map(str, counts[1:9]))}"
-                f"{', …' if classes > 9 else ''} times; the network has {classes} classes, numbered from 0: if yours "
-                f"count from 1, subtract 1 and take {classes - 1} classes")  # fmt: skip
+        return (
+            f"no label is 0, and labels 1 to {classes - 1} occur {', '.join(map(str, counts[1:9]))}"
+            f"{', …' if classes > 9 else ''} times; the network has {classes} classes, numbered from 0: if yours "
+            f"count from 1, subtract 1 and take {classes - 1} classes"
+        )
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,19 @@ def candidate(problem: Problem, u: Controls, g: Controls, eps: Any, rho: Any, me
     if metric is None:
         return map_controls(
             lambda r, rho, admissible, ul, gl: r.argmax(ul, gl, eps, rho, admissible),
-            regulariser, rho, admissible, u, g,
-        )  # fmt: skip
+            regulariser,
+            rho,
+            admissible,
+            u,
+            g,
+        )
     weights = entrywise(lambda d: eps * d, metric)
     return map_controls(
         lambda r, rho, admissible, eps_d, ul, gl: r.argmax(ul, gl, eps_d, rho, admissible),
-        regulariser, rho, admissible, weights, u, g,
-    )  # fmt: skip
+        regulariser,
+        rho,
+        admissible,
+        weights,
+        u,
+        g,
+    )

@@ -47,8 +47,10 @@ class _Scaled(Metric):
     def __post_init__(self) -> None:
         as_floats(self, "beta", "floor", "ceiling")
         if not (0 <= self.beta < 1 and 0 < self.floor <= 1 <= self.ceiling):
-            raise InputError(f"metric with beta {self.beta}, floor {self.floor}, ceiling {self.ceiling}; expected "
-                             "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling")  # fmt: skip
+            raise InputError(
+                f"metric with beta {self.beta}, floor {self.floor}, ceiling {self.ceiling}; expected "
+                "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling"
+            )
 
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
         squares = entrywise(self.square, g) if self.entrywise else map_controls(self.square, g)

@@ -69,16 +69,20 @@ class Problem:
         ):
             nested = everywhere(self.network, value) if isinstance(value, kind) else value
             if not isinstance(nested, tuple | list) or len(nested) != len(self.network.stages):
-                raise InputError(f"{name} is {nested!r}; expected one for all controls, or one tuple for each of the "
-                                 f"{len(self.network.stages)} stages")  # fmt: skip
+                raise InputError(
+                    f"{name} is {nested!r}; expected one for all controls, or one tuple for each of the "
+                    f"{len(self.network.stages)} stages"
+                )
             for l, (part, shapes) in enumerate(zip(nested, self.network.control_shapes, strict=True)):
                 if (
                     not isinstance(part, tuple | list)
                     or len(part) != len(shapes)
                     or not all(isinstance(v, kind) for v in part)
                 ):
-                    raise InputError(f"{name} of stage {l} is {part}; expected a tuple with one for each of its "
-                                     f"{len(shapes)} controls")  # fmt: skip
+                    raise InputError(
+                        f"{name} of stage {l} is {part}; expected a tuple with one for each of its "
+                        f"{len(shapes)} controls"
+                    )
             object.__setattr__(self, name, tuple(map(tuple, nested)))
         if any(w < 0 or not math.isfinite(w) for stage in self.weights for w in stage):
             raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
@@ -106,16 +110,22 @@ class Problem:
             try:
                 r.check(u)
             except InputError as error:
-                raise InputError(f"the {name} of stage {l} has the regulariser {r} on {u}, which do not go together: "
-                                 f"{error}; choose another regulariser or another set") from None  # fmt: skip
+                raise InputError(
+                    f"the {name} of stage {l} has the regulariser {r} on {u}, which do not go together: "
+                    f"{error}; choose another regulariser or another set"
+                ) from None
             if isinstance(u, FiniteSet) and 0 not in u.values and self.rho > 0 and constant is None:
                 values = r.pointwise(np.array(u.values))
                 if np.ptp(values) == 0 and values[0] > 0:
                     constant = f"the {name} of stage {l}", r, u
         if constant is not None:
             place, r, u = constant
-            warnings.warn(f"{r} is the same for all values of {u} ({place}), so the penalty changes nothing there; put "
-                          "0 among the values, or leave rho at 0", PenaltyWarning, stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{r} is the same for all values of {u} ({place}), so the penalty changes nothing there; put "
+                "0 among the values, or leave rho at 0",
+                PenaltyWarning,
+                stacklevel=4,
+            )
 
     def _each_control(self) -> list[tuple[int, str, Any, Any, float]]:
         """(stage, name, regulariser, admissible set, weight) of each control."""
@@ -135,8 +145,10 @@ class Problem:
         given = [r for _, _, r, _, omega in self._each_control() if omega > 0 and r != NoPenalty()]
         if not (self.forgotten and given):
             return None
-        return (f"the regulariser {given[0]} is not in force, for no rho was given and its default is 0; give rho, "
-                "0.0 for none")  # fmt: skip
+        return (
+            f"the regulariser {given[0]} is not in force, for no rho was given and its default is 0; give rho, "
+            "0.0 for none"
+        )
 
     def penalty(self, controls: Controls) -> Array:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""
@@ -212,8 +224,10 @@ def scale_advice(largest: float) -> str | None:
     low, high = SCALE
     if low <= largest <= high:
         return None
-    return (f"the largest absolute value in the images is {largest:.3g}; expected about 1 (from {low:g} to {high:g}): "
-            "standardise them, (x − mean)/std for each channel, as pmp_ref.data.prepare does")  # fmt: skip
+    return (
+        f"the largest absolute value in the images is {largest:.3g}; expected about 1 (from {low:g} to {high:g}): "
+        "standardise them, (x − mean)/std for each channel, as pmp_ref.data.prepare does"
+    )
 
 
 def everywhere(network: Network, value: Any) -> Any:

@@ -78,9 +78,10 @@ class Regulariser(ABC):
         unless a class states it.
         """
         raise self._unstated(
-            "asymptotic_slope(self)", "the plain gap on an unbounded set needs it",
+            "asymptotic_slope(self)",
+            "the plain gap on an unbounded set needs it",
             "lim r(w)/|w| as |w| → ∞, such as 0.0 for L0 and math.inf for L2",
-        )  # fmt: skip
+        )
 
     def error_bound(self, w: Array) -> Array:
         """A bound of the rounding error of each entry of ``terms(w)``, w in float64 on the host (T7b).
@@ -100,9 +101,10 @@ class Regulariser(ABC):
         if self.separable:
             return a
         raise self._unstated(
-            "group_sums(self, a)", "it does not separate over entries, and a certificate needs it",
+            "group_sums(self, a)",
+            "it does not separate over entries, and a certificate needs it",
             "the sums of a over the groups, in the shape of terms(w)",
-        )  # fmt: skip
+        )
 
     def eps_star(self, u: Array, g: Array, rho: float, box: Box) -> float | None:
         """Closed form of max(0, sup_w ΔH(w)/‖w − u‖²) on a box, NumPy arrays (T11); None: found by bisection.
@@ -438,5 +440,11 @@ def unpenalised(u: Array, g: Array, eps: Any, box: Box) -> Array:
 
 
 REGULARISERS = {
-    "l0": L0, "l1": L1, "l2": L2, "l1/2": LHalf, "l2/3": LTwoThirds, "group-l0": GroupL0, "none": NoPenalty,
-}  # fmt: skip
+    "l0": L0,
+    "l1": L1,
+    "l2": L2,
+    "l1/2": LHalf,
+    "l2/3": LTwoThirds,
+    "group-l0": GroupL0,
+    "none": NoPenalty,
+}

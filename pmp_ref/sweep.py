@@ -92,8 +92,13 @@ class Sweep:
                 _, g = self.network.backward_sweep(controls, s, p)
                 total = g if total is None else add(total, g)
         again = 0 if e.states is not None else 1
-        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + again,
-                       backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+        return replace(
+            e,
+            states=None,
+            switching=total,
+            forward_sweeps=e.forward_sweeps + again,
+            backward_sweeps=e.backward_sweeps + 1,
+        )
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; one sweep each way."""

@@ -41,9 +41,11 @@ class Measured(NamedTuple):
         """From the sums of what :func:`measure` names; losses are means over the samples."""
         made = cls(*found)
         return made._replace(
-            delta_loss=made.delta_loss / samples, loss=made.loss / samples, loss_w=made.loss_w / samples,
+            delta_loss=made.delta_loss / samples,
+            loss=made.loss / samples,
+            loss_w=made.loss_w / samples,
             scale=made.scale / samples,
-        )  # fmt: skip
+        )
 
 
 def measure(
@@ -78,9 +80,17 @@ def _magnitude(losses: Array, largest: Array) -> Array:
 
 
 def attempt(
-    problem: Problem, method: Method, full: bool, e: Evaluation, u: Controls, average: Any, averaged: Any, d: Any,
-    eps: Any, rho: Any,
-) -> tuple[Controls, Evaluation, Array]:  # fmt: skip
+    problem: Problem,
+    method: Method,
+    full: bool,
+    e: Evaluation,
+    u: Controls,
+    average: Any,
+    averaged: Any,
+    d: Any,
+    eps: Any,
+    rho: Any,
+) -> tuple[Controls, Evaluation, Array]:
     """What a trial computes on the device: the candidate w, its sweep, the numbers that it is judged by.
 
     ``rho`` is ρω of each control. The maximiser takes g, or the average of ``averaged`` switching functions if given.

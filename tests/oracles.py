@@ -26,8 +26,9 @@ def forward(stage: L.Stage, x: Any, u: Any) -> Any:
         case L.Convolution():
             return convolution(stage, x, u)
         case L.Dense():
-            return np.array([sum(k * a for k, a in zip(row, x, strict=True)) + offset(u, o, stage)
-                             for o, row in enumerate(u[0])])  # fmt: skip
+            return np.array(
+                [sum(k * a for k, a in zip(row, x, strict=True)) + offset(u, o, stage) for o, row in enumerate(u[0])]
+            )
         case L.ScaleShift():
             return np.stack([u[0][c] * x[c] + offset(u, c, stage) for c in range(x.shape[0])])
         case L.Activation():

@@ -89,9 +89,13 @@ class StageCase:
         controls = self.stage.control_shapes(self.shape)
         fill = lambda shape: filled(shape, generator, self.layout)  # noqa: E731
         return {
-            "x": fill(enter), "u": tuple(fill(s) for s in controls), "p": fill(leave),
-            "dx": fill(enter), "v": tuple(fill(s) for s in controls), "dp": fill(leave),
-        }  # fmt: skip
+            "x": fill(enter),
+            "u": tuple(fill(s) for s in controls),
+            "p": fill(leave),
+            "dx": fill(enter),
+            "v": tuple(fill(s) for s in controls),
+            "dp": fill(leave),
+        }
 
 
 def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:

@@ -63,8 +63,10 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, its model then given dead and unread units: one filter, thirty neurons, one unread filter."""
     out = tmp_path_factory.mktemp("runs") / "r"
     assert run(data, out, "--rho", "0") == 0
-    thin_out(out / "model.npz", {"00.kernel": np.s_[[1, 4]], "03.kernel": np.s_[:, 2], "07.kernel": np.s_[:30],
-                                 "09.kernel": np.s_[:, 30:33]})  # fmt: skip
+    thin_out(
+        out / "model.npz",
+        {"00.kernel": np.s_[[1, 4]], "03.kernel": np.s_[:, 2], "07.kernel": np.s_[:30], "09.kernel": np.s_[:, 30:33]},
+    )
     return out
 
 
@@ -131,8 +133,10 @@ def test_the_report_counts_what_is_there(trained: Path, compacted: Path, data: P
     assert r["multiply_adds"]["after"] == sum(
         n * int(np.prod(s["after"])) for n, s in zip(positions, r["stages"], strict=True)
     )
-    assert r["bytes"] == {"before": (trained / "model.npz").stat().st_size,
-                          "after": (compacted / "compact.npz").stat().st_size}  # fmt: skip
+    assert r["bytes"] == {
+        "before": (trained / "model.npz").stat().st_size,
+        "after": (compacted / "compact.npz").stat().st_size,
+    }
     assert all(r["seconds_per_image"][name] > 0 for name in ("before", "after", "single_before", "single_after"))
     assert [f["stage"] for f in r["forms"]] == [0, 3, 7, 9, 11] and not r["disconnected"]
     for f in r["forms"]:
@@ -244,15 +248,18 @@ def test_a_residual_run_says_what_stays(data: Path, tmp_path: Path) -> None:
     assert any("Merge" in k["reason"] for k in report(out)["kept"])
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (["{tmp}/none"], ["holds no run"]),
-    (["{run}", "--form", "thin"], ["--form 'thin'", "auto, dense or sparse"]),
-    (["{run}", "--batch", "0"], ["--batch", "'0'"]),
-    (["{run}", "--data", "mnist-subset"], ["(1, 28, 28)", "(1, 12, 12)"]),
-    (["{run}", "--data", "{tmp}/none.npz"], ["no file", "--data"]),
-    (["{run}", "--out", "{run}/model.npz/x"], ["cannot make the directory"]),
-    (["{run}", "--outt", "x"], ["did you mean '--out'"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["{tmp}/none"], ["holds no run"]),
+        (["{run}", "--form", "thin"], ["--form 'thin'", "auto, dense or sparse"]),
+        (["{run}", "--batch", "0"], ["--batch", "'0'"]),
+        (["{run}", "--data", "mnist-subset"], ["(1, 28, 28)", "(1, 12, 12)"]),
+        (["{run}", "--data", "{tmp}/none.npz"], ["no file", "--data"]),
+        (["{run}", "--out", "{run}/model.npz/x"], ["cannot make the directory"]),
+        (["{run}", "--outt", "x"], ["did you mean '--out'"]),
+    ],
+)
 def test_bad_input(
     arguments: list[str], parts: list[str], trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,8 +287,10 @@ def test_models_come_back_as_they_were(network: pr.Network, seed: int, dtype: st
     forms = tuple(f and "sparse" for f in forms_of(network))
     again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, forms, ones, ones))), "x.npz")
     assert again.network == network and again.forms == forms and again.mean == again.std == ones
-    assert all(a.dtype == dtype and np.array_equal(a, b)
-               for a, b in zip(arrays_of(again.controls), arrays_of(controls), strict=True))  # fmt: skip
+    assert all(
+        a.dtype == dtype and np.array_equal(a, b)
+        for a, b in zip(arrays_of(again.controls), arrays_of(controls), strict=True)
+    )
 
 
 def small_model() -> dict[str, np.ndarray]:
@@ -386,8 +395,10 @@ def test_damaged_bytes_are_refused_or_read_as_a_model(at: int, bytes_: bytes, cu
     import tempfile
 
     network = pr.Network((pr.Convolution(2, 3), pr.ReLU(), pr.Flatten(), pr.Dense(3)), (1, 5, 6))
-    controls = tuple(tuple(np.eye(*s[:2], dtype=np.float32).reshape(s) if s == (3, 24) else np.ones(s, np.float32)
-                           for s in shapes) for shapes in network.control_shapes)  # fmt: skip
+    controls = tuple(
+        tuple(np.eye(*s[:2], dtype=np.float32).reshape(s) if s == (3, 24) else np.ones(s, np.float32) for s in shapes)
+        for shapes in network.control_shapes
+    )
     content = to_bytes(Model(network, controls, forms_of(network), (0.5,), (0.2,)))
     at %= len(content)
     broken = content[:at] if cut else content[:at] + bytes_ + content[at + len(bytes_) :]
@@ -465,11 +476,15 @@ def test_all_forms_of_images_give_the_same(
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     expected = [(int(q.argmax()), q) for q in p]
     one_by_one = predicted(capsys, model, *(str(files[f"{e}{k}"]) for e in ("png", "pgm") for k in range(3)))
-    for rows in (one_by_one[:3], one_by_one[3:],
-                 predicted(capsys, model, str(files["npy"])),
-                 predicted(capsys, model, str(files["npz"]), "--array", "test_images"),
-                 predicted(capsys, model, str(files["idx"])), predicted(capsys, model, str(files["idx.gz"])),
-                 predicted(capsys, str(trained / "model.npz"), str(files["npy"]))):  # fmt: skip
+    for rows in (
+        one_by_one[:3],
+        one_by_one[3:],
+        predicted(capsys, model, str(files["npy"])),
+        predicted(capsys, model, str(files["npz"]), "--array", "test_images"),
+        predicted(capsys, model, str(files["idx"])),
+        predicted(capsys, model, str(files["idx.gz"])),
+        predicted(capsys, str(trained / "model.npz"), str(files["npy"])),
+    ):
         assert [r["class"] for r in rows] == [k for k, _ in expected]
         for r, (k, q) in zip(rows, expected, strict=True):
             assert np.max(np.abs(np.array(r["probabilities"]) - q)) < 1e-5 and r["probability"] == r["probabilities"][k]

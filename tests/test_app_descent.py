@@ -91,8 +91,10 @@ def test_the_relative_bound_uses_an_own_backward_sweep() -> None:
     h, rho = 1e-6, 0.3
     found = recheck(problem, Relative(0.5), u, w, None, x, y, rho)
     # ⟨g, w − u⟩ = −dL by central differences along w − u
-    along = [tuple(tuple(a + t * (b - a) for a, b in zip(p, q, strict=True)) for p, q in zip(u, w, strict=True))
-             for t in (h, -h)]  # fmt: skip
+    along = [
+        tuple(tuple(a + t * (b - a) for a, b in zip(p, q, strict=True)) for p, q in zip(u, w, strict=True))
+        for t in (h, -h)
+    ]
     loss = [float(problem.sweep.forward(c, x, y).losses.mean()) for c in along]
     gain = -(loss[0] - loss[1]) / (2 * h) - rho * float(problem.penalty(w) - problem.penalty(u))
     assert found.bound == pytest.approx(-0.5 * gain, rel=1e-6)  # central differences: h² and rounding/h

@@ -23,29 +23,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "d.npz")
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (["--rho", "-1"], ["rho is -1", "≥ 0"]),
-    (["--eps0", "0"], ["eps0 is 0", "> 0"]),
-    (["--rule", "classic", "--sigma", "1"], ["sigma is 1", "> 1"]),
-    (["--zeta", "1.5"], ["zeta is 1.5", "(0, 1]"]),
-    (["--zeta", "0"], ["zeta is 0"]),
-    (["--growth", "0.5"], ["growth is 0.5"]),
-    (["--acceptance", "relative", "--eta", "1"], ["eta1 is 1"]),
-    (["--batch-size", "0"], ["--batch-size", "'0'"]),
-    (["--batch-size", "55"], ["--batch-size 55", "54 images", "full"]),
-    (["--batch-size", "full", "--averaging", "0.5"], ["--averaging 0.5", "need mini-batches", "leave"]),
-    (["--network", "lenet-5"], ["did you mean 'lenet5'"]),
-    (["--activation", "tahn"], ["did you mean 'tanh'"]),
-    (["--layer-weights", "1=2"], ["stages [1]", "the stages with controls are"]),
-    (["--box", "0.1", "--regulariser", "group-l0"], ["GroupL0", "whole line"]),
-    (["--epochs", "none", "--steps", "none"], ["no stop was given"]),
-    (["--threads", "0"], ["--threads", "'0'"]),
-    (["--rhoo", "1"], ["unknown option '--rhoo'", "did you mean '--rho'"]),
-    (["--rho"], ["--rho", "expected one argument"]),
-    (["extra"], ["unknown argument 'extra'"]),
-    (["--lr", "0.1"], ["unknown option '--lr'", "ε takes the place of a step size", "1/(2ε)", "--eps0", "--rule"]),
-    (["--learning-rate=0.1"], ["'--learning-rate=0.1'", "ε takes the place of a step size", "--eps0"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--rho", "-1"], ["rho is -1", "≥ 0"]),
+        (["--eps0", "0"], ["eps0 is 0", "> 0"]),
+        (["--rule", "classic", "--sigma", "1"], ["sigma is 1", "> 1"]),
+        (["--zeta", "1.5"], ["zeta is 1.5", "(0, 1]"]),
+        (["--zeta", "0"], ["zeta is 0"]),
+        (["--growth", "0.5"], ["growth is 0.5"]),
+        (["--acceptance", "relative", "--eta", "1"], ["eta1 is 1"]),
+        (["--batch-size", "0"], ["--batch-size", "'0'"]),
+        (["--batch-size", "55"], ["--batch-size 55", "54 images", "full"]),
+        (["--batch-size", "full", "--averaging", "0.5"], ["--averaging 0.5", "need mini-batches", "leave"]),
+        (["--network", "lenet-5"], ["did you mean 'lenet5'"]),
+        (["--activation", "tahn"], ["did you mean 'tanh'"]),
+        (["--layer-weights", "1=2"], ["stages [1]", "the stages with controls are"]),
+        (["--box", "0.1", "--regulariser", "group-l0"], ["GroupL0", "whole line"]),
+        (["--epochs", "none", "--steps", "none"], ["no stop was given"]),
+        (["--threads", "0"], ["--threads", "'0'"]),
+        (["--rhoo", "1"], ["unknown option '--rhoo'", "did you mean '--rho'"]),
+        (["--rho"], ["--rho", "expected one argument"]),
+        (["extra"], ["unknown argument 'extra'"]),
+        (["--lr", "0.1"], ["unknown option '--lr'", "ε takes the place of a step size", "1/(2ε)", "--eps0", "--rule"]),
+        (["--learning-rate=0.1"], ["'--learning-rate=0.1'", "ε takes the place of a step size", "--eps0"]),
+    ],
+)
 def test_options(
     arguments: list[str], parts: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,15 +97,25 @@ def corrupted(tmp_path: Path, kind: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("kind", "parts"), [
-    ("unknown name", ["'minst'", "did you mean 'mnist'"]), ("missing file", ["no file", "none.npz"]),
-    ("empty directory", ["empty"]), ("truncated", ["d.npz", "not a readable"]), ("not an archive", ["not a readable"]),
-    ("wrong magic", ["train-images-idx3-ubyte"]), ("float images", ["train_images", "expected"]),
-    ("label length", ["6 images and 5 labels"]), ("negative label", ["label -1", "expected 0 to"]),
-    ("text labels", ["train_labels", "labels are text", "number the classes from 0"]),
-    ("test label out of range", ["label 3"]), ("empty", ["train_images"]), ("constant", ["constant"]),
-    ("too small for the network", ["4×4 pixels", "--network lenet5", "12×12 and larger", "stage 3", "(6, 2, 2)"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("unknown name", ["'minst'", "did you mean 'mnist'"]),
+        ("missing file", ["no file", "none.npz"]),
+        ("empty directory", ["empty"]),
+        ("truncated", ["d.npz", "not a readable"]),
+        ("not an archive", ["not a readable"]),
+        ("wrong magic", ["train-images-idx3-ubyte"]),
+        ("float images", ["train_images", "expected"]),
+        ("label length", ["6 images and 5 labels"]),
+        ("negative label", ["label -1", "expected 0 to"]),
+        ("text labels", ["train_labels", "labels are text", "number the classes from 0"]),
+        ("test label out of range", ["label 3"]),
+        ("empty", ["train_images"]),
+        ("constant", ["constant"]),
+        ("too small for the network", ["4×4 pixels", "--network lenet5", "12×12 and larger", "stage 3", "(6, 2, 2)"]),
+    ],
+)
 def test_data(kind: str, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = corrupted(tmp_path, kind)
     bad(capsys, ["train", "--data", name, "--out", str(tmp_path / "r"), *TINY], *parts)
@@ -194,14 +207,17 @@ def test_cupy_without_a_device(
     bad(capsys, ["train", "--data", str(data), *TINY, "--backend", "cupy"], "CUDA", "--backend numpy")
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
-    (["fetch"], ["required: NAME"]),
-    (["fetch", "minst"], ["'minst'", "did you mean 'mnist'"]),
-    (["inspect"], ["required: RUN"]),
-    (["inspect", "nowhere"], ["'nowhere' holds no run"]),
-    (["--verison"], ["unknown option '--verison'", "did you mean '--version'"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["unknown command 'trian'", "did you mean 'train'"]),
+        (["fetch"], ["required: NAME"]),
+        (["fetch", "minst"], ["'minst'", "did you mean 'mnist'"]),
+        (["inspect"], ["required: RUN"]),
+        (["inspect", "nowhere"], ["'nowhere' holds no run"]),
+        (["--verison"], ["unknown option '--verison'", "did you mean '--version'"]),
+    ],
+)
 def test_commands(arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     bad(capsys, arguments, *parts)
 
@@ -252,11 +268,22 @@ def test_every_encoding_of_stdout_will_do(
     assert answer["model"] == str(out) and answer["images"][0]["file"] == images
 
 
-@pytest.mark.parametrize("command", ["verification --list", "verification.conformance --help",
-                                     "verification.experiments --list", "verification.performance --help"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        "verification --list",
+        "verification.conformance --help",
+        "verification.experiments --list",
+        "verification.performance --help",
+    ],
+)
 def test_every_encoding_will_do_for_the_verification(command: str) -> None:
-    found = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, check=False,
-                           env={**os.environ, "PYTHONIOENCODING": "ascii"})  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
     assert found.returncode == 0 and found.stdout and not found.stderr
 
 
@@ -283,7 +310,12 @@ def test_the_command_line_loads_nothing_heavy() -> None:
         "import sys\nfrom pmp_ref.app.main import main\nmain(['train', '--help'])\n"
         "sys.exit(','.join({'matplotlib', 'cupy', 'tqdm', 'PIL', 'scipy'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1], check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: pmp-ref train")

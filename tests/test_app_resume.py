@@ -43,13 +43,33 @@ def break_after(trials: int, monkeypatch: pytest.MonkeyPatch, save: bool = True)
 
 CASES = {
     "mini-batch": ("--epochs", "3"),
-    "mini-batch, clear path, layer metric": ("--epochs", "3", "--sweep", "clear", "--metric", "layer", "--averaging",
-                                             "none"),
+    "mini-batch, clear path, layer metric": (
+        "--epochs",
+        "3",
+        "--sweep",
+        "clear",
+        "--metric",
+        "layer",
+        "--averaging",
+        "none",
+    ),
     "mini-batch with rejections": ("--rule", "classic", "--eps0", "1e-3", "--sigma", "2", "--max-rejections", "3"),
     "full batch with rejections": ("--batch-size", "full", "--epochs", "5", "--eps0", "1e-3"),
-    "full batch, float64, box": ("--batch-size", "full", "--epochs", "8", "--dtype", "float64", "--box", "0.5",
-                                 "--metric", "gradient", "--ramp", "0:0.5"),
-}  # fmt: skip
+    "full batch, float64, box": (
+        "--batch-size",
+        "full",
+        "--epochs",
+        "8",
+        "--dtype",
+        "float64",
+        "--box",
+        "0.5",
+        "--metric",
+        "gradient",
+        "--ramp",
+        "0:0.5",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +177,11 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(data: Path, tmp_path: P
 def start(*arguments: str) -> subprocess.Popen[bytes]:
     """``pmp-ref train`` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pmp_ref", "train", *arguments], cwd=Path(__file__).parents[1],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "pmp_ref", "train", *arguments],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Any) -> None:
@@ -180,8 +202,10 @@ def test_sigkill_at_several_moments(data: Path, tmp_path: Path) -> None:
     arguments = ["--data", str(data), "--out", str(broken), *TINY, *options]
     kill_when(start(*arguments), config.exists)
     for part in (0.1, 0.35, 0.7):
-        kill_when(start("--resume", str(broken), "--quiet"),
-                  lambda part=part: history.exists() and history.stat().st_size > part * size)  # fmt: skip
+        kill_when(
+            start("--resume", str(broken), "--quiet"),
+            lambda part=part: history.exists() and history.stat().st_size > part * size,
+        )
     assert not (broken / "summary.json").exists()
     assert main(["train", "--resume", str(broken), "--quiet", "--no-figures"]) == 0
     assert results(broken) == results(whole)
@@ -258,10 +282,19 @@ def test_a_damaged_checkpoint(damage: str, data: Path, tmp_path: Path, capsys: p
     refused(tmp_path / "a", capsys, "is damaged", "restore")
 
 
-@pytest.mark.parametrize("change", [
-    {"iterate": {}}, {"lengths": None}, {"tally": {"x": 1}}, {"format": 2}, {"seconds": "x"}, {"status": "x"},
-    {"repeated": []}, {"groups": None},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iterate": {}},
+        {"lengths": None},
+        {"tally": {"x": 1}},
+        {"format": 2},
+        {"seconds": "x"},
+        {"status": "x"},
+        {"repeated": []},
+        {"groups": None},
+    ],
+)
 def test_a_checkpoint_with_a_wrong_note(
     change: dict[str, Any], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

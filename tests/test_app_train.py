@@ -201,12 +201,25 @@ def test_a_run_without_acceptance_test_is_marked_everywhere(
     assert summary(out)["descent_checked"] == summary(out)["accepted_steps"]
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--rule", "classic"], ["--rule", "fixed", "--eps0", "5"], ["--acceptance", "relative"], ["--metric", "layer"],
-    ["--regulariser", "l1/2", "--rho", "1e-5"], ["--regulariser", "l0+0.1*l2"], ["--regulariser", "group-l0"],
-    ["--admissible=-0.1,0,0.1", "--metric", "identity"], ["--box", "0.2", "--penalise", "all"], ["--sweep", "clear"],
-    ["--network", "residual"], ["--dtype", "float64"], ["--layer-weights", "0=0.5,3=2"], ["--held-out", "0"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rule", "classic"],
+        ["--rule", "fixed", "--eps0", "5"],
+        ["--acceptance", "relative"],
+        ["--metric", "layer"],
+        ["--regulariser", "l1/2", "--rho", "1e-5"],
+        ["--regulariser", "l0+0.1*l2"],
+        ["--regulariser", "group-l0"],
+        ["--admissible=-0.1,0,0.1", "--metric", "identity"],
+        ["--box", "0.2", "--penalise", "all"],
+        ["--sweep", "clear"],
+        ["--network", "residual"],
+        ["--dtype", "float64"],
+        ["--layer-weights", "0=0.5,3=2"],
+        ["--held-out", "0"],
+    ],
+)
 def test_every_kind_of_run_ends_well(arguments: list[str], data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path / "r", *arguments, "--steps", "3", "--check-descent", "all") == 0
     s = summary(tmp_path / "r")
@@ -324,8 +337,13 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(data: Path, 
         "checkpoint.write = write\nsys.exit(main(sys.argv[1:]))"
     )
     arguments = ["train", "--data", str(data), "--out", str(out), *TINY, "--epochs", "12"]
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script, *arguments], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1], check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1 and "cannot write" in done.stderr and "--resume" in done.stderr
     assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 0
@@ -339,7 +357,7 @@ def test_the_command_from_another_directory_with_spaces_and_letters(data: Path, 
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     relative = os.path.relpath(data, place)
     command = [sys.executable, "-W", "error", "-m", "pmp_ref", "train", "--data", relative, *TINY]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (place / "runs" / "001" / "summary.json").is_file()
     assert json.loads((place / "runs" / "001" / "config.json").read_text())["options"]["data"] == str(data)

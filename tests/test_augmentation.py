@@ -102,8 +102,13 @@ def test_growth_plays_no_part_in_the_count_of_rejections() -> None:
     assert rejection_factor(Curvature(theta=0.5, sigma_min=1.25)) == 1.25
 
 
-@given(st.floats(1e-4, 1e3), st.floats(0.1, 100), st.floats(1e-3, 1), st.floats(1, 30),
-       st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 1)), max_size=40))  # fmt: skip
+@given(
+    st.floats(1e-4, 1e3),
+    st.floats(0.1, 100),
+    st.floats(1e-3, 1),
+    st.floats(1, 30),
+    st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 1)), max_size=40),
+)
 def test_epsilon_stays_below_the_largest_factor(
     eps: float, c: float, eta: float, growth: float, trials: list[tuple[bool, float, float]]
 ) -> None:
@@ -137,8 +142,13 @@ def test_a_rejection_by_the_relative_test_needs_an_exact_maximiser_to_exceed_eps
     assert not accepted and q < 1 and c_hat / 0.5 < 8.0
 
 
-@given(st.floats(1e-4, 1e3), st.floats(0.1, 100), st.floats(1e-3, 1), st.sampled_from([Classic(), Curvature()]),
-       st.lists(st.floats(0, 1), min_size=40, max_size=40))  # fmt: skip
+@given(
+    st.floats(1e-4, 1e3),
+    st.floats(0.1, 100),
+    st.floats(1e-3, 1),
+    st.sampled_from([Classic(), Curvature()]),
+    st.lists(st.floats(0, 1), min_size=40, max_size=40),
+)
 def test_line_searches_end_within_t8(eps: float, c: float, eta: float, rule: Any, noise: list[float]) -> None:
     """Every ε ≥ C + η passes. Rejections in a row ≤ ⌈log_s((C + η)/ε)⌉ and ε ≤ max(ε, s(C + η))."""
     s = rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
@@ -189,12 +199,15 @@ def test_numpy_numbers_become_python_floats(rule: Any) -> None:
         *((rule, "sigma", bad) for rule in (Classic, Curvature) for bad in (1.0, 0.5, math.nan, math.inf)),
         *((rule, "zeta", bad) for rule in (Classic, Curvature) for bad in (0.0, -0.1, 1.1, math.nan)),
         *((rule, "eps_min", bad) for rule in (Classic, Curvature) for bad in (0.0, -1.0)),
-        (Curvature, "theta", 0.0), (Curvature, "sigma_min", 1.0), (Curvature, "memory", 1.0),
+        (Curvature, "theta", 0.0),
+        (Curvature, "sigma_min", 1.0),
+        (Curvature, "memory", 1.0),
         (Curvature, "memory", -0.1),
-        (Curvature, "growth", 0.9), *((Absolute, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
+        (Curvature, "growth", 0.9),
+        *((Absolute, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *((Relative, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
     ],
-)  # fmt: skip
+)
 def test_bad_constants(make: Any, name: str, value: Any) -> None:
     with pytest.raises(InputError) as error:
         make(**{name: value})

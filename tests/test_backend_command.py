@@ -43,11 +43,26 @@ def command(data: Path, directory: Path, path: Path | None = None) -> subprocess
     root = Path(__file__).parent.parent
     paths = [str(p) for p in (path, root) if p is not None]
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pmp_ref", "train", "--data", str(data), "--backend", "cupy", "--out",
-         str(directory / "run")],
-        cwd=directory, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pmp_ref",
+            "train",
+            "--data",
+            str(data),
+            "--backend",
+            "cupy",
+            "--out",
+            str(directory / "run"),
+        ],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], directory: Path) -> None:

@@ -77,8 +77,24 @@ for name in ("add", "sub", "mul", "truediv", "pow", "and_", "or_"):
 for name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert"):
     setattr(Traced, f"__{name}__", lifted(getattr(operator, name)))
 
-KNOWN = ("where", "abs", "maximum", "minimum", "sqrt", "exp", "log1p", "tanh", "cos", "acos", "cosh", "acosh", "hypot",
-         "copysign", "astype", "sum")  # fmt: skip
+KNOWN = (
+    "where",
+    "abs",
+    "maximum",
+    "minimum",
+    "sqrt",
+    "exp",
+    "log1p",
+    "tanh",
+    "cos",
+    "acos",
+    "cosh",
+    "acosh",
+    "hypot",
+    "copysign",
+    "astype",
+    "sum",
+)
 
 
 @pytest.fixture
@@ -122,11 +138,17 @@ SETS = (Box(), Box(-0.4, 0.9), FiniteSet((-1.0, 0.0, 0.5)))
 PENALTIES = (L0(), L1(), L2(), Polynomial(1.0, 0.5, 0.1), LHalf(), LTwoThirds(), NoPenalty())
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-    **{f"{r} on {a}, rho {rho}": (partial(r.argmax, rho=rho, admissible=a), (U, G, eps))
-       for r in PENALTIES for a in SETS for rho, eps in ((0.0, 0.7), (0.3, 0.7 * D))},
+    **{
+        f"{r} on {a}, rho {rho}": (partial(r.argmax, rho=rho, admissible=a), (U, G, eps))
+        for r in PENALTIES
+        for a in SETS
+        for rho, eps in ((0.0, 0.7), (0.3, 0.7 * D))
+    },
     **{f"{name}, forward": (lambda x, stage=kind(): stage.forward(x, ()), (U,)) for name, kind in ACTIVATIONS.items()},
-    **{f"{name}, costate": (lambda x, p, stage=kind(): stage.costate(x, (), p), (U, G))
-       for name, kind in ACTIVATIONS.items()},
+    **{
+        f"{name}, costate": (lambda x, p, stage=kind(): stage.costate(x, (), p), (U, G))
+        for name, kind in ACTIVATIONS.items()
+    },
     "running mean": (partial(fused, metric._running, beta=0.9), (U, G)),
     "root": (partial(fused, metric._root, beta=0.9), (D, 3.0)),
     "corrected": (partial(fused, metric._corrected, beta=0.9), (U, 3.0)),
@@ -141,7 +163,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "merged": (partial(fused, residual._merged), (U, G, 0.5)),
     "rise": (partial(fused, trial._rise), (U, G)),
     "magnitude": (partial(fused, trial._magnitude), (U, D)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -38,13 +38,19 @@ U = initial_controls(NET, 0, X)
 NUMBERS = [f.name for f in dataclasses.fields(Record) if f.type in ("float", "int")]
 
 RUNS: dict[str, tuple[Problem, dict[str, Any]]] = {
-    "full batch": (Problem(NET, rho=1e-3, regulariser=L0()),
-                   {"method": Method(Classic(0.05, sigma=2.0)), "stop": Stop(steps=8)}),
-    "mini-batches": (Problem(NET, rho=1e-3, regulariser=LTwoThirds()),
-                     {"method": Method(Classic(1e-3, sigma=2.0, zeta=0.7), Relative(0.3), GradientScaled(),
-                                       Averaging(0.5)),
-                      "stop": Stop(epochs=3), "batch_size": 3}),
-}  # fmt: skip
+    "full batch": (
+        Problem(NET, rho=1e-3, regulariser=L0()),
+        {"method": Method(Classic(0.05, sigma=2.0)), "stop": Stop(steps=8)},
+    ),
+    "mini-batches": (
+        Problem(NET, rho=1e-3, regulariser=LTwoThirds()),
+        {
+            "method": Method(Classic(1e-3, sigma=2.0, zeta=0.7), Relative(0.3), GradientScaled(), Averaging(0.5)),
+            "stop": Stop(epochs=3),
+            "batch_size": 3,
+        },
+    ),
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -80,9 +86,13 @@ def test_an_iterate_moves_between_libraries(backend: Backend) -> None:
     first = solve(problem, U, X, Y, **(how | {"stop": Stop(epochs=1)}))
     move = lambda nest: None if nest is None else map_controls(backend.asarray, nest)  # noqa: E731
     held = dataclasses.replace(
-        first.iterate, evaluation=None, controls=move(first.iterate.controls), metric=move(first.iterate.metric),
-        metric_memory=move(first.iterate.metric_memory), average_memory=move(first.iterate.average_memory),
-    )  # fmt: skip
+        first.iterate,
+        evaluation=None,
+        controls=move(first.iterate.controls),
+        metric=move(first.iterate.metric),
+        metric_memory=move(first.iterate.metric_memory),
+        average_memory=move(first.iterate.average_memory),
+    )
     there = solve(problem, held.controls, backend.asarray(X), backend.asarray(Y), resume=held, **how)
     here = solve(problem, None, X, Y, resume=dataclasses.replace(first.iterate, evaluation=None), **how)
     assert [r.verdict for r in there.records] == [r.verdict for r in here.records]
@@ -117,7 +127,8 @@ def test_jax_without_float64_is_refused() -> None:
         "a = lambda h: jnp.asarray(h.astype(np.float32))\n"
         "solve(problem, map_controls(a, U), a(X), jnp.asarray(Y.astype(np.int32)), **how)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "InputError" in done.stderr and "jax_enable_x64" in done.stderr

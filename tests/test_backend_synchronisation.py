@@ -37,16 +37,31 @@ from pmp_ref.result import Iterate
 from tests.backends import Backend, load, probe
 
 NET = Network(
-    (L.Convolution(2, 3, padding=1), L.Softplus(), *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2),
-     L.ScaleShift(), L.ReLU()), L.AveragePool(2), L.Convolution(4, 1, groups=2), L.MaxPool(2, 1), L.Sigmoid(),
-     L.Flatten(), L.Dense(4), L.SiLU(), L.Dense(3), L.LeakyReLU(), L.Dense(3)), (1, 6, 8),
-)  # fmt: skip
+    (
+        L.Convolution(2, 3, padding=1),
+        L.Softplus(),
+        *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
+        L.AveragePool(2),
+        L.Convolution(4, 1, groups=2),
+        L.MaxPool(2, 1),
+        L.Sigmoid(),
+        L.Flatten(),
+        L.Dense(4),
+        L.SiLU(),
+        L.Dense(3),
+        L.LeakyReLU(),
+        L.Dense(3),
+    ),
+    (1, 6, 8),
+)
 
 ALL = Polynomial(1.0, 0.5, 0.1)
 CASES: dict[str, tuple[dict[str, Any], Method]] = {
     "L0": ({"regulariser": L0()}, Method(metric=Identity())),
-    "sum on a box": ({"regulariser": ALL, "admissible": Box(-2.0, 2.0)},
-                     Method(acceptance=Relative(), metric=PerLayer())),
+    "sum on a box": (
+        {"regulariser": ALL, "admissible": Box(-2.0, 2.0)},
+        Method(acceptance=Relative(), metric=PerLayer()),
+    ),
     "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientScaled())),
     "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientScaled(), averaging=Averaging())),
     "groups": ({"regulariser": GroupL0()}, Method(metric=PerLayer(), averaging=Averaging())),
@@ -54,7 +69,7 @@ CASES: dict[str, tuple[dict[str, Any], Method]] = {
     "squared loss": ({"loss": Squared(), "regulariser": L0()}, Method(Classic())),
     "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientScaled())),
     "recomputed": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy(), chunk=2, memory=0)}, Method()),
-}  # fmt: skip
+}
 
 
 def setting(case: str, asarray: Any, eps: float = 1.0) -> tuple[Problem, Method, Iterate, Any, Any]:

@@ -31,19 +31,29 @@ NET = Network(
 
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full batch": ({"rho": 1e-3}, {"method": Method(Classic(0.1, sigma=2.0)), "stop": Stop(steps=4)}),
-    "relative": ({"rho": 1e-3, "regulariser": Polynomial(1.0, 0.5, 0.1), "admissible": Box(-2.0, 2.0)},
-                 {"method": Method(Curvature(0.1), Relative()), "stop": Stop(steps=4)}),
-    "mini-batches": ({"rho": 0.01, "regulariser": LHalf()},
-                     {"method": Method(Curvature(0.3), metric=GradientScaled(), averaging=Averaging(0.5),
-                                       ramp=Ramp(0.0, 0.5)), "stop": Stop(epochs=2, residual=1e-9),
-                      "batch_size": 3}),
+    "relative": (
+        {"rho": 1e-3, "regulariser": Polynomial(1.0, 0.5, 0.1), "admissible": Box(-2.0, 2.0)},
+        {"method": Method(Curvature(0.1), Relative()), "stop": Stop(steps=4)},
+    ),
+    "mini-batches": (
+        {"rho": 0.01, "regulariser": LHalf()},
+        {
+            "method": Method(Curvature(0.3), metric=GradientScaled(), averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
+            "stop": Stop(epochs=2, residual=1e-9),
+            "batch_size": 3,
+        },
+    ),
     "groups": ({"rho": 0.01, "regulariser": GroupL0()}, {"method": Method(metric=PerLayer()), "stop": Stop(steps=4)}),
-    "finite set": ({"rho": 1e-3, "admissible": FiniteSet(tuple(k / 8 for k in range(-9, 10, 3))), "regulariser": L1()},
-                {"method": Method(Classic(0.03, sigma=2.0)), "stop": Stop(steps=2)}),
-    "recomputed": ({"rho": 1e-3, "regulariser": LTwoThirds(), "sweep": Sweep(NET, CrossEntropy(), chunk=3, memory=0)},
-                   {"stop": Stop(steps=3)}),
+    "finite set": (
+        {"rho": 1e-3, "admissible": FiniteSet(tuple(k / 8 for k in range(-9, 10, 3))), "regulariser": L1()},
+        {"method": Method(Classic(0.03, sigma=2.0)), "stop": Stop(steps=2)},
+    ),
+    "recomputed": (
+        {"rho": 1e-3, "regulariser": LTwoThirds(), "sweep": Sweep(NET, CrossEntropy(), chunk=3, memory=0)},
+        {"stop": Stop(steps=3)},
+    ),
     "squared": ({"loss": Squared()}, {"stop": Stop(steps=3)}),
-}  # fmt: skip
+}
 
 
 def run(name: str, backend: Backend, dtype: Any) -> Solution:

@@ -74,8 +74,10 @@ def test_totals_and_points_cover_their_rounding(seed: int, n: int) -> None:
     total = Ball(a, np.zeros_like(a)).total(1)
     assert abs(Fraction(float(total.mid[0])) - exact) <= Fraction(float(total.rad[0]))
     product = Point(a, np.zeros(1)) * Point(b, np.zeros(1))
-    worst = max(abs(Fraction(float(p)) * Fraction(float(q)) - Fraction(float(v)))
-                for p, q, v in zip(a.ravel(), b.ravel(), product.mid.ravel(), strict=True))  # fmt: skip
+    worst = max(
+        abs(Fraction(float(p)) * Fraction(float(q)) - Fraction(float(v)))
+        for p, q, v in zip(a.ravel(), b.ravel(), product.mid.ravel(), strict=True)
+    )
     assert worst <= Fraction(float(product.err[0]))
     square = sum((Fraction(float(v)) ** 2 for v in a.ravel()), Fraction(0))
     assert Fraction(float(Point(a, np.zeros(1)).length[0])) ** 2 >= square

@@ -60,9 +60,13 @@ def same(a: Any, b: Any) -> bool:
 
 
 METHODS = (
-    Method(), Method(Classic()), Method(Classic(1e-3, sigma=2.0)), Method(Curvature(1e-3), Relative(0.3)),
-    Method(metric=GradientScaled()), Method(Classic(1e-2), metric=PerLayer(beta=0.5)),
-)  # fmt: skip
+    Method(),
+    Method(Classic()),
+    Method(Classic(1e-3, sigma=2.0)),
+    Method(Curvature(1e-3), Relative(0.3)),
+    Method(metric=GradientScaled()),
+    Method(Classic(1e-2), metric=PerLayer(beta=0.5)),
+)
 REGULARISERS = (L0(), L1(), Polynomial(1.0, 0.1, 0.5), LHalf(), GroupL0(), NoPenalty())
 
 
@@ -379,8 +383,15 @@ def test_a_control_unchanged_by_rounding_is_not_converged_by_residual() -> None:
 def test_a_small_augmentation_is_not_taken_for_a_small_residual(admissible: Any, batch_size: int | None) -> None:
     """A jump to the bounds or to another value has 2ε‖w − u‖ → 0 as ε → 0, at any control."""
     problem, (u, x, y) = Problem(NET, admissible=admissible), data()
-    s = solve(problem, problem.project(u), x, y, method=Method(Fixed(1e-9), NoTest()), batch_size=batch_size,
-              stop=Stop(epochs=2, residual=1e-4))  # fmt: skip
+    s = solve(
+        problem,
+        problem.project(u),
+        x,
+        y,
+        method=Method(Fixed(1e-9), NoTest()),
+        batch_size=batch_size,
+        stop=Stop(epochs=2, residual=1e-4),
+    )
     assert s.records[0].residual < 1e-6 and s.status is Status.ITERATION_LIMIT
 
 
@@ -405,9 +416,15 @@ def test_interrupted_by_the_callback() -> None:
 
 def test_every_status_has_a_message_and_a_name() -> None:
     assert {str(s) for s in Status} == {
-        "converged by residual", "converged by increment", "precision limit", "augmentation limit", "iteration limit",
-        "non-finite", "control unchanged", "interrupted",
-    }  # fmt: skip
+        "converged by residual",
+        "converged by increment",
+        "precision limit",
+        "augmentation limit",
+        "iteration limit",
+        "non-finite",
+        "control unchanged",
+        "interrupted",
+    }
     assert len({s.message for s in Status}) == len(Status)
 
 
@@ -440,8 +457,11 @@ INTERRUPTED = Method(Curvature(0.05), metric=GradientScaled(beta=0.9))
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 11])
 def test_ctrl_c_anywhere_in_a_sweep_leaves_a_complete_iterate(which: str, n: int) -> None:
     """Resumed, the run ends in the same controls, bit for bit; end-of-epoch sweeps included."""
-    options: dict[str, Any] = {"method": replace(INTERRUPTED, averaging=Averaging(0.5)), "batch_size": 5,
-                               "stop": Stop(epochs=3, increment=1e-300)}  # fmt: skip
+    options: dict[str, Any] = {
+        "method": replace(INTERRUPTED, averaging=Averaging(0.5)),
+        "batch_size": 5,
+        "stop": Stop(epochs=3, increment=1e-300),
+    }
     whole = run(Problem(NET, rho=0.01), **options)
     s = run(Problem(NET, rho=0.01, sweep=Interrupting(which, n)), **options)
     assert s.status is Status.INTERRUPTED
@@ -472,11 +492,17 @@ def test_ctrl_c_between_the_sweeps_leaves_a_complete_iterate(function: str, monk
 
 RUNS: dict[str, dict[str, Any]] = {
     "full batch": {"method": Method(Classic(1e-3, sigma=2.0), metric=GradientScaled(beta=0.5)), "stop": Stop(steps=6)},
-    "mini-batches": {"method": replace(INTERRUPTED, averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)), "batch_size": 5,
-                     "stop": Stop(epochs=4)},
-    "skipped batches": {"method": Method(Classic(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
-                        "batch_size": 3, "stop": Stop(epochs=5)},
-}  # fmt: skip
+    "mini-batches": {
+        "method": replace(INTERRUPTED, averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
+        "batch_size": 5,
+        "stop": Stop(epochs=4),
+    },
+    "skipped batches": {
+        "method": Method(Classic(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
+        "batch_size": 3,
+        "stop": Stop(epochs=5),
+    },
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -548,9 +574,12 @@ def test_a_regulariser_without_rho_is_not_in_force_and_solve_says_so() -> None:
         with pytest.warns(PenaltyWarning, match=r"not in force, for no rho was given.*give rho, 0\.0 for none"):
             run(Problem(NET, regulariser=regulariser), stop=Stop(steps=1))
     for problem in (
-        Problem(NET), Problem(NET, regulariser=L1(), rho=0.0), Problem(NET, regulariser=L1(), rho=1e-3),
-        Problem(NET, regulariser=NoPenalty()), Problem(NET, regulariser=L1(), weights=0.0),
-    ):  # fmt: skip
+        Problem(NET),
+        Problem(NET, regulariser=L1(), rho=0.0),
+        Problem(NET, regulariser=L1(), rho=1e-3),
+        Problem(NET, regulariser=NoPenalty()),
+        Problem(NET, regulariser=L1(), weights=0.0),
+    ):
         run(problem, stop=Stop(steps=1))  # warnings are errors
 
 
@@ -713,8 +742,16 @@ def test_averages_serve_from_the_second_batch_and_fall_back_to_plain_g() -> None
 def test_an_average_that_fails_again_and_again_is_reset() -> None:
     u, x, y = data()
     trials = Trials(u)
-    solve(Problem(NET), u, x, y, method=Method(Curvature(0.02), averaging=Averaging(0.9, patience=2)), batch_size=2,
-          stop=Stop(epochs=6), callback=trials)  # fmt: skip
+    solve(
+        Problem(NET),
+        u,
+        x,
+        y,
+        method=Method(Curvature(0.02), averaging=Averaging(0.9, patience=2)),
+        batch_size=2,
+        stop=Stop(epochs=6),
+        callback=trials,
+    )
     counts = [it.averaged for it in trials.iterates]
     resets = [i for i in range(1, len(counts)) if counts[i] < counts[i - 1]]
     assert resets and all(counts[i] == 1 for i in resets)

@@ -36,9 +36,16 @@ from pmp_ref.sweep import Sweep
 from tests.backends import Backend
 from tests.strategies import seeds
 
-POLYNOMIALS = (L0(), L1(), L2(), NoPenalty(), Polynomial(1.0, 0.5), Polynomial(1.0, 0.0, 0.7),
-               Polynomial(0.4, 0.3, 1.5),
-               Polynomial(0.0, 0.5, 0.7))  # fmt: skip
+POLYNOMIALS = (
+    L0(),
+    L1(),
+    L2(),
+    NoPenalty(),
+    Polynomial(1.0, 0.5),
+    Polynomial(1.0, 0.0, 0.7),
+    Polynomial(0.4, 0.3, 1.5),
+    Polynomial(0.0, 0.5, 0.7),
+)
 POWERS = (LHalf(), LTwoThirds())
 BOXES = (WHOLE_LINE, Box(-1.5, 2.0), Box(-0.25, 0.5), Box(lo=-1.0), Box(hi=0.75), Box(0.0, 1.0), Box(-2.0, 0.0))
 OFF_ZERO = (Box(0.5, 3.0), Box(-2.5, -0.125), Box(lo=0.25))
@@ -235,8 +242,9 @@ def test_groups_in_a_metric_have_the_formula_of_t17(seed: int) -> None:
     d, zero = generator.uniform(0.2, 5, (1, 4)), np.zeros((1, 4))
     u, g = generator.standard_normal((2, 1, 4))
     for start, slope, star in (
-        (zero, g, np.sum(g * g / d) / (4 * rho * 0.5)), (u, zero, rho * 0.5 / np.sum(d * u * u))
-    ):  # fmt: skip
+        (zero, g, np.sum(g * g / d) / (4 * rho * 0.5)),
+        (u, zero, rho * 0.5 / np.sum(d * u * u)),
+    ):
         above, below = (r.argmax(start, slope, star * f * d, rho, WHOLE_LINE) for f in (1 + 1e-9, 1 - 1e-9))
         np.testing.assert_array_equal(above, start)
         assert np.abs(below - start).max() > 1e-6
@@ -390,8 +398,11 @@ def test_certificate_of_a_network() -> None:
     sweep = Sweep(NET, problem.loss)
     g = sweep.backward(u, sweep.forward(u, x, y)).switching
     assert [(r.stage, r.name, r.penalised, r.size) for r in c.controls] == [
-        (0, "kernel", True, 4), (0, "bias", False, 2), (3, "kernel", True, 24), (3, "bias", False, 3)
-    ]  # fmt: skip
+        (0, "kernel", True, 4),
+        (0, "bias", False, 2),
+        (3, "kernel", True, 24),
+        (3, "bias", False, 3),
+    ]
     first, bias, last, _ = c.controls
     assert (first.nonzeros, first.rows, first.dead, first.emptied) == (2, 2, 1, False)
     assert (last.nonzeros, last.rows, last.dead, last.emptied) == (0, 3, 3, True)
@@ -440,9 +451,11 @@ def test_everything_is_computed_in_float64_on_every_backend(backend: Backend) ->
     expected = certify(problem, cast(u32, "float64"), x32.astype(np.float64), y, 0.5)
     ub, xb, yb = map_controls(backend.asarray, u32), backend.asarray(x32), backend.asarray(y)
     actual = certify(problem, ub, xb, yb, 0.5)
-    np.testing.assert_allclose([actual.J, actual.eps_star, actual.augmented_gap, actual.residual_support],
-                               [expected.J, expected.eps_star, expected.augmented_gap, expected.residual_support],
-                               rtol=1e-10)  # fmt: skip
+    np.testing.assert_allclose(
+        [actual.J, actual.eps_star, actual.augmented_gap, actual.residual_support],
+        [expected.J, expected.eps_star, expected.augmented_gap, expected.residual_support],
+        rtol=1e-10,
+    )
 
 
 @pytest.mark.parametrize("admissible", [FiniteSet((-0.1, 0.0, 0.1)), Box(-0.1, 0.1)], ids=str)

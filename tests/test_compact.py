@@ -64,8 +64,9 @@ def chains(draw: st.DrawFn) -> pr.Network:
         channels = now()[0]
         groups = draw(st.sampled_from([g for g in (1, 1, 2, 3, channels) if channels % g == 0]))
         out = groups * draw(st.integers(1, 3))
-        conv = Conv(out, draw(pairs(1, 3)), draw(pairs(1, 2)), draw(pairs(0, 2)), draw(pairs(1, 2)), groups,
-                    draw(st.booleans()))  # fmt: skip
+        conv = Conv(
+            out, draw(pairs(1, 3)), draw(pairs(1, 2)), draw(pairs(0, 2)), draw(pairs(1, 2)), groups, draw(st.booleans())
+        )
         push(conv)
         _between(draw, push)
         if draw(st.integers(0, 3)) == 0:
@@ -250,11 +251,24 @@ def found(change: Any) -> bool:
 
 def fixed(seed: int) -> tuple[pr.Network, Any, np.ndarray]:
     """A chain with padding, pooling, standardisation in groups and dense stages; drawn zeros."""
-    network = pr.Network((
-        Conv(6, (3, 2), padding=(1, 0)), pr.Tanh(), pr.MaxPool(2, 1), Conv(5, (2, 3), (1, 2), (0, 1)), pr.ReLU(),
-        Conv(4, 1), pr.Standardise(2, 0.1), pr.ScaleShift(), pr.AveragePool((1, 2)), pr.Flatten(), pr.Dense(7),
-        pr.Sigmoid(), pr.Dense(3),
-    ), (2, 7, 9))  # fmt: skip
+    network = pr.Network(
+        (
+            Conv(6, (3, 2), padding=(1, 0)),
+            pr.Tanh(),
+            pr.MaxPool(2, 1),
+            Conv(5, (2, 3), (1, 2), (0, 1)),
+            pr.ReLU(),
+            Conv(4, 1),
+            pr.Standardise(2, 0.1),
+            pr.ScaleShift(),
+            pr.AveragePool((1, 2)),
+            pr.Flatten(),
+            pr.Dense(7),
+            pr.Sigmoid(),
+            pr.Dense(3),
+        ),
+        (2, 7, 9),
+    )
     return network, drawn_controls(network, seed), sample(network, seed)
 
 
@@ -272,18 +286,23 @@ MISTAKES: dict[str, tuple[Any, str, Any]] = {
     "the constant is subtracted": (folding, "shifted", lambda bias, shift: bias - shift),
     "padding is taken for more of the constant": (folding, "taps", _all_taps_inside),
     "a channel constant in its first pixel is taken as constant": (
-        folding, "constant_channels", lambda e: (e.known[0].reshape(e.known.shape[1], -1)[:, 0],
-                                                 e.value[0].reshape(e.value.shape[1], -1)[:, 0]),
+        folding,
+        "constant_channels",
+        lambda e: (e.known[0].reshape(e.known.shape[1], -1)[:, 0], e.value[0].reshape(e.value.shape[1], -1)[:, 0]),
     ),
     "standardised channels go one by one": (unit_rules, "_whole_groups", lambda d, span, going: going),
     "columns of the wrong units go": (
-        unit_rules, "cut_columns", lambda d, l, keep, right=unit_rules.cut_columns: right(d, l, keep[::-1]),
+        unit_rules,
+        "cut_columns",
+        lambda d, l, keep, right=unit_rules.cut_columns: right(d, l, keep[::-1]),
     ),
     "scale-and-shift is cut at the wrong end": (
-        unit_rules, "cut_between", lambda d, span, keep, right=unit_rules.cut_between: right(d, span, keep[::-1]),
+        unit_rules,
+        "cut_between",
+        lambda d, span, keep, right=unit_rules.cut_between: right(d, span, keep[::-1]),
     ),
     "read units go": (unit_rules, "unread_units", lambda d, span: np.arange(unit_rules.units_of(d, span.maker)) == 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -380,10 +399,18 @@ def test_relu_units_that_are_never_positive_go() -> None:
 
 
 def test_depthwise_channels_go_with_their_filters() -> None:
-    network = pr.Network((
-        Conv(4, 1), pr.ReLU(), Conv(4, 3, padding=1, groups=4), pr.ReLU(), Conv(3, 1), pr.GlobalAveragePool(),
-        pr.Dense(2),
-    ), (2, 5, 6))  # fmt: skip
+    network = pr.Network(
+        (
+            Conv(4, 1),
+            pr.ReLU(),
+            Conv(4, 3, padding=1, groups=4),
+            pr.ReLU(),
+            Conv(3, 1),
+            pr.GlobalAveragePool(),
+            pr.Dense(2),
+        ),
+        (2, 5, 6),
+    )
     u = full(network)
     u[4][0][:, [0, 2]] = 0
     smaller, fewer = compact(network, frozen(u))
@@ -404,8 +431,9 @@ def test_equal_groups_lose_equal_numbers() -> None:
 
 
 def test_standardised_groups_go_whole() -> None:
-    network = pr.Network((Conv(6, 1), pr.Standardise(3), pr.ScaleShift(), pr.Tanh(), pr.Flatten(), pr.Dense(2)),
-                         (2, 3, 4))  # fmt: skip
+    network = pr.Network(
+        (Conv(6, 1), pr.Standardise(3), pr.ScaleShift(), pr.Tanh(), pr.Flatten(), pr.Dense(2)), (2, 3, 4)
+    )
     u = full(network)
     u[2][0][[0, 1, 2]] = 0  # scales: channels 0 and 1 are group 0; 2 is half of group 1
     smaller, fewer = compact(network, frozen(u))
@@ -426,8 +454,16 @@ def test_residual_net_loses_inner_channels_and_keeps_tied_ones() -> None:
     smaller, fewer = compact(network, frozen(u))
     reasons = {k.stage: k.reason for k in kept(smaller, fewer)}
     assert "standardised" in reasons[inner] and "Merge" in reasons[last] and "Merge" in reasons[first]
-    plain = pr.Network((Conv(4, 3, padding=1), pr.ReLU(), *pr.residual(Conv(5, 3, padding=1), pr.ReLU(), Conv(4, 1)),
-                        pr.GlobalAveragePool(), pr.Dense(3)), (1, 6, 7))  # fmt: skip
+    plain = pr.Network(
+        (
+            Conv(4, 3, padding=1),
+            pr.ReLU(),
+            *pr.residual(Conv(5, 3, padding=1), pr.ReLU(), Conv(4, 1)),
+            pr.GlobalAveragePool(),
+            pr.Dense(3),
+        ),
+        (1, 6, 7),
+    )
     u = full(plain)
     u[5][0][:, [0, 3]] = 0
     assert compact(plain, frozen(u))[1][3][0].shape == (3, 4, 3, 3)

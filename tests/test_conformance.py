@@ -228,11 +228,23 @@ def second(folder: Path, out: Path) -> None:
         found |= arrays("u", t.u) | arrays("g", t.g) | arrays("w", t.w)
         found |= {f"x{l}": states[l] for l in range(1, last + 1)} | {f"p{last - l}": costates[l] for l in range(last)}
         np.savez(out / f"trial-{k:03}.npz", **found)
-        rows.append({
-            "eps": t.eps, "loss": t.losses_u.mean(), "penalty": t.penalty_u, "J": t.J_u, "tau": t.tau,
-            "sum_dh": t.sum_dh, "loss_w": t.losses.mean(), "penalty_w": t.penalty, "J_w": t.J, "delta_J": t.delta_j,
-            "c_hat": t.c_hat, "verdict": t.verdict, "eps_next": t.eps_after,
-        })  # fmt: skip
+        rows.append(
+            {
+                "eps": t.eps,
+                "loss": t.losses_u.mean(),
+                "penalty": t.penalty_u,
+                "J": t.J_u,
+                "tau": t.tau,
+                "sum_dh": t.sum_dh,
+                "loss_w": t.losses.mean(),
+                "penalty_w": t.penalty,
+                "J_w": t.J,
+                "delta_J": t.delta_j,
+                "c_hat": t.c_hat,
+                "verdict": t.verdict,
+                "eps_next": t.eps_after,
+            }
+        )
     (out / "trials.json").write_text(json.dumps(rows))
 
 
@@ -260,15 +272,20 @@ def stale(honest: Any) -> Any:
 
 SECOND_FAULTS: dict[str, tuple[str, str, Any, tuple[int, str]]] = {
     "untransposed": (
-        "dense-l0", "dense", lambda dense: dense._replace(
-            costate=lambda x, u, p: p @ (u[0].T if u[0].shape[0] == u[0].shape[1] else u[0])), (0, "p2"),
+        "dense-l0",
+        "dense",
+        lambda dense: dense._replace(costate=lambda x, u, p: p @ (u[0].T if u[0].shape[0] == u[0].shape[1] else u[0])),
+        (0, "p2"),
     ),
     "stale terminal costate": ("dense-l0", "cross_entropy", stale, (3, "p5")),
     "windows of the image one row off": (
-        "conv-l1-box", "windows", lambda windows: lambda x, *rest: windows(np.roll(x, 1, 2), *rest), (0, "x1"),
+        "conv-l1-box",
+        "windows",
+        lambda windows: lambda x, *rest: windows(np.roll(x, 1, 2), *rest),
+        (0, "x1"),
     ),
     "ε not enlarged": ("conv-l1-box", "rejected", lambda honest: lambda M, eps, c: eps, (0, "eps_next")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", list(SECOND_FAULTS))

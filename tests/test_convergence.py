@@ -135,10 +135,12 @@ T8: dict[str, tuple[Any, str, Any]] = {
     "curvature: ε shrunk on rejection": (Curvature, "rejected", curvature_falls),
     "curvature: ε grows after acceptance": (Curvature, "accepted", curvature_forgets),
     "everything rejected once more": (
-        Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j <= -2 * self.eta * tau - 0.5 * sum_dh
+        Absolute,
+        "accepts",
+        lambda self, delta_j, tau, sum_dh: delta_j <= -2 * self.eta * tau - 0.5 * sum_dh,
     ),
     "1/B missing": (Sweep, "terminal_costate", without_mean),
-}  # fmt: skip
+}
 T9: dict[str, tuple[Any, str, Any]] = {
     "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),
     "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),

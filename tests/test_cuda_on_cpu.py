@@ -87,10 +87,18 @@ def test_a_step_synchronises_once_and_cupy_computes_what_numpy_does() -> None:
     counts = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"^(\S.*?) +(\d+) +(\d+)$", step.stdout, re.M)}
     assert counts["copy device to host"] == (0, 1) and counts["synchronise"] == (0, 1)
     assert sum(counts["launch"]) < 400
-    files = ["tests/test_backend_synchronisation.py", "tests/test_backends_agree.py", "tests/test_regulariser.py",
-             "tests/test_cuda_on_cpu.py"]  # fmt: skip
-    tests = subprocess.run([*run, "--", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "cupy",
-                            *files], cwd=CHECKOUT, text=True, capture_output=True)  # fmt: skip
+    files = [
+        "tests/test_backend_synchronisation.py",
+        "tests/test_backends_agree.py",
+        "tests/test_regulariser.py",
+        "tests/test_cuda_on_cpu.py",
+    ]
+    tests = subprocess.run(
+        [*run, "--", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "cupy", *files],
+        cwd=CHECKOUT,
+        text=True,
+        capture_output=True,
+    )
     assert tests.returncode == 0, tests.stdout[-3000:]
 
 

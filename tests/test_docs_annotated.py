@@ -71,22 +71,43 @@ def test_split_of_a_small_source() -> None:
 def test_prose_is_typeset() -> None:
     """Indices become subscripts, literals stay; bars and stars are formulas."""
     assert pieces("p_{l+1} of ``a_b``, |w|₀ and A*p, ‖x_L^s‖_∞") == [
-        Piece("text", "p"), Piece("sub", "l+1"), Piece("text", " of "), Piece("literal", "a_b"),
-        Piece("text", ", |w|₀ and A*p, ‖x"), Piece("sub", "L"), Piece("sup", "s"), Piece("text", "‖"),
+        Piece("text", "p"),
+        Piece("sub", "l+1"),
+        Piece("text", " of "),
+        Piece("literal", "a_b"),
+        Piece("text", ", |w|₀ and A*p, ‖x"),
+        Piece("sub", "L"),
+        Piece("sup", "s"),
+        Piece("text", "‖"),
         Piece("sub", "∞"),
-    ]  # fmt: skip
+    ]
     assert pieces("∂_xΛ dx") == [Piece("text", "∂"), Piece("sub", "x"), Piece("text", "Λ dx")]
     assert [b.kind for b in blocks("Text\nmore.\n\n    φ(w) = g w\n\n* one\n* two\n\n===  ===\na    b\n===  ===")] == [
-        "paragraph", "formula", "list", "table",
-    ]  # fmt: skip
+        "paragraph",
+        "formula",
+        "list",
+        "table",
+    ]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built with warnings as errors."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(out / "trees"),
-               "docs", str(out / "html")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        "-d",
+        str(out / "trees"),
+        "docs",
+        str(out / "html"),
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]
     return out / "html"
@@ -140,9 +161,12 @@ def test_theory_and_code_are_linked(site: Path) -> None:
     notation = (site / "notation.html").read_text(encoding="utf-8")
     missing = [a for a in set(project.symbols().values()) if f'id="{a}"' not in notation]
     assert not missing
-    assert theory.count('class="symbol reference internal"') + theory.count('class="reference internal symbol"') + len(
-        re.findall(r'class="[^"]*\bsymbol\b[^"]*"', theory)
-    ) > 20  # fmt: skip
+    assert (
+        theory.count('class="symbol reference internal"')
+        + theory.count('class="reference internal symbol"')
+        + len(re.findall(r'class="[^"]*\bsymbol\b[^"]*"', theory))
+        > 20
+    )
 
 
 @needs_sphinx

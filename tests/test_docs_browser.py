@@ -134,15 +134,28 @@ class Browser:
         self.reader, from_child = os.pipe()
         # Debian's start script needs a home; root needs --no-sandbox.
         flags = [
-            "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu", "--hide-scrollbars",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-default-apps", "--disable-dev-shm-usage", "--mute-audio", f"--user-data-dir={profile}",
-        ]  # fmt: skip
+            "--headless=new",
+            "--no-sandbox",
+            "--remote-debugging-pipe",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-default-apps",
+            "--disable-dev-shm-usage",
+            "--mute-audio",
+            f"--user-data-dir={profile}",
+        ]
         self.process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH, str(to_child), str(from_child), str(CHROMIUM), *flags, "about:blank"],
-            pass_fds=(to_child, from_child), env={**os.environ, "HOME": str(profile)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(to_child, from_child),
+            env={**os.environ, "HOME": str(profile)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
         os.close(to_child)
         os.close(from_child)
         self.buffer, self.number, self.events = b"", 0, list[dict[str, Any]]()
@@ -186,11 +199,20 @@ class Browser:
     def open(self, url: str, size: tuple[int, int], scheme: str) -> None:
         """Load a page and wait until it, its fonts and its scripts are there."""
         self.events.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1,
-                  mobile=size[0] < 500)  # fmt: skip
-        self.call("Emulation.setEmulatedMedia", features=[
-            {"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"},
-        ])  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0],
+            height=size[1],
+            deviceScaleFactor=1,
+            mobile=size[0] < 500,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[
+                {"name": "prefers-color-scheme", "value": scheme},
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ],
+        )
         self.call("Page.navigate", url=url)
         for _ in range(300):
             if self.evaluate("document.readyState") == "complete" and self.evaluate("location.href") != "about:blank":
@@ -281,8 +303,10 @@ def test_checks_see_faults(browser: Browser, site: str) -> None:
     browser.evaluate("document.querySelector('article p').append(' $\\\\frac12$ and \\\\varepsilon')")
     assert browser.evaluate(UNRENDERED) != []
     browser.open(site + "index.html", PHONE, "light")
-    browser.evaluate("{const p = document.createElement('p'); p.style.whiteSpace = 'nowrap';"
-                     " p.textContent = 'wide '.repeat(200); document.querySelector('article').append(p)}")  # fmt: skip
+    browser.evaluate(
+        "{const p = document.createElement('p'); p.style.whiteSpace = 'nowrap';"
+        " p.textContent = 'wide '.repeat(200); document.querySelector('article').append(p)}"
+    )
     assert browser.evaluate(OVERFLOW) != []
     browser.events.clear()
     browser.evaluate("{const i = new Image(); i.src = 'http://192.0.2.1/x.png'; console.error('planted')}")

@@ -209,8 +209,13 @@ def test_a_row_belongs_to_one_process(counted: type[Counted], tmp_path: Path) ->
 
 
 def test_table_and_lookup() -> None:
-    stored = {"key": "k", "settings": {"n": 1, "both": 2}, "result": {"both": 3, "begun": None}, "seconds": 1.5,
-              "date": "2026-01-01"}  # fmt: skip
+    stored = {
+        "key": "k",
+        "settings": {"n": 1, "both": 2},
+        "result": {"both": 3, "begun": None},
+        "seconds": 1.5,
+        "date": "2026-01-01",
+    }
     assert [lookup(stored, name) for name in ("n", "both", "key", "nothing")] == [1, 3, "k", None]
     rows = list(csv.DictReader(table(Counted(), [stored]).splitlines()))
     assert rows == [{"key": "k", "n": "1", "begun": "", "missing": "", "seconds": "1.5", "date": "2026-01-01"}]
@@ -402,8 +407,12 @@ def test_ramp_and_schedule(setup: Setup) -> None:
     assert all(
         np.array_equal(a, b) for s, t in zip(before, setup.controls, strict=True) for a, b in zip(s, t, strict=True)
     )
-    assert not any(np.any(a) for names, stage in zip(setup.network.names(), after, strict=True)
-                   for name, a in zip(names, stage, strict=True) if name == "kernel")  # fmt: skip
+    assert not any(
+        np.any(a)
+        for names, stage in zip(setup.network.names(), after, strict=True)
+        for name, a in zip(names, stage, strict=True)
+        if name == "kernel"
+    )
 
 
 def test_adam_against_scalars() -> None:
@@ -533,9 +542,11 @@ def test_phase_on_the_support(images: str, tmp_path: Path) -> None:
     certificate = certify(held.problem, after, held.x, held.y, 1.0)
     clear = Sweep(setup.network, setup.problem.loss)
     g = clear.backward(after, clear.forward(after, setup.x, setup.y)).switching
-    square = sum(float(np.sum(np.where(a != 0, b, 0.0) ** 2)) if name == "kernel" else float(np.sum(b**2))
-                 for names, s, t in zip(setup.network.names(), after, g, strict=True)
-                 for name, a, b in zip(names, s, t, strict=True))  # fmt: skip
+    square = sum(
+        float(np.sum(np.where(a != 0, b, 0.0) ** 2)) if name == "kernel" else float(np.sum(b**2))
+        for names, s, t in zip(setup.network.names(), after, g, strict=True)
+        for name, a, b in zip(names, s, t, strict=True)
+    )
     assert certificate.residual_unpenalised == pytest.approx(math.sqrt(square), rel=1e-9)
     with pytest.raises(InputError, match="rho"):
         on_support(replace(setup, problem=replace(setup.problem, rho=1.0)), after)
@@ -580,14 +591,23 @@ def test_tradeoff_end_to_end(
 
 def stored(kind: str, strength: str, seed: int, kept: float, accuracy: float, **more: Any) -> dict[str, Any]:
     result = {"kept_fraction": kept, "test_accuracy": accuracy, "disconnected": False, **more}
-    return {"key": f"{kind}-{strength}-{seed}", "result": result, "seconds": 1.0, "date": "2026-01-01",
-            "settings": {"kind": kind, "strength": strength, "seed": seed, "epochs": 24, "quick": False}}  # fmt: skip
+    return {
+        "key": f"{kind}-{strength}-{seed}",
+        "result": result,
+        "seconds": 1.0,
+        "date": "2026-01-01",
+        "settings": {"kind": kind, "strength": strength, "seed": seed, "epochs": 24, "quick": False},
+    }
 
 
 def example() -> list[dict[str, Any]]:
     """Two recipes, the first with three seeds, a dense run judged at two shares."""
-    curves = {"share": [1.0, 0.01], "kept_fraction": [1.0, 0.01], "test_accuracy": [0.993, 0.41],
-              "disconnected": [False, True]}  # fmt: skip
+    curves = {
+        "share": [1.0, 0.01],
+        "kept_fraction": [1.0, 0.01],
+        "test_accuracy": [0.993, 0.41],
+        "disconnected": [False, True],
+    }
     return [
         *(
             stored("bsqh", "weak", i, k, a, descent_violations=0)
@@ -602,8 +622,9 @@ def test_figure_data() -> None:
     """Points and spread as drawn: means at the means, bars from smallest to largest, low points at the lower edge."""
     points = tradeoff.points(example())
     assert [(p.kind, p.strength, round(p.kept, 6), round(p.accuracy, 6)) for p in points if p.kind == "prune"] == [
-        ("prune", "100 %", 100.0, 99.3), ("prune", "1 %", 1.0, 41.0),
-    ]  # fmt: skip
+        ("prune", "100 %", 100.0, 99.3),
+        ("prune", "1 %", 1.0, 41.0),
+    ]
     assert [p.disconnected for p in points if p.kind == "prune"] == [False, True]
     figure = tradeoff.draw(points, published=True)
     (axes,) = figure.axes
@@ -674,8 +695,12 @@ def test_ternary_end_to_end(tiny: None, tmp_path: Path) -> None:
 def test_ternary_start(setup: Setup, kappa: float) -> None:
     """s = κ·RMS(u), and the start has about the mean square of the initial kernel."""
     changed, scales = ternary.random_start(setup, kappa)
-    kernels = [(a, b) for s, t in zip(setup.controls, changed.controls, strict=True)
-               for a, b in zip(s, t, strict=True) if a.ndim > 1]  # fmt: skip
+    kernels = [
+        (a, b)
+        for s, t in zip(setup.controls, changed.controls, strict=True)
+        for a, b in zip(s, t, strict=True)
+        if a.ndim > 1
+    ]
     assert len(kernels) == len(scales)
     for (before, after), s in zip(kernels, scales, strict=True):
         assert s == pytest.approx(kappa * math.sqrt(float(np.mean(before**2))), rel=1e-12)
@@ -687,8 +712,12 @@ def test_ternary_start(setup: Setup, kappa: float) -> None:
 def test_nearest_ternary_kernel(setup: Setup) -> None:
     """Against all k: no other scale and support is nearer; the start is the projection; a zero kernel is refused."""
     changed, scales = ternary.nearest(setup, setup.controls)
-    kernels = [(a, b) for s, t in zip(setup.controls, changed.controls, strict=True)
-               for a, b in zip(s, t, strict=True) if a.ndim > 1]  # fmt: skip
+    kernels = [
+        (a, b)
+        for s, t in zip(setup.controls, changed.controls, strict=True)
+        for a, b in zip(s, t, strict=True)
+        if a.ndim > 1
+    ]
     assert len(kernels) == len(scales)
     for (before, after), s in zip(kernels, scales, strict=True):
         assert set(np.round(np.unique(after) / s, 6)) <= {-1.0, 0.0, 1.0} and np.any(after) and not np.all(after)

@@ -79,8 +79,16 @@ def few() -> Images:
 
 def test_full_batch(stripes: str, tmp_path: Path) -> None:
     """J falls in every accepted step, the sweeps are those of T8's accounting, float64 agrees."""
-    results = tiny(FullBatch(), tmp_path, lambda s: s["rho"] == 1e-4, images_per_class=20, budget=20,
-                   options__data=stripes, options__steps="14", options__check_descent="all")  # fmt: skip
+    results = tiny(
+        FullBatch(),
+        tmp_path,
+        lambda s: s["rho"] == 1e-4,
+        images_per_class=20,
+        budget=20,
+        options__data=stripes,
+        options__steps="14",
+        options__check_descent="all",
+    )
     complete(FullBatch(), results, tmp_path / "figures")
     assert [r["settings"]["variant"] for r in results] == ["classic", "curvature"]
     for stored in results:
@@ -95,8 +103,13 @@ def test_full_batch(stripes: str, tmp_path: Path) -> None:
         before = [J for J, sweeps in zip(curves["J"], curves["sweeps"], strict=True) if sweeps <= 20]
         assert r["objective_at_budget"] == before[-1]
     classic = results[0]["result"]["curves"]["eps"]
-    assert all(b / a == pytest.approx(0.9) for a, b, n in zip(classic[1:], classic[2:], np.diff(
-        results[0]["result"]["curves"]["rejections"])[1:], strict=False) if n == 0)  # fmt: skip
+    assert all(
+        b / a == pytest.approx(0.9)
+        for a, b, n in zip(
+            classic[1:], classic[2:], np.diff(results[0]["result"]["curves"]["rejections"])[1:], strict=False
+        )
+        if n == 0
+    )
 
 
 # mini-batches
@@ -104,8 +117,16 @@ def test_full_batch(stripes: str, tmp_path: Path) -> None:
 
 def test_mini_batch(stripes: str, tmp_path: Path) -> None:
     """With the test on no step raises J of its batch. Without it a small fixed ε does; with it the same ε ends."""
-    results = tiny(MiniBatch(), tmp_path, lambda s: True, options__data=stripes, options__check_descent="all",
-                   batch_size=64, options__batch_size="9", options__epochs="3")  # fmt: skip
+    results = tiny(
+        MiniBatch(),
+        tmp_path,
+        lambda s: True,
+        options__data=stripes,
+        options__check_descent="all",
+        batch_size=64,
+        options__batch_size="9",
+        options__epochs="3",
+    )
     complete(MiniBatch(), results, tmp_path / "figures")
     on = [r["result"] for r in results if r["settings"]["acceptance"] == "absolute"]
     assert len(on) == 4 and all(r["percent_rise"] == 0 and r["descent_violations"] == 0 for r in on)
@@ -135,8 +156,12 @@ def test_mini_batch_rows_pair_test_on_and_off() -> None:
 
 def test_groups(stripes: str, tmp_path: Path) -> None:
     """Nothing is taken out of a full network; a price above all gains empties it, and the row says so."""
-    small = {"options__data": stripes, "options__epochs": "1", "options__batch_size": "27",
-             "options__check_descent": "1"}  # fmt: skip
+    small = {
+        "options__data": stripes,
+        "options__epochs": "1",
+        "options__batch_size": "27",
+        "options__check_descent": "1",
+    }
     results = tiny(Groups(), tmp_path / "low", lambda s: s["rho"] in (0.3, 0.6), options__rho="1e-6", **small)
     complete(Groups(), results, tmp_path / "figures")
     weights, sums = 60_882, 6 * 25 * 784 + 16 * 150 * 100 + 400 * 120 + 120 * 84 + 84 * 3  # three classes
@@ -226,8 +251,17 @@ def test_follow_sees_a_rise(few: Images, batch_size: int | None) -> None:
 
 
 def test_depth(tmp_path: Path) -> None:
-    results = tiny(Depth(), tmp_path, lambda s: True, images_per_class=3, test_per_class=2, batch_size=10, epochs=2,
-                   check_every=2, target=3.0)  # fmt: skip
+    results = tiny(
+        Depth(),
+        tmp_path,
+        lambda s: True,
+        images_per_class=3,
+        test_per_class=2,
+        batch_size=10,
+        epochs=2,
+        check_every=2,
+        target=3.0,
+    )
     complete(Depth(), results, tmp_path / "figures")
     assert sorted({r["result"]["layers"] for r in results}) == [8, 14]
     for stored in results:
@@ -250,8 +284,18 @@ def test_depth_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_non_smooth(tmp_path: Path) -> None:
     """tanh and average pooling: T5 to quadrature, T6 in every step. ReLU and max pooling: a part of Ĉ is in kinks."""
-    results = tiny(NonSmooth(), tmp_path, lambda s: True, images_per_class=2, test_per_class=2, steps=6, apart=[2, 4],
-                   nodes=12, ray=3, check_every=1)  # fmt: skip
+    results = tiny(
+        NonSmooth(),
+        tmp_path,
+        lambda s: True,
+        images_per_class=2,
+        test_per_class=2,
+        steps=6,
+        apart=[2, 4],
+        nodes=12,
+        ray=3,
+        check_every=1,
+    )
     complete(NonSmooth(), results, tmp_path / "figures")
     smooth, kinked = (r["result"] for r in results)
     assert smooth["analytic"] and not kinked["analytic"]

@@ -249,8 +249,19 @@ def test_the_recorder_keeps_failures_and_a_run_cut_off_counts() -> None:
 
 def test_the_recorder_writes_in_a_run(tmp_path: Path) -> None:
     (tmp_path / "test_two.py").write_text("def test_a():\n    pass\n\n\ndef test_b():\n    assert 1 == 2\n")
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "verification.gpu.recorder",
-             "--rootdir", str(tmp_path), str(tmp_path)]  # fmt: skip
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "verification.gpu.recorder",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     ended = Command(words, RECORDER_FILE=str(tmp_path / "record")).result(100.0)
     found = suite.summary((tmp_path / "record").read_text().splitlines(), ended)
     assert (found["passed"], found["failed"], found["agreed"]) == (1, 1, False), ended["tail"]
@@ -262,8 +273,16 @@ def test_the_selection_is_there() -> None:
 
 
 def trial(step: int, verdict: str = "accepted", J: float = 1.0, nonzeros: int = 7) -> dict[str, str]:
-    return {"verdict": verdict, "step": str(step), "epoch": "0", "position": "0", "rejections": "0", "J": repr(J),
-            "nonzeros": str(nonzeros), "seconds": str(step / 10)}  # fmt: skip
+    return {
+        "verdict": verdict,
+        "step": str(step),
+        "epoch": "0",
+        "position": "0",
+        "rejections": "0",
+        "J": repr(J),
+        "nonzeros": str(nonzeros),
+        "seconds": str(step / 10),
+    }
 
 
 def test_runs_are_compared_decision_by_decision() -> None:
@@ -278,9 +297,7 @@ def test_runs_are_compared_decision_by_decision() -> None:
     assert not found["agreed"] and found["first difference"]["trial"] == 2
     assert training.compare(run, other, "float32")["agreed"]
     short = training.compare(run, {**run, "trials": run["trials"][:1]}, "float64")
-    assert short["first difference"] == {
-        "trial": 1, "numpy": training.decision(trial(1)), "backend": None
-    }  # fmt: skip
+    assert short["first difference"] == {"trial": 1, "numpy": training.decision(trial(1)), "backend": None}
     assert "decisions differ first in trial 1" in table.detail("training", {"float64": short, "float32": short})
     assert short["numpy"]["seconds to the first trial"] == 0.1
     assert short["numpy"]["ms per trial, mean after the first"] == 100.0
@@ -308,11 +325,14 @@ def test_training_is_timed_with_and_without_a_second_opinion() -> None:
 def test_a_trace_becomes_a_table() -> None:
     event = {"ph": "X", "ts": 0.0, "dur": 4.0}
     events = [
-        {**event, "cat": "kernel", "name": "a"}, {**event, "cat": "kernel", "name": "b", "dur": 30.0, "ts": 10.0},
-        {**event, "cat": "kernel", "name": "a", "ts": 50.0}, {**event, "cat": "gpu_memcpy", "name": "copy", "ts": 60.0},
-        {**event, "cat": "cuda_runtime", "name": "cudaLaunchKernel"}, {**event, "cat": "cpu_op", "name": "aten::add"},
+        {**event, "cat": "kernel", "name": "a"},
+        {**event, "cat": "kernel", "name": "b", "dur": 30.0, "ts": 10.0},
+        {**event, "cat": "kernel", "name": "a", "ts": 50.0},
+        {**event, "cat": "gpu_memcpy", "name": "copy", "ts": 60.0},
+        {**event, "cat": "cuda_runtime", "name": "cudaLaunchKernel"},
+        {**event, "cat": "cpu_op", "name": "aten::add"},
         {"ph": "M", "name": "process_name"},
-    ]  # fmt: skip
+    ]
     found = profiling.table(events, calls=2)
     assert found["device µs"] == 21.0 and found["device span µs"] == 32.0
     assert found["kernels"][:2] == [{"name": "b", "count": 0.5, "µs": 15.0}, {"name": "a", "count": 1.0, "µs": 4.0}]

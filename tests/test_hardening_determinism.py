@@ -38,12 +38,20 @@ NETWORK = lenet5((1, 16, 16))
 def run_with(out: Path, data: Path, threads: int, blas: int, hash_seed: int) -> dict[str, Any]:
     """A run in a process of its own, with so many threads of the kernels and of BLAS."""
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed), "OPENBLAS_NUM_THREADS": str(blas),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONHASHSEED": str(hash_seed),
+        "OPENBLAS_NUM_THREADS": str(blas),
         "OMP_NUM_THREADS": str(blas),
-    }  # fmt: skip
+    }
     options = ["--data", str(data), "--out", str(out), *TINY, "--batch-size", "40", "--threads", str(threads)]
-    done = subprocess.run([sys.executable, "-m", "pmp_ref", "train", *options], env=environment, cwd=ROOT,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pmp_ref", "train", *options],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return results(out)
 
@@ -88,8 +96,17 @@ def job(seed: int, fast: bool, callback: Callable[[Any, Record], Any] | None = N
     sweep = make_sweep(NETWORK, CrossEntropy(), threads=2, chunk=4, example=x) if fast else None
     problem = Problem(NETWORK, rho=1e-4, sweep=sweep)
     method = Method(metric=GradientScaled(), averaging=Averaging(0.9))
-    return solve(problem, initial_controls(NETWORK, seed, x), x, y, stop=Stop(steps=5), method=method, batch_size=16,
-                 seed=seed, callback=callback)  # fmt: skip
+    return solve(
+        problem,
+        initial_controls(NETWORK, seed, x),
+        x,
+        y,
+        stop=Stop(steps=5),
+        method=method,
+        batch_size=16,
+        seed=seed,
+        callback=callback,
+    )
 
 
 def same(a: Solution, b: Solution) -> bool:

@@ -51,8 +51,12 @@ def no_namespaces() -> str | None:
     """None if this user may mount a tmpfs in namespaces of its own, else the reason."""
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         return "needs unshare of Linux"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"], capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return None if done.returncode == 0 else f"no user namespaces here: {' '.join(done.stderr.split())}"
 
 
@@ -61,11 +65,19 @@ def in_a_small_disk(place: Path, size: int, script: str, *arguments: str) -> sub
     if reason := no_namespaces():
         pytest.skip(reason)
     place.mkdir()
-    head = (f'set -u\nmount -t tmpfs -o size={size} none "$PLACE" || exit 99\n'
-            f'train() {{ "{sys.executable}" -W error -m pmp_ref train "$@"; }}\n')  # fmt: skip
+    head = (
+        f'set -u\nmount -t tmpfs -o size={size} none "$PLACE" || exit 99\n'
+        f'train() {{ "{sys.executable}" -W error -m pmp_ref train "$@"; }}\n'
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PLACE": str(place), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(["unshare", "-rm", "sh", "-c", head + script, "sh", *arguments], capture_output=True,
-                          text=True, env=environment, cwd=ROOT, check=False)  # fmt: skip
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", head + script, "sh", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +159,13 @@ def write_half(out: Path, data: Path) -> Path:
         "    return call(self, it, record)\n"
         "run.Recorder.__call__ = stop\nsys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run([sys.executable, "-c", script, "train", "--out", str(out), *arguments_of(data)], cwd=ROOT,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, "train", "--out", str(out), *arguments_of(data)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 130, done.stderr
     return out
 

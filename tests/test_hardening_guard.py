@@ -212,8 +212,14 @@ def short_fuzz(output: Path, before: str, *arguments: str, **environment: str) -
     """``fuzz --each`` in a process of its own, after the statements ``before``; exit code, reports, output."""
     script = f"import sys\nfrom verification.hardening import __main__ as m\n{before}\nsys.exit(m.main(sys.argv[1:]))\n"
     command = [sys.executable, "-c", script, "fuzz", "--json", str(output), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
-                          env=os.environ | {"OPENBLAS_NUM_THREADS": "1"} | environment)  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"} | environment,
+    )
     assert output.exists(), done.stderr
     return done.returncode, json.loads(output.read_text()), done.stdout
 
@@ -231,8 +237,10 @@ def test_the_short_fuzz_is_the_same_each_time(tmp_path: Path) -> None:
     """In other places, with other hashes of texts; another seed gives other inputs."""
     names = ["summary", "checkpoint state", "npz member", "package"]
     given = ["--each", "10", *(x for name in names for x in ("--target", name))]
-    runs = [short_fuzz(tmp_path / f"{i}.json", "", *given, "--seed", seed, PYTHONHASHSEED=str(i))
-            for i, seed in enumerate("001")]  # fmt: skip
+    runs = [
+        short_fuzz(tmp_path / f"{i}.json", "", *given, "--seed", seed, PYTHONHASHSEED=str(i))
+        for i, seed in enumerate("001")
+    ]
     digests = [[r["digest"] for r in reports] for _, reports, _ in runs]
     assert digests[0] == digests[1]
     assert not set(digests[0]) & set(digests[2])
@@ -257,7 +265,7 @@ FAULTS = {  # what was or could be wrong in a reader, as statements that put it 
     "predict.picture = lambda p, _: numpy.asarray(Image.open(p))[None, None]",
     "conformance archive": "from verification.conformance import files\nimport numpy\n"
     "files._read_npz = lambda p: dict(numpy.load(p))",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)

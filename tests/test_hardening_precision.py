@@ -68,10 +68,14 @@ class Case:
         x = generator.standard_normal((self.samples, *network.input_shape))
         labels = generator.integers(0, 3, self.samples) * (not self.one_label)
         x = {
-            "normal": x, "one pixel": np.where(np.arange(x.size).reshape(x.shape) == 0, 9.0, 0.0),
-            "constant": np.full_like(x, 0.5), "zero": 0 * x, "bytes": generator.integers(0, 256, x.shape) * 1.0,
-            "denormal": x * 1e-40, "1e30": x * 1e30,
-        }[self.data].astype(np.float32)  # fmt: skip
+            "normal": x,
+            "one pixel": np.where(np.arange(x.size).reshape(x.shape) == 0, 9.0, 0.0),
+            "constant": np.full_like(x, 0.5),
+            "zero": 0 * x,
+            "bytes": generator.integers(0, 256, x.shape) * 1.0,
+            "denormal": x * 1e-40,
+            "1e30": x * 1e30,
+        }[self.data].astype(np.float32)
         u = initial_controls(network, self.seed, x)
         match self.controls:
             case "zero" | "constant loss":
@@ -91,12 +95,20 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     samples = draw(st.sampled_from((1, 2, 6)))
     return Case(
-        draw(st.sampled_from(ACTIVATIONS)), draw(st.booleans()), samples,
-        draw(st.sampled_from((None, 1, max(1, samples // 2)))), draw(st.sampled_from(DATA)),
-        draw(st.sampled_from(CONTROLS)), draw(st.booleans()), draw(st.sampled_from((L0(), L1(), NoPenalty()))),
-        draw(st.sampled_from((0.0, 1e-3, 1.0))), draw(st.sampled_from((Absolute(), Relative(0.1)))),
-        draw(st.sampled_from((0.0, 1e-2))), draw(st.sampled_from((0.0, 1e-6))), draw(st.integers(0, 99)),
-    )  # fmt: skip
+        draw(st.sampled_from(ACTIVATIONS)),
+        draw(st.booleans()),
+        samples,
+        draw(st.sampled_from((None, 1, max(1, samples // 2)))),
+        draw(st.sampled_from(DATA)),
+        draw(st.sampled_from(CONTROLS)),
+        draw(st.booleans()),
+        draw(st.sampled_from((L0(), L1(), NoPenalty()))),
+        draw(st.sampled_from((0.0, 1e-3, 1.0))),
+        draw(st.sampled_from((Absolute(), Relative(0.1)))),
+        draw(st.sampled_from((0.0, 1e-2))),
+        draw(st.sampled_from((0.0, 1e-6))),
+        draw(st.integers(0, 99)),
+    )
 
 
 def driven(case: Case) -> tuple[Solution, list[str], list[Any]]:
@@ -122,8 +134,9 @@ def driven(case: Case) -> tuple[Solution, list[str], list[Any]]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         stop = Stop(STEPS, None, case.increment, case.residual)
-        solution = solve(problem, u, x, y, stop=stop, method=Method(acceptance=case.test), batch_size=case.batch,
-                         callback=check)  # fmt: skip
+        solution = solve(
+            problem, u, x, y, stop=stop, method=Method(acceptance=case.test), batch_size=case.batch, callback=check
+        )
     return solution, wrong, seen
 
 
@@ -188,10 +201,20 @@ def drawn(seed: int) -> Case:
     pick = lambda options: options[int(generator.integers(len(options)))]  # noqa: E731
     samples = pick((1, 2, 6))
     return Case(
-        pick(ACTIVATIONS), pick((True, False)), samples, pick((None, 1, max(1, samples // 2))), pick(DATA),
-        pick(CONTROLS), pick((True, False)), pick((L0(), L1(), NoPenalty())), pick((0.0, 1e-3, 1.0)),
-        pick((Absolute(), Relative(0.1))), pick((0.0, 1e-2)), pick((0.0, 1e-6)), seed,
-    )  # fmt: skip
+        pick(ACTIVATIONS),
+        pick((True, False)),
+        samples,
+        pick((None, 1, max(1, samples // 2))),
+        pick(DATA),
+        pick(CONTROLS),
+        pick((True, False)),
+        pick((L0(), L1(), NoPenalty())),
+        pick((0.0, 1e-3, 1.0)),
+        pick((Absolute(), Relative(0.1))),
+        pick((0.0, 1e-2)),
+        pick((0.0, 1e-6)),
+        seed,
+    )
 
 
 PLAIN = Case(L.Tanh(), False, 6, None, "normal", "initial", False, NoPenalty(), 0.0, Absolute(), 0.0, 0.0, 0)

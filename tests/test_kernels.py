@@ -244,16 +244,27 @@ NETWORKS = {
     "residual, ReLU": residual_net((3, 8, 8), width=4, activation_name="relu"),
     "pooling inside a block": Network(
         (
-            Convolution(3, 3), Tanh(),
-            *residual(Tanh(), AveragePool(2), projection=MaxPool(2)), ReLU(), MaxPool(2),
-            *residual(ReLU(), MaxPool(1), Sigmoid(), AveragePool(1)), Flatten(), Dense(3),
+            Convolution(3, 3),
+            Tanh(),
+            *residual(Tanh(), AveragePool(2), projection=MaxPool(2)),
+            ReLU(),
+            MaxPool(2),
+            *residual(ReLU(), MaxPool(1), Sigmoid(), AveragePool(1)),
+            Flatten(),
+            Dense(3),
         ),
         (2, 10, 10),
     ),
     "both branches act on the state entering": Network(
         (
-            Convolution(3, 3), Split(), OnBranch(Tanh(), 0), OnBranch(Sigmoid(), 1), Merge(0.7), Tanh(),
-            Flatten(), Dense(2),
+            Convolution(3, 3),
+            Split(),
+            OnBranch(Tanh(), 0),
+            OnBranch(Sigmoid(), 1),
+            Merge(0.7),
+            Tanh(),
+            Flatten(),
+            Dense(2),
         ),
         (1, 5, 5),
     ),
@@ -263,16 +274,30 @@ NETWORKS = {
     ),
     "nested blocks": Network(
         (
-            Convolution(4, 3), Tanh(),
+            Convolution(4, 3),
+            Tanh(),
             *residual(Convolution(4, 1), *residual(Tanh(), Convolution(4, 1)), Tanh(), step=0.5),
-            Flatten(), Dense(3),
+            Flatten(),
+            Dense(3),
         ),
         (1, 6, 6),
     ),
     "user's stages": Network(
         (
-            Convolution(4, 3), Reversed(), Tanh(), Unchanged(), Sigmoid(), Doubled(), AveragePool(2), Unchanged(),
-            Tanh(), Flatten(), Dense(6), Unchanged(), Tanh(), Dense(3),
+            Convolution(4, 3),
+            Reversed(),
+            Tanh(),
+            Unchanged(),
+            Sigmoid(),
+            Doubled(),
+            AveragePool(2),
+            Unchanged(),
+            Tanh(),
+            Flatten(),
+            Dense(6),
+            Unchanged(),
+            Tanh(),
+            Dense(3),
         ),
         (1, 8, 8),
     ),
@@ -281,7 +306,7 @@ NETWORKS = {
     "free stages first": Network((Tanh(), AveragePool(2), Flatten(), Dense(3)), (2, 6, 6)),
     "images to the end": Network((Convolution(2, 3), Tanh(), Convolution(1, 2)), (1, 6, 7)),
     "a mean over all pixels": Network((Convolution(4, 3, stride=2), GlobalAveragePool(), Dense(3)), (2, 9, 9)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

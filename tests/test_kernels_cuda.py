@@ -423,8 +423,14 @@ def test_blocks_of_images_fit_the_device_and_cover_the_convolution() -> None:
     drawn = lambda low, high: tuple(int(n) for n in generator.integers(low, high, 2))  # noqa: E731
     for _ in range(20):
         groups = int(generator.integers(1, 4))
-        stage = L.Convolution(groups * int(generator.integers(1, 40)), drawn(1, 8), stride=drawn(1, 4),
-                              padding=drawn(0, 5), dilation=drawn(1, 3), groups=groups)  # fmt: skip
+        stage = L.Convolution(
+            groups * int(generator.integers(1, 40)),
+            drawn(1, 8),
+            stride=drawn(1, 4),
+            padding=drawn(0, 5),
+            dilation=drawn(1, 3),
+            groups=groups,
+        )
         shape = (groups * int(generator.integers(1, 30)), *drawn(14, 40))
         for which in (APPLY, STATE, KERNEL):
             for itemsize, batch in ((4, 1), (4, 700), (8, 33)):
@@ -474,8 +480,13 @@ def test_the_cases_reach_every_kind_of_block_of_images() -> None:
                         note("none", True)
                         continue
                     q, made = affine.problem(which), dict(d.macros)
-                    for name, n in (("SAMPLES", batch), ("ROWS", q.rows.end), ("COLUMNS", q.columns.end),
-                                    ("CHANNELS", q.k), ("M", q.m)):  # fmt: skip
+                    for name, n in (
+                        ("SAMPLES", batch),
+                        ("ROWS", q.rows.end),
+                        ("COLUMNS", q.columns.end),
+                        ("CHANNELS", q.k),
+                        ("M", q.m),
+                    ):
                         part = made["TM"] * made["M_THREADS"] if name == "M" else made[name]
                         note(f"{which} {name}", "one" if part >= n else "divides" if n % part == 0 else "left over")
                     for name in ("TM", "TN", "M_THREADS", "STRIPS", "SAMPLES", "UNROLL", "TAP_ROWS", "PIECE", "SLICES"):

@@ -31,10 +31,19 @@ reason = probe("cupy")
 pytestmark = pytest.mark.skipif(reason is not None, reason=f"backend cupy: {reason}")
 
 NET = Network(
-    (L.Convolution(4, 3, padding=1), L.Tanh(), L.AveragePool(2), *L.residual(L.Convolution(4, 3, padding=1),
-     L.Standardise(2), L.ScaleShift(), L.ReLU()), L.MaxPool(2), L.Flatten(), L.Dense(5), L.SiLU(), L.Dense(3)),
+    (
+        L.Convolution(4, 3, padding=1),
+        L.Tanh(),
+        L.AveragePool(2),
+        *L.residual(L.Convolution(4, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
+        L.MaxPool(2),
+        L.Flatten(),
+        L.Dense(5),
+        L.SiLU(),
+        L.Dense(3),
+    ),
     (2, 7, 9),
-)  # fmt: skip
+)
 
 METHODS: dict[str, tuple[dict[str, Any], Method, int | None]] = {
     "defaults of mini-batches": ({}, Method(metric=GradientScaled(), averaging=Averaging(), ramp=Ramp(0.2, 0.5)), 8),

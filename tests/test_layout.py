@@ -57,8 +57,12 @@ def test_there_and_back(kinds: list[list[str | None]], seed: int) -> None:
         np.testing.assert_array_equal(a, b)
     flat = [kind for stage in kinds for kind in stage]
     assert len(packed[0]) == flat.count(None) + len({kind for kind in flat if kind is not None})
-    of_a = [a.ravel() for stage, row in zip(kinds, nested, strict=True) for kind, a in zip(stage, row, strict=True)
-            if kind == "a"]  # fmt: skip
+    of_a = [
+        a.ravel()
+        for stage, row in zip(kinds, nested, strict=True)
+        for kind, a in zip(stage, row, strict=True)
+        if kind == "a"
+    ]
     if of_a:
         np.testing.assert_array_equal(packed[0][layout.first(kinds)[0].index("a")], np.concatenate(of_a))
 

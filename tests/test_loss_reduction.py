@@ -36,8 +36,14 @@ from verification.problems import Setting
 LIBRARIES = ("numpy", "array_api_strict")
 ETA = 1e-3
 REGULARISERS: tuple[Callable[[], Regulariser], ...] = (
-    L0, L1, L2, LHalf, LTwoThirds, NoPenalty, lambda: Polynomial(0.5, 0.25, 0.75)
-)  # fmt: skip
+    L0,
+    L1,
+    L2,
+    LHalf,
+    LTwoThirds,
+    NoPenalty,
+    lambda: Polynomial(0.5, 0.25, 0.75),
+)
 
 # Faults must be found in every run, so the examples do not depend on chance; one failure is enough, however large.
 planted = settings(
@@ -148,7 +154,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
     "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),
     "nothing accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)

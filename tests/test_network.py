@@ -234,8 +234,17 @@ def test_inner_products_are_summed_in_float64() -> None:
 
 @given(seeds)
 def test_backends_make_the_same_sweeps(backend: Backend, seed: int) -> None:
-    network = Network((L.Convolution(2, 2), L.Tanh(), *L.residual(L.Convolution(2, 3, padding=1), L.ReLU()),
-                       L.MaxPool(2), L.Flatten(), L.Dense(3)), (1, 5, 4))  # fmt: skip
+    network = Network(
+        (
+            L.Convolution(2, 2),
+            L.Tanh(),
+            *L.residual(L.Convolution(2, 3, padding=1), L.ReLU()),
+            L.MaxPool(2),
+            L.Flatten(),
+            L.Dense(3),
+        ),
+        (1, 5, 4),
+    )
     u, x, p = setting(network, seed)
     _, g = network.backward_sweep(u, network.forward_sweep(u, x), p)
     ub, xb, pb = map_controls(backend.asarray, u), backend.asarray(x), backend.asarray(p)

@@ -131,8 +131,16 @@ def test_a_skipped_batch_leaves_eps_at_its_cap() -> None:
     method = Method(Classic(1.0, sigma=7.0), acceptance=Never(), eps_max=50.0)
     found: list[float] = []
     u = initial_controls(net, 0, x)
-    s = solve(Problem(net, rho=1e-3), u, x, y, method=method, batch_size=5, stop=Stop(epochs=3),
-              callback=lambda it, record: found.append(it.eps) if it.position else None)  # fmt: skip
+    s = solve(
+        Problem(net, rho=1e-3),
+        u,
+        x,
+        y,
+        method=method,
+        batch_size=5,
+        stop=Stop(epochs=3),
+        callback=lambda it, record: found.append(it.eps) if it.position else None,
+    )
     assert s.iterate.skipped > 0 and max(found) > 7.0
     after_skips = [it for it in found if it == 50.0]
     assert s.iterate.eps <= 50.0 and after_skips

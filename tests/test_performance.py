@@ -113,14 +113,26 @@ def test_a_worker_answers_and_reports_errors() -> None:
 
 
 def result(**change: Any) -> dict[str, Any]:
-    row = {"operation": "forward_backward", "config": "lenet5", "batch": 64, "dtype": "float32",
-           **pairs.summary([Round({"ours": 1.0, "floor": 0.5, "contiguous, default allocator": 2.0}, 0.0)], 1),
-           "ours_peak_mib": None, "torch_peak_mib": None}  # fmt: skip
+    row = {
+        "operation": "forward_backward",
+        "config": "lenet5",
+        "batch": 64,
+        "dtype": "float32",
+        **pairs.summary([Round({"ours": 1.0, "floor": 0.5, "contiguous, default allocator": 2.0}, 0.0)], 1),
+        "ours_peak_mib": None,
+        "torch_peak_mib": None,
+    }
     peak = {**dict.fromkeys(row), "operation": "peak_memory", "config": "lenet5", "batch": 64, "dtype": "float32"}
     peak["ours_peak_mib"] = 12.0
     points = [(1, 10.0), (10, 5.0)]
-    return {"date": "2020-01-01", "machine": "m", "threads": 2, "rows": [row, peak],
-            "scaling": {"batch": points, "depth": points, "width": points}, **change}  # fmt: skip
+    return {
+        "date": "2020-01-01",
+        "machine": "m",
+        "threads": 2,
+        "rows": [row, peak],
+        "scaling": {"batch": points, "depth": points, "width": points},
+        **change,
+    }
 
 
 def test_figure_and_table_show_every_row(tmp_path: Path) -> None:

@@ -63,16 +63,23 @@ def drawn(pick: Pick, seed: int) -> Run:
         groups, shape = pick(1, 2), (2, 8, 9)
         stages: Any = (
             Convolution(4, (3, pick(1, 2)), (1, pick(1, 2)), (pick(0, 1), pick(0, 2)), (pick(1, 2), 1), groups, bias),
-            act, AveragePool((2, 3), pick(None, (1, 2))), Flatten(), Dense(classes, bias),
-        )  # fmt: skip
+            act,
+            AveragePool((2, 3), pick(None, (1, 2))),
+            Flatten(),
+            Dense(classes, bias),
+        )
     else:
         shape, stages = (5,), (Dense(4, bias), act, Dense(4), act, Dense(classes, bias))
     network, loss = Network(stages, shape), pick(CrossEntropy(), Squared())
     box = pick(Box(), Box(-1, 0.75), Box(-0.25, 0.25), Box(0.0, 2.0), Box(0.125, 1.0), Box(-1.0, -0.125))
     problem = Problem(
-        network, loss, Polynomial(pick(0.0, 1.0), pick(0.0, 0.5), pick(0.0, 1.0)), pick(0.0, 0.01, 0.1), box,
+        network,
+        loss,
+        Polynomial(pick(0.0, 1.0), pick(0.0, 0.5), pick(0.0, 1.0)),
+        pick(0.0, 0.01, 0.1),
+        box,
         layer_weights(network, biases=pick(0.0, 0.5), by_stage={network.layers()[-1]: 2.0}),
-    )  # fmt: skip
+    )
     samples = pick(5, 7)
     x = rng.standard_normal((samples, *shape))
     y = rng.integers(0, classes, samples) if isinstance(loss, CrossEntropy) else None
@@ -102,8 +109,17 @@ def records(run: Run) -> list[Record]:
         found.append(record)
         return len(found) == TRIALS
 
-    solve(run.problem, run.controls, run.x, run.y, stop=run.stop, method=run.method, batch_size=run.batch_size,
-          seed=run.seed, callback=keep)  # fmt: skip
+    solve(
+        run.problem,
+        run.controls,
+        run.x,
+        run.y,
+        stop=run.stop,
+        method=run.method,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        callback=keep,
+    )
     return found
 
 
@@ -116,19 +132,32 @@ def departure(run: Run, program: ModuleType = plain) -> str:
     spec = described(run.problem, run.method)
     P = translate.problem(spec)
     limits = {"steps": run.stop.steps or math.inf, "epochs": run.stop.epochs or math.inf}
-    trials = program.bsqh(P, to_vector(run.controls), run.x, run.y, batch_size=run.batch_size, seed=run.seed,
-                          **limits, **translate.choices(spec, P))  # fmt: skip
+    trials = program.bsqh(
+        P,
+        to_vector(run.controls),
+        run.x,
+        run.y,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        **limits,
+        **translate.choices(spec, P),
+    )
     made = records(run)
     k = -1
     for k, (r, t) in enumerate(zip(made, islice(trials, TRIALS), strict=False)):
         size = abs(r.J) + abs(r.J_before) + abs(r.sum_dh)
         measured = abs(r.delta_J + r.sum_dh) > 1e9 * r.rounding
         pairs = [
-            ("ε", r.eps, t.eps, r.eps), ("ρ", r.rho, t.rho, r.rho), ("τ", r.tau, t.tau, r.tau), ("J", r.J, t.J, r.J),
-            ("J before", r.J_before, t.J_u, r.J_before), ("ΔJ", r.delta_J, t.delta_j, size),
-            ("ΣΔH", r.sum_dh, t.sum_dh, size), ("ν", r.rounding, t.rounding, r.rounding),
+            ("ε", r.eps, t.eps, r.eps),
+            ("ρ", r.rho, t.rho, r.rho),
+            ("τ", r.tau, t.tau, r.tau),
+            ("J", r.J, t.J, r.J),
+            ("J before", r.J_before, t.J_u, r.J_before),
+            ("ΔJ", r.delta_J, t.delta_j, size),
+            ("ΣΔH", r.sum_dh, t.sum_dh, size),
+            ("ν", r.rounding, t.rounding, r.rounding),
             ("residual", r.residual, t.residual, r.residual),
-        ]  # fmt: skip
+        ]
         pairs += [("Ĉ", r.c_hat, t.c_hat, r.c_hat)] if measured and r.tau > 0 else []
         for name, value, other, scale in pairs:
             if not abs(value - other) <= 1e-9 * abs(scale):
@@ -137,10 +166,14 @@ def departure(run: Run, program: ModuleType = plain) -> str:
         if (r.sum_dh <= 1e4 * r.rounding and not unchanged) or r.J > 1e6:
             return ""
         exact = [
-            ("verdict", r.verdict, t.verdict), ("kept", r.nonzeros, t.kept), ("averaged", r.averaged, t.averaged),
-            ("step", r.step, t.step), ("epoch", r.epoch, t.epoch), ("position", r.position, t.position),
+            ("verdict", r.verdict, t.verdict),
+            ("kept", r.nonzeros, t.kept),
+            ("averaged", r.averaged, t.averaged),
+            ("step", r.step, t.step),
+            ("epoch", r.epoch, t.epoch),
+            ("position", r.position, t.position),
             ("rejections", r.rejections, t.rejections),
-        ]  # fmt: skip
+        ]
         for name, value, other in exact:
             if value != other:
                 return f"{name} {value} for {other} in trial {k}"

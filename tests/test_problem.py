@@ -157,10 +157,12 @@ def test_a_penalty_that_is_constant_on_a_finite_set_is_noticed(r: Any) -> None:
     with pytest.warns(PenaltyWarning, match=r"is the same for all values.*kernel of stage 0.*put 0 among the values"):
         Problem(NET, regulariser=r, rho=0.1, admissible=FiniteSet((-1, 1)))
     for options in (
-        {"rho": 0.0}, {"rho": 0.1, "admissible": FiniteSet((-1, 0, 1))}, {"rho": 0.1, "weights": 0.0},
+        {"rho": 0.0},
+        {"rho": 0.1, "admissible": FiniteSet((-1, 0, 1))},
+        {"rho": 0.1, "weights": 0.0},
         {"rho": 0.1, "regulariser": L1(), "admissible": FiniteSet((-1, 2))},
         {"rho": 0.1, "regulariser": NoPenalty()},
-    ):  # fmt: skip
+    ):
         Problem(NET, **{"regulariser": r, "admissible": FiniteSet((-1, 1)), **options})  # warnings are errors
 
 

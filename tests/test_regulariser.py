@@ -33,8 +33,19 @@ from tests.strategies import dyadics, seeds
 
 getcontext().prec = 60
 EPS = np.finfo(np.float64).eps
-BOXES = (WHOLE_LINE, Box(-1.5, 2.0), Box(-0.25, 0.5), Box(lo=-1.0), Box(hi=0.75), Box(0.0, 1.0), Box(-2.0, 0.0),
-         Box(0.5, 3.0), Box(-2.5, -0.125), Box(lo=0.25), Box(hi=-0.5))  # fmt: skip
+BOXES = (
+    WHOLE_LINE,
+    Box(-1.5, 2.0),
+    Box(-0.25, 0.5),
+    Box(lo=-1.0),
+    Box(hi=0.75),
+    Box(0.0, 1.0),
+    Box(-2.0, 0.0),
+    Box(0.5, 3.0),
+    Box(-2.5, -0.125),
+    Box(lo=0.25),
+    Box(hi=-0.5),
+)
 
 
 def exact_r(a: tuple[F, F, F], w: F) -> F:
@@ -137,11 +148,17 @@ FACTORS = (0.5, 0.9, 0.999, 1.0, 1.001, 1.1, 1.3, 1.5, 2.5)  # √2 lies between
 
 
 @given(
-    st.sampled_from([(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.3, 0.0), (0.5, 0.0, 2.0),
-                     (0.3, 0.2, 1.1)]),
-    st.floats(1e-3, 10), st.floats(1e-6, 1), st.floats(-3, 3), st.sampled_from(FACTORS), st.sampled_from([-1, 1]),
-    st.integers(-1, 1), st.sampled_from(BOXES),
-)  # fmt: skip
+    st.sampled_from(
+        [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.3, 0.0), (0.5, 0.0, 2.0), (0.3, 0.2, 1.1)]
+    ),
+    st.floats(1e-3, 10),
+    st.floats(1e-6, 1),
+    st.floats(-3, 3),
+    st.sampled_from(FACTORS),
+    st.sampled_from([-1, 1]),
+    st.integers(-1, 1),
+    st.sampled_from(BOXES),
+)
 def test_polynomials_in_floats_are_not_beaten(
     a: tuple[float, float, float], eps: float, rho: float, u: float, factor: float, sign: int, ulp: int, box: Box
 ) -> None:
@@ -177,9 +194,15 @@ def power_threshold(r: Regulariser, lam: float) -> float:
 
 
 @pytest.mark.parametrize(("r", "q"), [(LHalf(), F(1, 2)), (LTwoThirds(), F(2, 3))], ids=["half", "two thirds"])
-@given(st.floats(1e-3, 10), st.floats(1e-6, 1), st.floats(-3, 3),
-       st.sampled_from([*FACTORS, 1 - 1e-9, 1 + 1e-9, 1e3, 1e6]), st.sampled_from([-1, 1]), st.sampled_from(BOXES[:7]),
-       st.booleans())  # fmt: skip
+@given(
+    st.floats(1e-3, 10),
+    st.floats(1e-6, 1),
+    st.floats(-3, 3),
+    st.sampled_from([*FACTORS, 1 - 1e-9, 1 + 1e-9, 1e3, 1e6]),
+    st.sampled_from([-1, 1]),
+    st.sampled_from(BOXES[:7]),
+    st.booleans(),
+)
 def test_powers_are_not_beaten(
     r: Regulariser, q: F, eps: float, rho: float, u: float, factor: float, sign: int, box: Box, as_array: bool
 ) -> None:
@@ -226,10 +249,16 @@ def exact_finite(u: F, g: F, eps: F, rho: F, a: tuple[F, F, F], values: list[F])
 
 
 @example([F(-1), F(0), F(1)], F(1), F(1), F(0), F(0), (F(1), F(0), F(0)), 2, 0)
-@given(st.lists(dyadics(-2, 2), min_size=2, max_size=5, unique=True), dyadics(0, 1).filter(bool), dyadics(0, 2),
-       dyadics(-2, 2), dyadics(-2, 2),
-       st.sampled_from([(F(1), F(0), F(0)), (F(0), F(1, 2), F(0)), (F(1, 4), F(0), F(2)),
-       (F(0),) * 3]), st.integers(0, 4), st.integers(0, 4))  # fmt: skip
+@given(
+    st.lists(dyadics(-2, 2), min_size=2, max_size=5, unique=True),
+    dyadics(0, 1).filter(bool),
+    dyadics(0, 2),
+    dyadics(-2, 2),
+    dyadics(-2, 2),
+    st.sampled_from([(F(1), F(0), F(0)), (F(0), F(1, 2), F(0)), (F(1, 4), F(0), F(2)), (F(0),) * 3]),
+    st.integers(0, 4),
+    st.integers(0, 4),
+)
 def test_finite_sets_against_exact_rationals(
     values: list[F], eps: F, rho: F, u: F, g: F, a: tuple[F, F, F], i: int, j: int
 ) -> None:
@@ -275,8 +304,14 @@ def test_large_augmentation_keeps_the_value() -> None:
 # --- groups
 
 
-@given(st.integers(0, 1), *(2 * [st.lists(dyadics(-2, 2), min_size=6, max_size=6)]),
-       dyadics(0, 2).filter(bool), st.booleans(), st.integers(0, 2), st.booleans())  # fmt: skip
+@given(
+    st.integers(0, 1),
+    *(2 * [st.lists(dyadics(-2, 2), min_size=6, max_size=6)]),
+    dyadics(0, 2).filter(bool),
+    st.booleans(),
+    st.integers(0, 2),
+    st.booleans(),
+)
 def test_groups_against_exact_rationals(
     axis: int, us: list[F], cs: list[F], eps: F, as_array: bool, group: int, tie: bool
 ) -> None:
@@ -329,8 +364,16 @@ def test_value_is_the_sum_of_its_entries(name: str, seed: int) -> None:
 
 def test_values_are_the_definitions() -> None:
     w = np.array([4.0, 0.0, -8.0])
-    expected = {"l0": 2.0, "l1": 12.0, "l2": 40.0, "l1/2": 2 + 8**0.5, "l2/3": 4 ** (2 / 3) + 4, "none": 0.0,
-                "sum": 1 + 3 + 80, "group-l0": 2.0}  # fmt: skip
+    expected = {
+        "l0": 2.0,
+        "l1": 12.0,
+        "l2": 40.0,
+        "l1/2": 2 + 8**0.5,
+        "l2/3": 4 ** (2 / 3) + 4,
+        "none": 0.0,
+        "sum": 1 + 3 + 80,
+        "group-l0": 2.0,
+    }
     assert expected.keys() == REGS.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(float(REGS[name].value(w)), value, rtol=1e-15)

@@ -19,8 +19,17 @@ from pmp_ref.sweep import Sweep
 from tests.backends import Backend
 from tests.strategies import networks, seeds
 
-SMALL = Network((L.Convolution(2, (2, 1)), L.Tanh(), *L.residual(L.Convolution(2, 1), L.SiLU(), step=0.5),
-                 L.Standardise(2), L.Flatten(), L.Dense(2)), (1, 3, 2))  # fmt: skip
+SMALL = Network(
+    (
+        L.Convolution(2, (2, 1)),
+        L.Tanh(),
+        *L.residual(L.Convolution(2, 1), L.SiLU(), step=0.5),
+        L.Standardise(2),
+        L.Flatten(),
+        L.Dense(2),
+    ),
+    (1, 3, 2),
+)
 
 
 def setting(network: Network, seed: int, loss: Loss | None = None, batch: int = 3) -> tuple[Problem, Any, Any, Any]:

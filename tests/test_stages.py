@@ -164,9 +164,13 @@ def test_samples_do_not_couple(kind: str, data: st.DataObject) -> None:
 
 def six_maps(stage: L.Stage, x: Any, u: Any, p: Any, dx: Any, v: Any, dp: Any) -> tuple[Any, ...]:
     return (
-        stage.forward(x, u), stage.costate(x, u, p), stage.switching(x, u, p), stage.tangent(x, u, dx, v),
-        stage.tangent_costate(x, u, p, dx, v, dp), stage.tangent_switching(x, u, p, dx, v, dp),
-    )  # fmt: skip
+        stage.forward(x, u),
+        stage.costate(x, u, p),
+        stage.switching(x, u, p),
+        stage.tangent(x, u, dx, v),
+        stage.tangent_costate(x, u, p, dx, v, dp),
+        stage.tangent_switching(x, u, p, dx, v, dp),
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,8 +194,9 @@ def test_activations_do_not_overflow(stage: L.Activation) -> None:
     z = np.array([-1e4, -750.0, -40.0, 0.0, 40.0, 750.0, 1e4])
     for a in (stage.sigma(z), stage.slope(z), stage.curvature(z)):
         assert np.all(np.isfinite(a))
-    np.testing.assert_allclose(stage.slope(z)[[0, -1]], [getattr(stage, "leak", 0.0), 0.0 if stage.slope(z)[-1] == 0
-                               else 1.0], atol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(
+        stage.slope(z)[[0, -1]], [getattr(stage, "leak", 0.0), 0.0 if stage.slope(z)[-1] == 0 else 1.0], atol=1e-12
+    )
 
 
 @given(seeds, st.sampled_from(LAYOUTS))

@@ -26,8 +26,14 @@ from tests.strategies import (
 )
 
 # Reaching a case is searched for with a fixed seed and without shrinking.
-REACH = settings(max_examples=2000, derandomize=True, database=None, phases=[Phase.generate], deadline=None,
-                 suppress_health_check=list(HealthCheck))  # fmt: skip
+REACH = settings(
+    max_examples=2000,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @given(shapes, seeds, st.sampled_from(LAYOUTS))
@@ -83,18 +89,28 @@ def nonsquare(c: Convolution) -> bool:
         lambda c: c.stage.groups == 2 and c.stage.channels == 4 and c.shape[0] == 4 and c.stage.size == (3, 2),
         lambda c: c.stage.stride == (3, 2) and c.stage.output_shape(c.shape)[1] > 1,
         # the stride leaves a remainder at the end of an axis
-        lambda c: (c.shape[1] + 2 * c.stage.padding[0] - c.stage.dilation[0] * (c.stage.size[0] - 1) - 1)
-        % c.stage.stride[0] > 0,
+        lambda c: (
+            (c.shape[1] + 2 * c.stage.padding[0] - c.stage.dilation[0] * (c.stage.size[0] - 1) - 1) % c.stage.stride[0]
+            > 0
+        ),
         lambda c: c.batch == 3 and not c.stage.bias,
     ],
-)  # fmt: skip
+)
 def test_convolutions_reach(reached: Callable[[Any], bool]) -> None:
     find(stage_cases("Convolution"), reached, settings=REACH)
 
 
 def test_branches_reach_nested_pairs_and_controls() -> None:
-    find(stage_cases("OnBranch"), lambda c: isinstance(c.stage, OnBranch) and c.stage.branch == 1
-         and isinstance(c.shape[0][0], tuple) and bool(c.stage.control_names), settings=REACH)  # fmt: skip
+    find(
+        stage_cases("OnBranch"),
+        lambda c: (
+            isinstance(c.stage, OnBranch)
+            and c.stage.branch == 1
+            and isinstance(c.shape[0][0], tuple)
+            and bool(c.stage.control_names)
+        ),
+        settings=REACH,
+    )
 
 
 @given(st.data())
@@ -107,10 +123,18 @@ def test_smooth_cases_and_networks_are_analytic(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", ["Merge", "MaxPool", "Standardise", "ReLU"])
 def test_networks_reach(name: str) -> None:
-    find(networks(smooth=False), lambda n: any(type(s).__name__ == name or
-         (isinstance(s, OnBranch) and type(s.stage).__name__ == name) for s in n.stages), settings=REACH)  # fmt: skip
+    find(
+        networks(smooth=False),
+        lambda n: any(
+            type(s).__name__ == name or (isinstance(s, OnBranch) and type(s.stage).__name__ == name) for s in n.stages
+        ),
+        settings=REACH,
+    )
 
 
 def test_networks_reach_a_block_inside_a_block() -> None:
-    find(networks(), lambda n: any(isinstance(s, OnBranch) and isinstance(s.stage, OnBranch) for s in n.stages),
-         settings=REACH)  # fmt: skip
+    find(
+        networks(),
+        lambda n: any(isinstance(s, OnBranch) and isinstance(s.stage, OnBranch) for s in n.stages),
+        settings=REACH,
+    )

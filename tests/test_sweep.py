@@ -21,8 +21,9 @@ from tests import oracles
 from tests.backends import Backend
 from tests.strategies import networks, seeds
 
-NET = Network((L.Convolution(2, (2, 1)), L.Tanh(), *L.residual(L.Convolution(2, 1), L.Tanh()), L.Flatten(), L.Dense(3)),
-              (1, 3, 4))  # fmt: skip
+NET = Network(
+    (L.Convolution(2, (2, 1)), L.Tanh(), *L.residual(L.Convolution(2, 1), L.Tanh()), L.Flatten(), L.Dense(3)), (1, 3, 4)
+)
 
 
 def data(network: Network, seed: int, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -333,9 +333,10 @@ def ladder(s: Setting, u_mach: float, rungs: int) -> Iterator[Check]:
     for eps in np.geomspace(1e-3, 1e3, rungs):
         w = maximise(problem, u, g, float(eps), problem.rho)
         tau, dh, gain = to_floats(
-            total(squared_increments(u, w)), total(increments(problem, g, u, w, problem.rho)),
+            total(squared_increments(u, w)),
+            total(increments(problem, g, u, w, problem.rho)),
             augmented_increment(problem, g, u, w, float(eps), problem.rho),
-        )  # fmt: skip
+        )
         slack = 1e3 * u_mach * (abs(dh) + size + eps * tau + problem.rho * float(problem.penalty(u)))
         yield Check(gain, -slack, f"K_ε(w) ≥ K_ε(u); {s.name}", ">=")
         yield Check(abs(gain - (dh - float(eps) * tau)), slack, f"K_ε(w) − K_ε(u) = ΣΔH − ετ; {s.name}")

@@ -229,17 +229,33 @@ def trained(context: Context) -> Outcome:
 
 
 COLUMNS = (
-    "training", "ended by", "nonzero weights", "loss", "J", "ε", "ε*", "‖g‖ on the support", "‖g‖ unpenalised",
-    "augmented gap at ε", "plain gap", "½λ_max at u",
-)  # fmt: skip
+    "training",
+    "ended by",
+    "nonzero weights",
+    "loss",
+    "J",
+    "ε",
+    "ε*",
+    "‖g‖ on the support",
+    "‖g‖ unpenalised",
+    "augmented gap at ε",
+    "plain gap",
+    "½λ_max at u",
+)
 
 
 def _row(c: Certificate) -> tuple[Any, ...]:
     return (
-        sum(r.nonzeros for r in c.controls if r.penalised), f"{c.loss:.4f}", f"{c.J:.4f}", f"{c.eps:.3g}",
-        f"{c.eps_star:.3g}", f"{c.residual_support:.2e}", f"{c.residual_unpenalised:.2e}", f"{c.augmented_gap:.2e}",
+        sum(r.nonzeros for r in c.controls if r.penalised),
+        f"{c.loss:.4f}",
+        f"{c.J:.4f}",
+        f"{c.eps:.3g}",
+        f"{c.eps_star:.3g}",
+        f"{c.residual_support:.2e}",
+        f"{c.residual_unpenalised:.2e}",
+        f"{c.augmented_gap:.2e}",
         f"{c.plain_gap:.3g}",
-    )  # fmt: skip
+    )
 
 
 def off_reach(eps: float, rho: float, delta: np.ndarray, change: np.ndarray) -> np.ndarray:

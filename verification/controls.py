@@ -1,11 +1,12 @@
 """Negative controls: planted faults. Each is a wrong formula in the real code path that at least one claim must catch.
 
-A fault is a list of edits. An :class:`Edit` takes one function of ``pmp_ref`` or ``verification`` in the normal form of
-its syntax tree (``ast.unparse``: no comments, no line breaks but between statements, single quotes), replaces one piece
-of that text, compiles the result in the function's own module and puts it in the function's place for the time of a
-with-block; no file changes, and a function may be moved in its file or formatted anew. The new text calls ``planted(value)``, which returns the value and counts: a
-fault that was never executed proves nothing, and counts as not caught and as an error. The piece must occur exactly
-once in the source, so that a fault cannot silently miss when the code is rewritten.
+A fault is a list of edits. An :class:`Edit` takes one function of ``pmp_ref`` or ``verification`` in the normal form
+of its syntax tree (``ast.unparse``: no comments, line breaks between statements only, single quotes), replaces one
+piece of that text, compiles the result in the function's own module and puts it in the function's place for the time
+of a with-block. No file changes, and a function may move in its file or be formatted anew. The new text calls
+``planted(value)``, which returns the value and counts: a fault that was never executed proves nothing, and counts as
+not caught and as an error. The piece must occur exactly once, so that a fault cannot silently miss when the code is
+rewritten.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ def structure(context: Context) -> Outcome:
         steps, eta = context.count(3, 30, 150), 1e-3
         regulariser = {"l0 + l2": Polynomial(1.0, 0.0, 0.5), "group": GroupL0(), "finite": L0()}.get(kind, L0())
         admissible: Admissible = {"group": WHOLE_LINE, "finite": FiniteSet((-1.0, -0.5, 0.0, 0.5, 1.0))}.get(
-            kind, case.choose(Box(-1.0, 1.0), WHOLE_LINE))  # fmt: skip
+            kind, case.choose(Box(-1.0, 1.0), WHOLE_LINE)
+        )
         s = problems.smooth(case, regulariser=regulariser, admissible=admissible, rho=0.02)
         s = replace(s, controls=s.problem.project(s.controls))
         scaled = kind in ("group", "finite") and (case.index % 8 >= 4 or context.profile == "micro")
@@ -308,10 +309,18 @@ def settled(case: Case, rows: list[tuple[Any, ...]], figures: list[Figure]) -> I
     condition = float(values[-1] / values[0]) if values[0] > 0 else math.inf
     rows.append((s.name, len(accepted), last + 1, measured, rate, condition))
     steps = tuple(float(last + 2 + i) for i in range(len(norms)))
-    figures.append(Figure("‖w − u‖ after the support has settled (T12)", "accepted step", "‖w − u‖", (
-        Curve("measured", steps, tuple(norms), "points"),
-        Curve("rate 1 − λ_min/(2ε)", steps, tuple(norms[0] * rate**i for i in range(len(norms)))),
-    ), log_y=True))  # fmt: skip
+    figures.append(
+        Figure(
+            "‖w − u‖ after the support has settled (T12)",
+            "accepted step",
+            "‖w − u‖",
+            (
+                Curve("measured", steps, tuple(norms), "points"),
+                Curve("rate 1 − λ_min/(2ε)", steps, tuple(norms[0] * rate**i for i in range(len(norms)))),
+            ),
+            log_y=True,
+        )
+    )
 
 
 # --- T19 --------------------------------------------------------------------------------------------------------------

@@ -23,8 +23,13 @@ from verification.controls import code_of
 
 # Not the core: the application, readers of data files, and what is checked against the core: kernels, compaction.
 OUTSIDE = (
-    "pmp_ref.app", "pmp_ref.compact", "pmp_ref.data", "pmp_ref.kernels", "pmp_ref.cupy_kernels", "pmp_ref.__main__",
-)  # fmt: skip
+    "pmp_ref.app",
+    "pmp_ref.compact",
+    "pmp_ref.data",
+    "pmp_ref.kernels",
+    "pmp_ref.cupy_kernels",
+    "pmp_ref.__main__",
+)
 SPECIAL = ("__call__",)
 VERDICTS = (
     "accepted",

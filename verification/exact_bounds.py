@@ -88,8 +88,10 @@ def points(case: Case) -> Iterator[Check]:
         a, b = (Point(case.rng.standard_normal((3, 5)), width * case.rng.random(3)) for _ in range(2))
         c = float(case.rng.standard_normal())
         for s in (-1, 1):
-            x, y = ([m + s * r for m, r in zip(fractions(p.mid), fractions(np.repeat(p.err, 5)), strict=True)]
-                    for p in (a, b))  # fmt: skip
+            x, y = (
+                [m + s * r for m, r in zip(fractions(p.mid), fractions(np.repeat(p.err, 5)), strict=True)]
+                for p in (a, b)
+            )
             yield inside((a + b).ball(), [p + q for p, q in zip(x, y, strict=True)], "point + point")
             yield inside((a * b).ball(), [p * q for p, q in zip(x, y, strict=True)], "point · point")
             yield inside((a * c).ball(), [p * Fraction(c) for p in x], "point · number")
@@ -122,8 +124,12 @@ def stages(case: Case) -> Iterator[Check]:
     u[:, :, n // 2 :] = u[:, :, : n // 2] * (1 + 1e-9)  # sums that nearly cancel
     rows = Rows(np.array([0]), np.array([c]), np.array([0.125]), 2)
     jet = affine(Dense(3), Jet((Point(x, np.zeros(1)), None), None, moving=False), (u[0], d[0]), (u[1], d[1]), rows)
-    dot = lambda k, b: [sum((p * q for p, q in zip(fractions(row), fractions(x), strict=True)), Fraction(float(v)))  # noqa: E731
-                        for row, v in zip(k, b, strict=True)]  # fmt: skip
+
+    def dot(k: np.ndarray, b: np.ndarray) -> list[Fraction]:
+        """k x + b, exactly."""
+        products = [zip(fractions(row), fractions(x), strict=True) for row in k]
+        return [sum((p * q for p, q in row), Fraction(float(v))) for row, v in zip(products, b, strict=True)]
+
     still, moving = dot(u[0], d[0]), dot(u[1], d[1])
     assert jet.thin[0] is not None and jet.thin[1] is not None
     yield inside(jet.thin[0].ball(), [a + Fraction(c) * b for a, b in zip(still, moving, strict=True)], "dense: z_0")
@@ -225,9 +231,12 @@ def quotients(case: Case) -> Iterator[Check]:
         for name, found, wanted in (
             ("Ĉ", c.c_hat, (min(values), max(values))),
             ("ΣΔH", c.sum_dh, (Fraction(0.8) - Fraction(0.15), Fraction(0.9) - Fraction(0.1))),
-            ("J(w) − J(u)", c.delta_J, (Fraction(low) - Fraction(0.9) + Fraction(0.1),
-                                       Fraction(high) - Fraction(0.8) + Fraction(0.15))),
-        ):  # fmt: skip
+            (
+                "J(w) − J(u)",
+                c.delta_J,
+                (Fraction(low) - Fraction(0.9) + Fraction(0.1), Fraction(high) - Fraction(0.8) + Fraction(0.15)),
+            ),
+        ):
             off = max(Fraction(found.lower) - wanted[0], wanted[1] - Fraction(found.upper))
             wide = max(wanted[0] - Fraction(found.lower), Fraction(found.upper) - wanted[1])
             yield Check(float(off > 0), 0.0, f"{name} from its parts: exact values outside")

@@ -165,9 +165,16 @@ def least_squares(case: Case, kind: str, orthogonal: bool = False, marginal: flo
     split = lambda a: ((a[None, :n], a[n:]),) if bias else ((a[None, :n],),)  # noqa: E731
     controls = tuple(tuple(case.asarray(a) for a in stage) for stage in split(u))
     return Minimiser(
-        kind, problem, controls, case.asarray(x), case.asarray(y), split(free), split(slope),
-        {0: float(np.linalg.eigvalsh(h)[-1])}, split(np.diag(h).copy()),
-    )  # fmt: skip
+        kind,
+        problem,
+        controls,
+        case.asarray(x),
+        case.asarray(y),
+        split(free),
+        split(slope),
+        {0: float(np.linalg.eigvalsh(h)[-1])},
+        split(np.diag(h).copy()),
+    )
 
 
 def ternary(case: Case, kind: str) -> list[Minimiser]:

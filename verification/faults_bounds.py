@@ -25,17 +25,29 @@ one("T7: skip forgets the step", f"{COARSE}:propagate", "abs(stage.step) * h", "
 one("T7: saturation ignored", f"{COARSE}:propagate", "largest_value(stage) * root", "planted(float('inf'))")
 one("T7: ‖Φ′‖ ≤ 1 for √2", f"{COARSE}:global_constant", "math.sqrt(2) * Y", "planted(Y)")
 one("T7: C̄ for ½C̄", f"{COARSE}:global_constant", "0.5 * float(np.mean(bound))", "planted(float(np.mean(bound)))")
-one("T7: squared loss without its target", f"{COARSE}:global_constant",
-    "X + np.linalg.norm(to_numpy(y).reshape(y.shape[0], -1), axis=1)", "planted(X)")  # fmt: skip
+one(
+    "T7: squared loss without its target",
+    f"{COARSE}:global_constant",
+    "X + np.linalg.norm(to_numpy(y).reshape(y.shape[0], -1), axis=1)",
+    "planted(X)",
+)
 one("T7: radius of the box without √n", f"{COARSE}:radii_of_box", "math.sqrt(math.prod(shape))", "planted(1.0)")
-one("T7: radius around u without u", f"{COARSE}:radii_around",
-    "float(np.linalg.norm(to_numpy(a).astype(np.float64))) + r", "planted(r)")  # fmt: skip
+one(
+    "T7: radius around u without u",
+    f"{COARSE}:radii_around",
+    "float(np.linalg.norm(to_numpy(a).astype(np.float64))) + r",
+    "planted(r)",
+)
 one("T7: m for √m", f"{CONST}:bilinear_norm", "math.sqrt(overlaps(", "planted(overlaps(")
 one("T7: stride ignored in m", f"{CONST}:overlaps", "o * windows.stride[axis]", "planted(o)")
 one("T7: padding ignored in m", f"{CONST}:overlaps", "- windows.padding[axis]", "- planted(0)")
 one("T7: s₁ of SiLU is 1", f"{CONST}:activation_constants", "1.09984", "planted(1.0)")
-one("T7: pooling norm without its windows", f"{CONST}:linear_norm",
-    "/ math.prod(stage.windows.size)", "/ planted(math.prod(stage.windows.size) ** 2)")  # fmt: skip
+one(
+    "T7: pooling norm without its windows",
+    f"{CONST}:linear_norm",
+    "/ math.prod(stage.windows.size)",
+    "/ planted(math.prod(stage.windows.size) ** 2)",
+)
 one("T7: |σ(0)| of softplus", f"{CONST}:value_at_zero", "math.log(2.0)", "planted(0.0)")
 
 # --- T7a --------------------------------------------------------------------------------------------------------------
@@ -47,11 +59,19 @@ one(
     "planted(2 * layer.k * f[l + 1] * A)",
 )
 one("T7a: ½ dropped in the affine term", f"{BALL}:BallBound.growth", "2 * (layer.chi +", "planted(1) * (layer.chi +")
-one("T7a: activation term dropped", f"{BALL}:BallBound.growth",
-    "top = top + self.weighted(l, (q + f[l + 1][:, None]) * there, d)", "planted(0)")  # fmt: skip
+one(
+    "T7a: activation term dropped",
+    f"{BALL}:BallBound.growth",
+    "top = top + self.weighted(l, (q + f[l + 1][:, None]) * there, d)",
+    "planted(0)",
+)
 one("T7a: final term without Φ″", f"{BALL}:BallBound.growth", "top = top + 0.5 * (a + d) ** 2", "planted(0)")
-one("T7a: change without its Jacobians", f"{BALL}:BallBound.__call__",
-    "self.curvature + float(np.mean(change))", "planted(self.curvature)")  # fmt: skip
+one(
+    "T7a: change without its Jacobians",
+    f"{BALL}:BallBound.__call__",
+    "self.curvature + float(np.mean(change))",
+    "planted(self.curvature)",
+)
 one("T7a: λ_max for ½λ_max", f"{BALL}:BallBound.__call__", "0.5 * min", "planted(1.0) * min")
 one("T7a: costates do not move with the kernels", f"{BALL}:BallBound._backward", "layer.chi * r", "planted(0.0 * r)")
 one(
@@ -61,28 +81,48 @@ one(
     "[planted(0.0) * e[last]]",
 )
 one("T7a: Jacobians do not move with the slopes", f"{BALL}:BallBound._forward", "self.scaled(l, gap)", "planted(zero)")
-one("T7a: Jacobians do not move with the kernels", f"{BALL}:BallBound._forward",
-    "layer.k * (r * self.a[l] + e[l])", "planted(zero)")  # fmt: skip
+one(
+    "T7a: Jacobians do not move with the kernels",
+    f"{BALL}:BallBound._forward",
+    "layer.k * (r * self.a[l] + e[l])",
+    "planted(zero)",
+)
 one(
     "T7a: states move by half",
     f"{BALL}:BallBound._forward",
     "(self.a[l + 1] + d) * r",
     "planted(0.5) * (self.a[l + 1] + d) * r",
 )
-one("T7a: entries of states move by a tenth", f"{BALL}:BallBound._forward",
-    "(self.rows[l + 1] + d[:, None]) * r", "planted(0.1) * (self.rows[l + 1] + d[:, None]) * r")  # fmt: skip
-one("T7a: σ″ missing in the Hessian from Jacobians", f"{BALL}:full_hessian",
-    "layer.q * layer.stage.curvature(layer.z)", "planted(0.0 * layer.q)")  # fmt: skip
-one("T7a: one end of an interval for σ", f"{BALL}:value_change",
-    "np.maximum(stage.sigma(z + E) - at, at - stage.sigma(z - E))", "planted(stage.sigma(z + E) - at)")  # fmt: skip
+one(
+    "T7a: entries of states move by a tenth",
+    f"{BALL}:BallBound._forward",
+    "(self.rows[l + 1] + d[:, None]) * r",
+    "planted(0.1) * (self.rows[l + 1] + d[:, None]) * r",
+)
+one(
+    "T7a: σ″ missing in the Hessian from Jacobians",
+    f"{BALL}:full_hessian",
+    "layer.q * layer.stage.curvature(layer.z)",
+    "planted(0.0 * layer.q)",
+)
+one(
+    "T7a: one end of an interval for σ",
+    f"{BALL}:value_change",
+    "np.maximum(stage.sigma(z + E) - at, at - stage.sigma(z - E))",
+    "planted(stage.sigma(z + E) - at)",
+)
 one(
     "T7a: smallest weight for the largest",
     f"{BALL}:BallBound.weighted",
     "np.sqrt(np.max(weight",
     "np.sqrt(planted(np.min)(weight",
 )
-one("T7a: change of the Hessian without moving Jacobians", f"{BALL}:BallBound.growth",
-    "np.max(q * here, axis=1) * (2 * a * d + d ** 2)", "planted(0 * d)")  # fmt: skip
+one(
+    "T7a: change of the Hessian without moving Jacobians",
+    f"{BALL}:BallBound.growth",
+    "np.max(q * here, axis=1) * (2 * a * d + d ** 2)",
+    "planted(0 * d)",
+)
 one("T7a: certified ε for half the bound", f"{BALL}:certified_eps", "eps >= bound", "eps >= planted(0.1) * bound")
 one("T7a: 1 − t forgotten along the segment", f"{BALL}:BallBound.along", "(2 * (PARTS - m) + 1)", "planted(PARTS)")
 one(
@@ -140,12 +180,24 @@ one(
     "T7b: corners of softmax exchanged", f"{TERMINAL}:corner_softmax", "corner(low, high)", "planted(corner(high, low))"
 )
 one("T7b: sums taken as exact", f"{BALLS}:gamma", "n * U / (1 - n * U) * UP", "planted(0.0)")
-one("T7b: products of points taken as exact", f"{BALLS}:Point.__mul__", "self.err * abs(other) + U * product.largest",
-    "planted(self.err * abs(other))")  # fmt: skip
-one("T7b: hull of the half width", f"{BALLS}:hull", "np.maximum(high - mid, mid - low)",
-    "planted(np.minimum(high - mid, mid - low) * (1 - 1e-12))")  # fmt: skip
-one("T7b: radius of a product without the product of radii", f"{BALLS}:Ball.__mul__", "(np.abs(other.mid) + other.rad)",
-    "planted(np.abs(other.mid))")  # fmt: skip
+one(
+    "T7b: products of points taken as exact",
+    f"{BALLS}:Point.__mul__",
+    "self.err * abs(other) + U * product.largest",
+    "planted(self.err * abs(other))",
+)
+one(
+    "T7b: hull of the half width",
+    f"{BALLS}:hull",
+    "np.maximum(high - mid, mid - low)",
+    "planted(np.minimum(high - mid, mid - low) * (1 - 1e-12))",
+)
+one(
+    "T7b: radius of a product without the product of radii",
+    f"{BALLS}:Ball.__mul__",
+    "(np.abs(other.mid) + other.rad)",
+    "planted(np.abs(other.mid))",
+)
 one(
     "T7b: softmax at the corners rounded inwards",
     f"{TERMINAL}:corner_softmax",
@@ -158,8 +210,12 @@ one(
     "self.tau.upper if low >= 0",
     "self.tau.upper if planted(low < 0)",
 )
-one("T7: box of float32 controls by its float64 bound", f"{COARSE}:radii_of_box",
-    "max(largest, float(np.float32(largest)))", "planted(largest)")  # fmt: skip
+one(
+    "T7: box of float32 controls by its float64 bound",
+    f"{COARSE}:radii_of_box",
+    "max(largest, float(np.float32(largest)))",
+    "planted(largest)",
+)
 one("T7b: ∫φ″ for ∫(1 − t)φ″", f"{STEP}:moment", "2 * (1 - c) * h", "planted(2) * h")
 one("T7b: k(k − 1) dropped", f"{STEP}:integral", "float(k * (k - 1))", "planted(1.0)")
 one(

@@ -134,7 +134,7 @@ def loss_reduction(context: Context) -> Outcome:
     )
     return outcome.with_(
         tables=[Table("Proven bound over measured Ĉ", ("bound", "trials, Ĉ > 0", "least", "median", "largest"), rows)]
-    )  # fmt: skip
+    )
 
 
 def trial_checks(s: Setting, trial: Trial, eta: float, ratios: dict[str, list[float]] | None = None) -> Iterator[Check]:
@@ -382,12 +382,18 @@ def curvature_figure(s: Setting, steps: int) -> Figure:
     half = tuple(0.5 * largest_eigenvalue(s.problem, t.u, s.x, s.y, tolerance=1e-3) for t in accepted)
     q = [t.record.sum_dh / (t.record.eps * t.record.tau) for t in accepted]
     c = [t.record.c_hat for t in accepted]
-    return Figure("ε, Ĉ and the curvature along a run (T15)", "accepted step k", "", (
-        Curve("ε_k", k, tuple(t.record.eps for t in accepted)),
-        Curve("Ĉ_k", k, tuple(c)),
-        Curve("Ĉ_k/q_k", k, tuple(a / b for a, b in zip(c, q, strict=True))),
-        Curve("½λ_max", k, half),
-    ), log_y=True)  # fmt: skip
+    return Figure(
+        "ε, Ĉ and the curvature along a run (T15)",
+        "accepted step k",
+        "",
+        (
+            Curve("ε_k", k, tuple(t.record.eps for t in accepted)),
+            Curve("Ĉ_k", k, tuple(c)),
+            Curve("Ĉ_k/q_k", k, tuple(a / b for a, b in zip(c, q, strict=True))),
+            Curve("½λ_max", k, half),
+        ),
+        log_y=True,
+    )
 
 
 # --- T16 --------------------------------------------------------------------------------------------------------------

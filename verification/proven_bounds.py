@@ -88,8 +88,11 @@ def propagated(stage: Any, shape: Any, radius: Any, X: Any, Z: Any, Y: Any) -> t
         k = math.sqrt(seen_by(stage, shape)) if isinstance(stage, Convolution) else 1.0
         positions = 1 if isinstance(stage, Dense) else math.prod(stage.output_shape(shape)[1:])
         beta = math.sqrt(positions) if stage.bias else 0.0
-        return (k * radius[0] * X + (beta * radius[1] if stage.bias else 0.0), k * radius[0] * Z + k * X + beta,
-                k * radius[0] * Y + 2 * k * Z)  # fmt: skip
+        return (
+            k * radius[0] * X + (beta * radius[1] if stage.bias else 0.0),
+            k * radius[0] * Z + k * X + beta,
+            k * radius[0] * Y + 2 * k * Z,
+        )
     if isinstance(stage, Activation):
         z = np.concatenate([np.linspace(-6, 6, 1201), [-40.0, 40.0]])  # softplus reaches its slope 1 far out only
         s1, s2 = float(np.max(np.abs(stage.slope(z)))), float(np.max(np.abs(stage.curvature(z))))
@@ -286,7 +289,7 @@ def ball_around(context: Context) -> Outcome:
     return survey(context, one, micro=3, quick=6, full=36).with_(
         tables=[Table("Certified ε over ½λ_max along runs on a box", RATIOS, tuple(rows))],
         figures=figures,
-    )  # fmt: skip
+    )
 
 
 def growth_again(s: Setting, bound: BallBound) -> Iterator[Check]:
@@ -382,8 +385,9 @@ def along_checks(s: Setting, bound: BallBound, r: float, delta: Controls) -> Ite
     ends = [bound(m / parts * r) for m in range(parts + 1)]
     points = (np.arange(16 * parts) + 0.5) / (16 * parts)  # 2(1 − t) is linear: midpoints integrate it exactly
     place = np.floor(points * parts).astype(int)
-    below, above = (float(np.mean([2 * (1 - t) * ends[k + i] for t, k in zip(points, place, strict=True)]))
-                    for i in (0, 1))  # fmt: skip
+    below, above = (
+        float(np.mean([2 * (1 - t) * ends[k + i] for t, k in zip(points, place, strict=True)])) for i in (0, 1)
+    )
     yield Check(below, most, f"C̄*({r}) against the integral from below; {s.name}")
     yield Check(abs(most - above), 1e-9 * above, f"C̄*({r}) by midpoints; {s.name}")
 
@@ -689,8 +693,10 @@ def random_segment(case: Case) -> Iterator[Check]:
         if order == 4 and convex and c.remainder.width > 4 * nu:
             yield Check(c.remainder.upper / (value + slope), LOOSE, f"upper end over value, {name}")
             yield Check(c.remainder.upper / (value + slope), c.looseness + 1e-9, f"looseness, {name}")
-    tau, penalty = float(np.sum(to_vector(delta) ** 2)), s.problem.rho * float(
-        s.problem.penalty(w) - s.problem.penalty(s.controls))  # fmt: skip
+    tau, penalty = (
+        float(np.sum(to_vector(delta) ** 2)),
+        s.problem.rho * float(s.problem.penalty(w) - s.problem.penalty(s.controls)),
+    )
     rate = -(value + penalty) / tau  # the η at which the inequality is an equality
     gap = (2 * found[-1].delta_J.width + 4 * nu + 1e-9 * abs(penalty)) / tau
     yield Check(float(not found[-1].proves_descent(rate - gap)), 0.0, f"J falls by ητ, proven; {s.name}")
@@ -727,8 +733,10 @@ def derivatives(s: Setting, w: Controls) -> Iterator[Check]:
     delta = map_controls(lambda a, b: b - a, s.controls, w)
     samples, h = np.arange(s.x.shape[0]), 1e-4
     one = np.ones(samples.size)
-    at = [enclose_rows(s.network, s.problem.loss, s.controls, delta, s.x, s.y, Rows(samples, t * one, 0 * one, 4))
-          for t in (0.5, 0.5 + h, 0.5 - h)]  # fmt: skip
+    at = [
+        enclose_rows(s.network, s.problem.loss, s.controls, delta, s.x, s.y, Rows(samples, t * one, 0 * one, 4))
+        for t in (0.5, 0.5 + h, 0.5 - h)
+    ]
     for k in range(4):
         slope = (at[1][k].mid - at[2][k].mid) / (2 * h) / (k + 1)
         size = max(1e-3, *(float(np.max(np.abs(phi.mid))) for phi in at[0]))  # differences err by h²φ_{k+3}, u φ_k/h
@@ -782,8 +790,10 @@ def orders(s: Setting, w: Controls) -> Iterator[Check]:
     """Width against M for fixed M: log₂ of the ratio from M to 2M is about n − 1."""
     middle = add(s.controls, scaled(0.125, map_controls(lambda a, b: b - a, s.controls, w)))
     for order, parts in ((2, 32), (3, 16), (4, 8)):
-        found = (certify_step(s.problem, s.controls, middle, s.x, s.y, order=order, parts=m, max_parts=m)
-                 for m in (parts, 2 * parts))  # fmt: skip
+        found = (
+            certify_step(s.problem, s.controls, middle, s.x, s.y, order=order, parts=m, max_parts=m)
+            for m in (parts, 2 * parts)
+        )
         widths = [c.remainder.width for c in found]
         if widths[1] > 1e-15:  # else rounding is all that is left
             yield Check(
@@ -815,8 +825,16 @@ def summary(name: str, certificates: list[StepCertificate], eta: float) -> tuple
     """A row of the table of runs. Looseness: upper over lower end of Ĉ, where the lower is positive."""
     proven = sum(c.proves_descent(eta) for c in certificates)
     loose = [c.looseness for c in certificates if math.isfinite(c.looseness)] or [math.nan]
-    return (name, len(certificates), proven, proven / len(certificates), float(np.median(loose)), max(loose),
-            float(np.mean([c.parts for c in certificates])), max(c.most_parts for c in certificates))  # fmt: skip
+    return (
+        name,
+        len(certificates),
+        proven,
+        proven / len(certificates),
+        float(np.median(loose)),
+        max(loose),
+        float(np.mean([c.parts for c in certificates])),
+        max(c.most_parts for c in certificates),
+    )
 
 
 LENET_IMAGES, LENET_STEPS = 100, 100  # some minutes on one core

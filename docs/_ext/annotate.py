@@ -482,8 +482,16 @@ def resolve(app: Any, document: nodes.document, name: str) -> None:
         keep_together(formula)
     if not name.startswith("annotated/") or name == "annotated/index":
         for text in list(document.findall(nodes.Text)):
-            if not inside(text, nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math,
-                          nodes.math_block, nodes.raw):  # fmt: skip
+            if not inside(
+                text,
+                nodes.reference,
+                nodes.title,
+                nodes.literal,
+                nodes.literal_block,
+                nodes.math,
+                nodes.math_block,
+                nodes.raw,
+            ):
                 link_tags(text)
     for reference in document.findall(nodes.reference):
         target = reference.attributes.pop("project-target", None)
@@ -575,8 +583,13 @@ def page_context(app: Any, name: str, template: str, context: dict[str, Any], do
 def setup(app: Any) -> dict[str, Any]:
     """Register directive, nodes and transforms."""
     app.add_node(Cell, html=(visit_cell, depart_cell))
-    app.add_node(Inline, html=(lambda self, node: self.body.append(self.starttag(node, "span", "")),
-                               lambda self, node: self.body.append("</span>")))  # fmt: skip
+    app.add_node(
+        Inline,
+        html=(
+            lambda self, node: self.body.append(self.starttag(node, "span", "")),
+            lambda self, node: self.body.append("</span>"),
+        ),
+    )
     app.add_directive("annotated", Annotated)
     app.connect("builder-inited", generate)
     app.connect("source-read", add_toctree)

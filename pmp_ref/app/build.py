@@ -79,8 +79,10 @@ def build(options: Options, threads: int | None = None) -> Setup:
     dataset = load(options.data)
     train, held = split(dataset, options.held_out)
     mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
-    x, y = (move(a) for a in (standardise(dataset.train_images[train], mean, std, options.dtype),
-                              dataset.train_labels[train]))  # fmt: skip
+    x, y = (
+        move(a)
+        for a in (standardise(dataset.train_images[train], mean, std, options.dtype), dataset.train_labels[train])
+    )
     aside = None
     if held is not None:
         aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
@@ -93,21 +95,36 @@ def build(options: Options, threads: int | None = None) -> Setup:
     advice = unlike_images(problem.check(controls, x, y))
     maximise(problem, controls, controls, 1.0, problem.rho)  # regulariser and admissible sets go together, or raise
     if options.full_batch and options.averaging is not None:
-        raise InputError(f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
-                         "mini-batches: leave --averaging out")  # fmt: skip
+        raise InputError(
+            f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
+            "mini-batches: leave --averaging out"
+        )
     return Setup(
-        options=options, dataset=dataset, fingerprint=fingerprint(dataset), network=network, problem=problem,
-        method=build_method(options), stop=Stop(options.steps, options.epochs, options.increment, options.residual),
-        x=x, y=y, held_out=aside, controls=controls, mean=mean, std=std, advice=advice,
-    )  # fmt: skip
+        options=options,
+        dataset=dataset,
+        fingerprint=fingerprint(dataset),
+        network=network,
+        problem=problem,
+        method=build_method(options),
+        stop=Stop(options.steps, options.epochs, options.increment, options.residual),
+        x=x,
+        y=y,
+        held_out=aside,
+        controls=controls,
+        mean=mean,
+        std=std,
+        advice=advice,
+    )
 
 
 def unlike_images(largest: float) -> str | None:
     """One line where even the standardised training images hold a value far from 1; None if they do not."""
     if scale_advice(largest) is None:
         return None
-    return (f"the standardised training images reach {largest:.3g} standard deviations, expected a few: nearly all "
-            "pixels of a channel are equal; look at the images, crop them or leave that channel out")  # fmt: skip
+    return (
+        f"the standardised training images reach {largest:.3g} standard deviations, expected a few: nearly all "
+        "pixels of a channel are equal; look at the images, crop them or leave that channel out"
+    )
 
 
 def split(dataset: Dataset, part: float) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
@@ -147,13 +164,16 @@ def mover(backend: str) -> Callable[[np.ndarray], Array]:
     try:
         import cupy
     except ImportError as error:
-        raise InputError(f"--backend cupy: CuPy cannot be imported ({' '.join(str(error).split())[:200]}); "
-                         "install '.[cuda12]' or '.[cuda13]' here, or use --backend numpy") from None  # fmt: skip
+        raise InputError(
+            f"--backend cupy: CuPy cannot be imported ({' '.join(str(error).split())[:200]}); "
+            "install '.[cuda12]' or '.[cuda13]' here, or use --backend numpy"
+        ) from None
     try:
         usable = bool(cupy.cuda.is_available())
     except Exception as error:  # a broken driver answers with types of CuPy's own
-        raise InputError(f"--backend cupy: CUDA does not answer ({' '.join(str(error).split())[:200]}); use "
-                         "--backend numpy") from None  # fmt: skip
+        raise InputError(
+            f"--backend cupy: CUDA does not answer ({' '.join(str(error).split())[:200]}); use --backend numpy"
+        ) from None
     if not usable:
         raise InputError("--backend cupy: CuPy is installed, but there is no CUDA device; use --backend numpy")
     return cupy.asarray  # type: ignore[no-any-return]
@@ -198,10 +218,14 @@ def build_problem(options: Options, network: Network, x: Array, threads: int | N
         kernels = others if kernels == WHOLE_LINE else kernels
     sets: Any = tuple(tuple(kernels if name == "kernel" else others for name in stage) for stage in network.names())
     return Problem(
-        network, loss, everywhere(network, parse.regulariser(options.regulariser)), options.rho, sets,
+        network,
+        loss,
+        everywhere(network, parse.regulariser(options.regulariser)),
+        options.rho,
+        sets,
         layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
         build_sweep(options.sweep, network, loss, x, threads),
-    )  # fmt: skip
+    )
 
 
 def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int | None) -> Any:

@@ -81,13 +81,18 @@ def write(directory: Path, setup: Setup, state: State) -> None:
             arrays |= to_arrays(setup.network, getattr(it, name), f"{name}/")
     e = it.evaluation
     note = {
-        "format": FORMAT, "settings": settings_hash(setup),
+        "format": FORMAT,
+        "settings": settings_hash(setup),
         "iterate": {f.name: getattr(it, f.name) for f in fields(Iterate) if f.name not in (*NESTED, "evaluation")},
         "evaluation": "none" if e is None else "forward" if e.switching is None else "backward",
         "groups": [name for name in NESTED if getattr(it, name) is not None],
-        "lengths": state.lengths, "tally": asdict(state.tally), "seconds": state.seconds, "restarts": state.restarts,
-        "repeated": list(state.repeated), "status": None if state.status is None else state.status.value,
-    }  # fmt: skip
+        "lengths": state.lengths,
+        "tally": asdict(state.tally),
+        "seconds": state.seconds,
+        "restarts": state.restarts,
+        "repeated": list(state.repeated),
+        "status": None if state.status is None else state.status.value,
+    }
     write_atomically(directory / CHECKPOINT, pack(arrays, {"state": note}))
 
 
@@ -98,29 +103,38 @@ def read(directory: Path, setup: Setup) -> State:
     try:
         note = decode(arrays["state"])
         if note["format"] != FORMAT:
-            raise InputError(f"{str(path)!r} has format {note['format']!r}, expected {FORMAT}: use the version of "
-                             "pmp_ref that wrote it")  # fmt: skip
+            raise InputError(
+                f"{str(path)!r} has format {note['format']!r}, expected {FORMAT}: use the version of "
+                "pmp_ref that wrote it"
+            )
         move = mover(setup.options.backend)
         nested = {
             name: from_arrays(setup.network, arrays, f"{name}/", str(path), move) if name in note["groups"] else None
             for name in NESTED
         }
         if note["settings"] != settings_hash(setup):
-            raise InputError(f"{str(path)!r} belongs to a run with other settings or data than its config.json "
-                             "names: restore both from one copy, or start a new run")  # fmt: skip
+            raise InputError(
+                f"{str(path)!r} belongs to a run with other settings or data than its config.json "
+                "names: restore both from one copy, or start a new run"
+            )
         state = State(
-            _iterate(note["iterate"], nested), {str(k): int(v) for k, v in note["lengths"].items()},
-            Tally(**note["tally"]), float(note["seconds"]), int(note["restarts"]),
+            _iterate(note["iterate"], nested),
+            {str(k): int(v) for k, v in note["lengths"].items()},
+            Tally(**note["tally"]),
+            float(note["seconds"]),
+            int(note["restarts"]),
             (int(note["repeated"][0]), int(note["repeated"][1])),
             None if note["status"] is None else Status(note["status"]),
-        )  # fmt: skip
+        )
         setup.problem.check(state.iterate.controls, setup.x, setup.y)
         return restore(setup, state, note["evaluation"])
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:100]}): "
-                         "restore it from a copy, or start a new run") from None  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:100]}): "
+            "restore it from a copy, or start a new run"
+        ) from None
 
 
 def restore(setup: Setup, state: State, evaluation: str) -> State:

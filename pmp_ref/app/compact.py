@@ -95,8 +95,10 @@ def write(run: Path, wish: Wish) -> int:
         write_atomically(directory / COMPACT, content)
         write_json(directory / COMPACT_REPORT, report)
     except OutputError as error:  # what the message advises there is for training
-        raise OutputError(str(error).partition(": what was saved")[0] + ": make room, or give another place with --out "
-                          "or --onnx; nothing else was changed") from None  # fmt: skip
+        raise OutputError(
+            str(error).partition(": what was saved")[0] + ": make room, or give another place with --out "
+            "or --onnx; nothing else was changed"
+        ) from None
     if wish.json:
         print(json.dumps(report, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding
     else:
@@ -114,8 +116,10 @@ def images(data: str, model: Model) -> np.ndarray:
     except InputError as error:
         raise InputError(f"the check needs images: {error}; or give others with --data") from None
     if found.shape[1:] != model.network.input_shape:
-        raise InputError(f"--data {data} holds images of shape {found.shape[1:]}; the network takes "
-                         f"{model.network.input_shape}: give the data of the run")  # fmt: skip
+        raise InputError(
+            f"--data {data} holds images of shape {found.shape[1:]}; the network takes "
+            f"{model.network.input_shape}: give the data of the run"
+        )
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (CHECKED // 4, *found.shape[1:]), np.uint8)
     ends = [np.full((1, *found.shape[1:]), v, np.uint8) for v in (0, 255)]
@@ -133,12 +137,14 @@ def smaller(model: Model, raw: np.ndarray, form: str, batch: int) -> tuple[Model
     network, controls = compact(model.network, model.controls, pixel_range(model))
     if form == "auto":
         forms, timings = choose_forms(network, controls, model_input(model, raw[: min(batch, CHUNK)]))
-        noted = [{"stage": t.stage, "dense_seconds": t.dense, "sparse_seconds": t.sparse, "form": t.form}
-                 for t in timings]  # fmt: skip
+        noted = [
+            {"stage": t.stage, "dense_seconds": t.dense, "sparse_seconds": t.sparse, "form": t.form} for t in timings
+        ]
     else:
         forms = tuple(f and form for f in forms_of(network))
-        noted = [{"stage": l, "dense_seconds": None, "sparse_seconds": None, "form": f}
-                 for l, f in enumerate(forms) if f]  # fmt: skip
+        noted = [
+            {"stage": l, "dense_seconds": None, "sparse_seconds": None, "form": f} for l, f in enumerate(forms) if f
+        ]
     return replace(model, network=network, controls=controls, forms=forms), noted
 
 
@@ -178,10 +184,17 @@ def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
             f"{allowed64:.3g}) and by {difference:.3g} in {before.dtype} (allowed {allowed:.3g}); nothing was written: "
             "please report this with the run"
         )
-    return {"images": len(raw), "largest_output": scale, "float64_difference": difference64,
-            "float64_allowed": allowed64, "difference": difference, "allowed": allowed,
-            "difference_before": own, "dtype": before.dtype,
-            "classes_changed": int(np.sum(as_read.argmax(axis=1) != trained.argmax(axis=1)))}  # fmt: skip
+    return {
+        "images": len(raw),
+        "largest_output": scale,
+        "float64_difference": difference64,
+        "float64_allowed": allowed64,
+        "difference": difference,
+        "allowed": allowed,
+        "difference_before": own,
+        "dtype": before.dtype,
+        "classes_changed": int(np.sum(as_read.argmax(axis=1) != trained.argmax(axis=1))),
+    }
 
 
 def measure(run: Path, before: Model, after: Model, raw: np.ndarray, size: int) -> dict[str, Any]:
@@ -194,26 +207,50 @@ def measure(run: Path, before: Model, after: Model, raw: np.ndarray, size: int) 
     end = constant_output(after.network, after.controls, pixel_range(before))
     unread = unread_inputs(after.network, after.controls)
     stages = [
-        {"stage": a.stage, "kind": a.kind, "before": list(b.shape), "after": list(a.shape), "weights_before": b.weights,
-         "weights_after": a.weights, "nonzero_before": b.nonzero, "nonzero_after": a.nonzero}
+        {
+            "stage": a.stage,
+            "kind": a.kind,
+            "before": list(b.shape),
+            "after": list(a.shape),
+            "weights_before": b.weights,
+            "weights_after": a.weights,
+            "nonzero_before": b.nonzero,
+            "nonzero_after": a.nonzero,
+        }
         for b, a in zip(old, new, strict=True)
-    ]  # fmt: skip
+    ]
     return {
         "run": str(run),
-        "weights": {"before": sum(s.weights for s in old), "after": sum(s.weights for s in new),
-                    "nonzero_before": sum(s.nonzero for s in old), "nonzero_after": sum(s.nonzero for s in new)},
-        "multiply_adds": {"before": sum(s.multiply_adds for s in old), "after": sum(s.multiply_adds for s in new),
-                          "nonzero_after": sum(s.nonzero_multiply_adds for s in new)},
+        "weights": {
+            "before": sum(s.weights for s in old),
+            "after": sum(s.weights for s in new),
+            "nonzero_before": sum(s.nonzero for s in old),
+            "nonzero_after": sum(s.nonzero for s in new),
+        },
+        "multiply_adds": {
+            "before": sum(s.multiply_adds for s in old),
+            "after": sum(s.multiply_adds for s in new),
+            "nonzero_after": sum(s.nonzero_multiply_adds for s in new),
+        },
         "bytes": {"before": os.path.getsize(run / MODEL), "after": size},
-        "seconds_per_image": {"batch": len(x), "before": batch[0], "after": batch[1], "single_before": single[0],
-                              "single_after": single[1], "blas_threads": 1},
-        "disconnected": end is not None, "constant_output": None if end is None else end.tolist(),
+        "seconds_per_image": {
+            "batch": len(x),
+            "before": batch[0],
+            "after": batch[1],
+            "single_before": single[0],
+            "single_after": single[1],
+            "blas_threads": 1,
+        },
+        "disconnected": end is not None,
+        "constant_output": None if end is None else end.tolist(),
         "stages": stages,
-        "kept": [asdict(k) | {"units": list(k.units)}
-                 for k in kept(after.network, after.controls, pixel_range(before))],
-        "unread_pixels": np.flatnonzero(unread).tolist(), "pixels": int(unread.size),
+        "kept": [
+            asdict(k) | {"units": list(k.units)} for k in kept(after.network, after.controls, pixel_range(before))
+        ],
+        "unread_pixels": np.flatnonzero(unread).tolist(),
+        "pixels": int(unread.size),
         "versions": versions("numpy"),
-    }  # fmt: skip
+    }
 
 
 def lines(r: dict[str, Any]) -> list[str]:
@@ -225,33 +262,67 @@ def lines(r: dict[str, Any]) -> list[str]:
 
     rows = [
         ["", "before", "after", "", "nonzero only", ""],
-        ["weights", f"{w['before']:,}", f"{w['after']:,}", part(w["after"], w["before"]), f"{w['nonzero_after']:,}",
-         part(w["nonzero_after"], w["before"])],
-        ["multiply-adds per image", f"{m['before']:,}", f"{m['after']:,}", part(m["after"], m["before"]),
-         f"{m['nonzero_after']:,}", part(m["nonzero_after"], m["before"])],
+        [
+            "weights",
+            f"{w['before']:,}",
+            f"{w['after']:,}",
+            part(w["after"], w["before"]),
+            f"{w['nonzero_after']:,}",
+            part(w["nonzero_after"], w["before"]),
+        ],
+        [
+            "multiply-adds per image",
+            f"{m['before']:,}",
+            f"{m['after']:,}",
+            part(m["after"], m["before"]),
+            f"{m['nonzero_after']:,}",
+            part(m["nonzero_after"], m["before"]),
+        ],
         ["bytes on disk", f"{b['before']:,}", f"{b['after']:,}", part(b["after"], b["before"]), "", ""],
-        [f"µs per image, {t['batch']} at a time", f"{1e6 * t['before']:.1f}", f"{1e6 * t['after']:.1f}",
-         percent(t["after"] / t["before"]), "", ""],
-        ["µs per image, one at a time", f"{1e6 * t['single_before']:.1f}", f"{1e6 * t['single_after']:.1f}",
-         percent(t["single_after"] / t["single_before"]), "", ""],
-    ]  # fmt: skip
+        [
+            f"µs per image, {t['batch']} at a time",
+            f"{1e6 * t['before']:.1f}",
+            f"{1e6 * t['after']:.1f}",
+            percent(t["after"] / t["before"]),
+            "",
+            "",
+        ],
+        [
+            "µs per image, one at a time",
+            f"{1e6 * t['single_before']:.1f}",
+            f"{1e6 * t['single_after']:.1f}",
+            percent(t["single_after"] / t["single_before"]),
+            "",
+            "",
+        ],
+    ]
     us = lambda s: "–" if s is None else f"{1e6 * s:.2f}"  # noqa: E731
     chosen = {f["stage"]: [us(f["dense_seconds"]), us(f["sparse_seconds"]), f["form"]] for f in r["forms"]}
     stages = [["stage", "kind", "before", "after", "nonzero", "dense µs", "sparse µs", "runs"]] + [
-        [str(s["stage"]), s["kind"], "×".join(map(str, s["before"])), "×".join(map(str, s["after"])),
-         f"{s['nonzero_after']:,}", *chosen.get(s["stage"], ["", "", ""])] for s in r["stages"]
-    ]  # fmt: skip
+        [
+            str(s["stage"]),
+            s["kind"],
+            "×".join(map(str, s["before"])),
+            "×".join(map(str, s["after"])),
+            f"{s['nonzero_after']:,}",
+            *chosen.get(s["stage"], ["", "", ""]),
+        ]
+        for s in r["stages"]
+    ]
     text = [f"run {r['run']}", *aligned(rows, 1), "", *aligned(stages, 4), ""]
     for k in r["kept"]:
         text.append(f"kept: {len(k['units'])} idle in stage {k['stage']}: {k['reason']}")
     if r["unread_pixels"]:
-        text.append(f"{len(r['unread_pixels'])} of {r['pixels']} pixels are read by no weight (listed in "
-                    f"{COMPACT_REPORT})")  # fmt: skip
+        text.append(
+            f"{len(r['unread_pixels'])} of {r['pixels']} pixels are read by no weight (listed in {COMPACT_REPORT})"
+        )
     if r["disconnected"]:
         text.append("disconnected: no path of nonzero weights leads from the image to the output, which is constant")
-    text.append(f"checked on {c['images']} images: outputs differ by {c['float64_difference']:.1e} in float64 and by "
-                f"{c['difference']:.1e} in {c['dtype']} (as trained: {c['difference_before']:.1e}), outputs up to "
-                f"{c['largest_output']:.3g}; {c['classes_changed']} classes changed")  # fmt: skip
+    text.append(
+        f"checked on {c['images']} images: outputs differ by {c['float64_difference']:.1e} in float64 and by "
+        f"{c['difference']:.1e} in {c['dtype']} (as trained: {c['difference_before']:.1e}), outputs up to "
+        f"{c['largest_output']:.3g}; {c['classes_changed']} classes changed"
+    )
     if "onnx" in c:
         text.append(f"ONNX: {c['onnx']}")
     return text

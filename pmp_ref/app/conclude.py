@@ -71,8 +71,13 @@ def model(setup: Setup, controls: Any) -> bytes:
         "std": np.asarray(setup.std),
         "classes": np.asarray(setup.dataset.classes),
     }
-    network = {"name": options.network, "activation": options.activation, "pooling": options.pooling,
-               "input_shape": list(setup.network.input_shape), "classes": setup.dataset.classes}  # fmt: skip
+    network = {
+        "name": options.network,
+        "activation": options.activation,
+        "pooling": options.pooling,
+        "input_shape": list(setup.network.input_shape),
+        "classes": setup.dataset.classes,
+    }
     return pack(arrays, {"network": network})
 
 

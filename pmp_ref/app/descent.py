@@ -61,10 +61,11 @@ class Tally:
     def plus(self, reading: Reading) -> Tally:
         """The tally with one more step."""
         return Tally(
-            self.checked + 1, self.violations + reading.violated,
+            self.checked + 1,
+            self.violations + reading.violated,
             self.without_slack + reading.violated_without_slack,
             max(self.slack, reading.slack) if math.isfinite(reading.slack) else self.slack,
-        )  # fmt: skip
+        )
 
 
 def recheck(
@@ -83,8 +84,10 @@ def recheck(
         rise, scale, tau, r_u, r_w = to_floats(
             sum64(after.losses - before.losses) / samples,
             sum64(xp.abs(before.losses) + before.largest) / samples,
-            inner(weighted, delta), problem.penalty(u), problem.penalty(w),
-        )  # fmt: skip
+            inner(weighted, delta),
+            problem.penalty(u),
+            problem.penalty(w),
+        )
         penalty = rho * (r_w - r_u)
         slack = 4 * u_mach * scale
         if isinstance(test, Relative):

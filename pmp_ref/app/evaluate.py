@@ -47,6 +47,10 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
 
 def kernel_entries(network: Network, controls: Controls) -> tuple[int, int]:
     """(nonzero, all) kernel entries, penalised or not; biases are not among them."""
-    kernels = [a for names, arrays in zip(network.names(), controls, strict=True)
-               for name, a in zip(names, arrays, strict=True) if name == "kernel"]  # fmt: skip
+    kernels = [
+        a
+        for names, arrays in zip(network.names(), controls, strict=True)
+        for name, a in zip(names, arrays, strict=True)
+        if name == "kernel"
+    ]
     return sum(int(namespace(k).count_nonzero(k)) for k in kernels), sum(math.prod(k.shape) for k in kernels)

@@ -54,22 +54,36 @@ def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, A
     dense = [(name, a) for name, a in layers if a.ndim == 2]
     kind = (setup.batch_size is not None, setup.method.ramp is not None)
     plans: dict[str, tuple[str, str, Callable[[Ink], Any]]] = {
-        "convergence": ("Objective, loss and augmentation", "Curves of J, loss and ε over the sweeps made, trials not "
-                        "taken marked", lambda ink: convergence(ink, steps, trials, *kind)),
-        "weights": ("Weights left in each layer", "Histograms of the nonzero kernel entries of each layer",
-                    lambda ink: histograms(ink, layers)),
-    }  # fmt: skip
+        "convergence": (
+            "Objective, loss and augmentation",
+            "Curves of J, loss and ε over the sweeps made, trials not taken marked",
+            lambda ink: convergence(ink, steps, trials, *kind),
+        ),
+        "weights": (
+            "Weights left in each layer",
+            "Histograms of the nonzero kernel entries of each layer",
+            lambda ink: histograms(ink, layers),
+        ),
+    }
     if held.get("accuracy"):
-        plans["accuracy"] = ("Kept weights against accuracy", "Path of the run in the plane of kept weights and "
-                             "accuracy on held-out images", lambda ink: path(ink, held, summary))  # fmt: skip
+        plans["accuracy"] = (
+            "Kept weights against accuracy",
+            "Path of the run in the plane of kept weights and accuracy on held-out images",
+            lambda ink: path(ink, held, summary),
+        )
     if convolutions:
-        plans["filters"] = ("First-layer filters", "Kernels of the first convolution: blue positive, orange with a "
-                            "minus sign negative, zeros in the colour of the paper",
-                            lambda ink: filters(ink, convolutions[0]))  # fmt: skip
+        plans["filters"] = (
+            "First-layer filters",
+            "Kernels of the first convolution: blue positive, orange with a "
+            "minus sign negative, zeros in the colour of the paper",
+            lambda ink: filters(ink, convolutions[0]),
+        )
     if dense:
-        plans["sparsity"] = ("Sparsity pattern of the dense layers", "Cells where a dense layer has a "
-                             "nonzero entry: dark blue positive, light orange negative",
-                             lambda ink: patterns(ink, dense))  # fmt: skip
+        plans["sparsity"] = (
+            "Sparsity pattern of the dense layers",
+            "Cells where a dense layer has a nonzero entry: dark blue positive, light orange negative",
+            lambda ink: patterns(ink, dense),
+        )
     drawn = {}
     for name in sorted(plans, key=["convergence", "accuracy", "filters", "sparsity", "weights"].index):
         title, alt, plan = plans[name]
@@ -87,13 +101,26 @@ def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, A
 def style(ink: Ink) -> dict[str, Any]:
     """matplotlib settings in the colours of ``ink``."""
     return {
-        "figure.facecolor": ink.paper, "axes.facecolor": ink.paper, "savefig.facecolor": ink.paper,
-        "text.color": ink.text, "axes.labelcolor": ink.text, "axes.edgecolor": ink.faint, "xtick.color": ink.text,
-        "ytick.color": ink.text, "grid.color": ink.faint, "grid.linewidth": 0.6, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "font.size": 9,
-        "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False,
+        "figure.facecolor": ink.paper,
+        "axes.facecolor": ink.paper,
+        "savefig.facecolor": ink.paper,
+        "text.color": ink.text,
+        "axes.labelcolor": ink.text,
+        "axes.edgecolor": ink.faint,
+        "xtick.color": ink.text,
+        "ytick.color": ink.text,
+        "grid.color": ink.faint,
+        "grid.linewidth": 0.6,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "legend.frameon": False,
         "figure.constrained_layout.use": True,
-    }  # fmt: skip
+    }
 
 
 def blank(*size: float) -> Any:
@@ -142,8 +169,9 @@ def convergence(ink: Ink, steps: Table, trials: Table, batches: bool, ramp: bool
     bottom.step(x, steps["eps"], where="mid", color=ink.first, lw=1.0, label="ε of accepted steps")
     if trials.get("eps"):
         at = np.add(trials["forward_sweeps"], trials["backward_sweeps"])
-        bottom.plot(at, trials["eps"], ls="", marker="x", ms=4, mew=1.0, color=ink.second,
-                    label=f"trials not taken ({len(at)})")  # fmt: skip
+        bottom.plot(
+            at, trials["eps"], ls="", marker="x", ms=4, mew=1.0, color=ink.second, label=f"trials not taken ({len(at)})"
+        )
     log_axis(bottom, steps["eps"], trials.get("eps", []))
     bottom.set_ylabel("ε")
     bottom.set_xlabel("forward and backward sweeps" + (" over a batch" if batches else " over all training images"))
@@ -172,8 +200,17 @@ def path(ink: Ink, held: Table, summary: dict[str, Any]) -> Any:
     if summary["test_accuracy"] is not None:
         p, (low, high) = summary["test_accuracy"], summary["test_accuracy_interval"]
         reach = [[100 * (p - low)], [100 * (high - p)]]
-        axis.errorbar([100 * summary["kept_fraction"]], [100 * p], reach, color=ink.second, marker="D", ms=6, capsize=4,
-                      ls="", label=f"test images: {100 * p:.2f} %, 95 % interval")  # fmt: skip
+        axis.errorbar(
+            [100 * summary["kept_fraction"]],
+            [100 * p],
+            reach,
+            color=ink.second,
+            marker="D",
+            ms=6,
+            capsize=4,
+            ls="",
+            label=f"test images: {100 * p:.2f} %, 95 % interval",
+        )
     if x.min() > 0:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
@@ -263,14 +300,19 @@ def patterns(ink: Ink, dense: list[tuple[str, np.ndarray]]) -> Any:
             axis.imshow(np.sign(a), cmap=colours, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         else:
             out, into = np.nonzero(a)
-            axis.scatter(into, out, s=2.0, marker="s", linewidths=0,
-                         c=np.where(a[out, into] > 0, ink.positive, ink.negative))  # fmt: skip
+            axis.scatter(
+                into, out, s=2.0, marker="s", linewidths=0, c=np.where(a[out, into] > 0, ink.positive, ink.negative)
+            )
             axis.set(xlim=(-1, a.shape[1]), ylim=(a.shape[0] - 0.5, -0.5))
         axis.set(xlabel="input", ylabel="output")
         axis.yaxis.get_major_locator().set_params(integer=True)
-        axis.set_title(f"stage {name}: {a.shape[1]} inputs, {a.shape[0]} outputs, "
-                       f"{100 * np.count_nonzero(a) / a.size:.2f} % kept", fontsize=9)  # fmt: skip
-    key = [Patch(fc=c, ec=ink.faint, label=label) for c, label in
-           ((ink.positive, "positive"), (ink.negative, "negative"), (ink.paper, "zero"))]  # fmt: skip
+        axis.set_title(
+            f"stage {name}: {a.shape[1]} inputs, {a.shape[0]} outputs, {100 * np.count_nonzero(a) / a.size:.2f} % kept",
+            fontsize=9,
+        )
+    key = [
+        Patch(fc=c, ec=ink.faint, label=label)
+        for c, label in ((ink.positive, "positive"), (ink.negative, "negative"), (ink.paper, "zero"))
+    ]
     figure.legend(handles=key, loc="outside upper right", ncols=3)
     return figure

@@ -66,8 +66,10 @@ def remove(*paths: Path) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise OutputError(f"cannot remove {str(path)!r} ({error.strerror}), which is out of date: remove it, then "
-                              f"go on with --resume {str(path.parent)!r}") from None  # fmt: skip
+            raise OutputError(
+                f"cannot remove {str(path)!r} ({error.strerror}), which is out of date: remove it, then "
+                f"go on with --resume {str(path.parent)!r}"
+            ) from None
 
 
 def _sync_directory(directory: Path) -> None:
@@ -99,8 +101,9 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r} is no valid JSON ({' '.join(str(error).split())[:120]}): "
-                         "restore it from a copy") from None  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} is no valid JSON ({' '.join(str(error).split())[:120]}): restore it from a copy"
+        ) from None
 
 
 def pack(arrays: Mapping[str, np.ndarray], text: Mapping[str, Any]) -> bytes:
@@ -108,8 +111,10 @@ def pack(arrays: Mapping[str, np.ndarray], text: Mapping[str, Any]) -> bytes:
 
     Not compressed, with fixed times and attributes: equal contents give equal bytes.
     """
-    encoded = {name: np.frombuffer(json.dumps(value, allow_nan=False, sort_keys=True).encode(), np.uint8)
-               for name, value in text.items()}  # fmt: skip
+    encoded = {
+        name: np.frombuffer(json.dumps(value, allow_nan=False, sort_keys=True).encode(), np.uint8)
+        for name, value in text.items()
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {**encoded, **arrays}.items():
@@ -158,8 +163,10 @@ def _array(content: bytes, source: str) -> np.ndarray:
         raise InputError(f"{source!r} is no plain array of numbers: restore a copy of the file")
     shape, dtype = tuple(int(n) for n in re.findall(r"\d+", match[2])), np.dtype(match[1])
     if len(content) - 10 - length != math.prod(shape) * dtype.itemsize:
-        raise InputError(f"{source!r} holds {len(content) - 10 - length} bytes for the shape {shape} of {dtype}: "
-                         "restore a copy of the file")  # fmt: skip
+        raise InputError(
+            f"{source!r} holds {len(content) - 10 - length} bytes for the shape {shape} of {dtype}: "
+            "restore a copy of the file"
+        )
     return np.frombuffer(content, dtype, offset=10 + length).reshape(shape).copy()
 
 
@@ -184,8 +191,10 @@ def new_directory(out: str | None, root: Path) -> Path:
         return directory
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot make the directory {out or str(root)!r} ({reason}): give another one with --out, "
-                         "in a place with write permission") from None  # fmt: skip
+        raise InputError(
+            f"cannot make the directory {out or str(root)!r} ({reason}): give another one with --out, "
+            "in a place with write permission"
+        ) from None
 
 
 def check_free(directory: Path) -> None:
@@ -195,8 +204,10 @@ def check_free(directory: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot read {str(directory)!r} ({error.strerror}): give another directory") from None
     if CONFIG in held:
-        raise InputError(f"--out {str(directory)!r} already holds a run; give another directory, or go on with it: "
-                         f"--resume {str(directory)!r}")  # fmt: skip
+        raise InputError(
+            f"--out {str(directory)!r} already holds a run; give another directory, or go on with it: "
+            f"--resume {str(directory)!r}"
+        )
     if held:
         raise InputError(f"--out {str(directory)!r} is not empty (it holds {held[0]!r}); give a new directory")
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -222,8 +233,9 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(f"another process is working on {str(directory)!r}; wait for it or stop it") from None
         except OSError as error:
-            raise InputError(f"cannot lock {str(directory)!r} ({error.strerror}): give a directory on a file system "
-                             "with locks") from None  # fmt: skip
+            raise InputError(
+                f"cannot lock {str(directory)!r} ({error.strerror}): give a directory on a file system with locks"
+            ) from None
         yield
     finally:
         os.close(descriptor)

@@ -19,10 +19,28 @@ from pmp_ref.errors import InputError
 from pmp_ref.result import Record
 
 STEPS = (
-    "step", "epoch", "J", "loss", "rho", "nonzeros", "eps", "c_hat", "tau", "rejections", "forward_sweeps",
-    "backward_sweeps", "seconds", "position", "J_before", "loss_before", "delta_J", "sum_dh", "rounding", "residual",
+    "step",
+    "epoch",
+    "J",
+    "loss",
+    "rho",
+    "nonzeros",
+    "eps",
+    "c_hat",
+    "tau",
+    "rejections",
+    "forward_sweeps",
+    "backward_sweeps",
+    "seconds",
+    "position",
+    "J_before",
+    "loss_before",
+    "delta_J",
+    "sum_dh",
+    "rounding",
+    "residual",
     "averaged",
-)  # fmt: skip
+)
 TRIALS = ("verdict", *STEPS)
 ACCURACY = ("step", "epoch", "nonzeros", "correct", "images", "accuracy")
 FILES = {"history.csv": STEPS, "trials.csv": TRIALS, "accuracy.csv": ACCURACY}
@@ -36,8 +54,10 @@ class Table:
         self.path, self.columns = path, columns
         try:
             if length is not None and path.stat().st_size < length:
-                raise InputError(f"{str(path)!r} holds {path.stat().st_size} bytes, the checkpoint needs {length}: "
-                                 "restore it from a copy, or start a new run")  # fmt: skip
+                raise InputError(
+                    f"{str(path)!r} holds {path.stat().st_size} bytes, the checkpoint needs {length}: "
+                    "restore it from a copy, or start a new run"
+                )
             self.stream = open(path, "wb" if length is None else "r+b", buffering=0)
             if length is not None:
                 self.stream.truncate(length)
@@ -69,8 +89,10 @@ class Table:
             raise self._failed(error) from None
 
     def _failed(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {str(self.path)!r} ({error.strerror}): the last checkpoint is intact; make "
-                           f"room, then go on with --resume {str(self.path.parent)!r}")  # fmt: skip
+        return OutputError(
+            f"cannot write {str(self.path)!r} ({error.strerror}): the last checkpoint is intact; make "
+            f"room, then go on with --resume {str(self.path.parent)!r}"
+        )
 
 
 class History:
@@ -120,8 +142,9 @@ def read(path: Path) -> dict[str, list[float]]:
                     if name != "verdict":
                         columns.setdefault(name, []).append(float(value) if value else math.nan)
     except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a row with more cells than columns
-        raise InputError(f"cannot read the table {str(path)!r} ({' '.join(str(error).split())[:100]}): restore it from "
-                         "a copy") from None  # fmt: skip
+        raise InputError(
+            f"cannot read the table {str(path)!r} ({' '.join(str(error).split())[:100]}): restore it from a copy"
+        ) from None
     return columns
 
 

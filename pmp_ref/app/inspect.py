@@ -18,8 +18,9 @@ def show(directory: Path) -> str:
     if not (directory / CONFIG).is_file():
         raise InputError(f"{str(directory)!r} holds no run (no {CONFIG}); give a run's directory, e.g. runs/001")
     if not (directory / SUMMARY).is_file():
-        raise InputError(f"the run in {str(directory)!r} has not ended; go on with it first: "
-                         f"pmp-ref train --resume {directory}")  # fmt: skip
+        raise InputError(
+            f"the run in {str(directory)!r} has not ended; go on with it first: pmp-ref train --resume {directory}"
+        )
     summary = read_json(directory / SUMMARY)
     try:
         lines = [f"run {directory}", headline(summary), ""]
@@ -29,8 +30,9 @@ def show(directory: Path) -> str:
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
-        raise InputError(f"the results in {str(directory)!r} are damaged ({type(error).__name__}: {error}); restore "
-                         "them from a copy") from None  # fmt: skip
+        raise InputError(
+            f"the results in {str(directory)!r} are damaged ({type(error).__name__}: {error}); restore them from a copy"
+        ) from None
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -56,11 +58,15 @@ def headline(summary: dict[str, Any]) -> str:
     if summary["descent_violations"] is None:
         lines.append(f"descent: {summary['reasons']['descent_violations']}")
     else:
-        lines.append(f"descent: {summary['descent_violations']} violations in {summary['descent_checked']} steps "
-                     f"checked in float64 (allowance at most {summary['descent_slack']:.1e})")  # fmt: skip
+        lines.append(
+            f"descent: {summary['descent_violations']} violations in {summary['descent_checked']} steps "
+            f"checked in float64 (allowance at most {summary['descent_slack']:.1e})"
+        )
     if summary["emptied_layers"]:
-        lines.append(f"warning: the kernels of stages {summary['emptied_layers']} are all zero: the network is "
-                     "disconnected there; use a smaller --rho")  # fmt: skip
+        lines.append(
+            f"warning: the kernels of stages {summary['emptied_layers']} are all zero: the network is "
+            "disconnected there; use a smaller --rho"
+        )
     return "\n".join(lines)
 
 
@@ -83,12 +89,21 @@ def entry(c: dict[str, Any], name: str, row: int | None = None) -> str:
 def control_rows(c: dict[str, Any]) -> list[list[str]]:
     """The certificate by control, as text under ``HEAD``."""
     return [
-        [str(r["stage"]), r["kind"], r["name"] + ("" if r["penalised"] else " (free)"),
-         "×".join(map(str, r["shape"])), f"{r['nonzeros']:,}", f"{r['size']:,}",
-         f"{100 * r['nonzeros'] / r['size']:.2f}", f"{r['dead']} of {r['rows']}" if r["rows"] else "–",
-         entry(c, "eps_star", i), entry(c, "residual", i), entry(c, "largest_gap", i)]
+        [
+            str(r["stage"]),
+            r["kind"],
+            r["name"] + ("" if r["penalised"] else " (free)"),
+            "×".join(map(str, r["shape"])),
+            f"{r['nonzeros']:,}",
+            f"{r['size']:,}",
+            f"{100 * r['nonzeros'] / r['size']:.2f}",
+            f"{r['dead']} of {r['rows']}" if r["rows"] else "–",
+            entry(c, "eps_star", i),
+            entry(c, "residual", i),
+            entry(c, "largest_gap", i),
+        ]
         for i, r in enumerate(c["controls"])
-    ]  # fmt: skip
+    ]
 
 
 def gap_rows(c: dict[str, Any]) -> list[list[str]]:
@@ -115,12 +130,22 @@ def table(certificate: dict[str, Any]) -> list[str]:
         "",
     ]
     gaps = [[*GAP_HEAD, *(f"1e-{k}" for k in DECADES)], *gap_rows(c)]
-    return [*lines, *aligned([HEAD, *control_rows(c)], 4), "", "entries (%) whose augmented gap is at most",
-            *aligned(gaps, 3)]  # fmt: skip
+    return [
+        *lines,
+        *aligned([HEAD, *control_rows(c)], 4),
+        "",
+        "entries (%) whose augmented gap is at most",
+        *aligned(gaps, 3),
+    ]
 
 
 def aligned(rows: list[list[str]], left: int) -> list[str]:
     """Columns of equal width; the first ``left`` to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths,
-            strict=True))).rstrip() for row in rows]  # fmt: skip
+    return [
+        "  "
+        + "  ".join(
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -60,8 +60,14 @@ class Parser(argparse.ArgumentParser):
                     "sets the first ε, and --rule with its constants how ε goes on; see --help"
                 )
             flags = [s for action in self._actions for s in action.option_strings]
-            flags += [s for a in self._actions if isinstance(a, argparse._SubParsersAction)
-                      for p in a.choices.values() for action in p._actions for s in action.option_strings]  # fmt: skip
+            flags += [
+                s
+                for a in self._actions
+                if isinstance(a, argparse._SubParsersAction)
+                for p in a.choices.values()
+                for action in p._actions
+                for s in action.option_strings
+            ]
             kind = "option" if given.startswith("-") else "argument"
             advice = nearest(given, flags).partition("known:")[0] if kind == "option" else ""
             message = f"unknown {kind} {given!r}; {advice}see --help"
@@ -71,10 +77,12 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The parser of all commands."""
     result = Parser(
-        prog="pmp-ref", description="Sparse convolutional networks, trained by the Pontryagin maximum principle.",
+        prog="pmp-ref",
+        description="Sparse convolutional networks, trained by the Pontryagin maximum principle.",
         epilog="start with:  pmp-ref train        then:  pmp-ref inspect runs/001\n\n" + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     result.add_argument("--version", action="store_true", help="print the version")
     result.add_argument(
         "command", nargs="?", help="train, inspect, compact, predict or fetch; --help after it tells more"
@@ -88,15 +96,22 @@ def train_parser() -> Parser:
     from pmp_ref.app.options import Options, default_text, flag
 
     result = Parser(
-        prog="pmp-ref train", description="Train a network; each run gets a directory with all results.",
-        epilog=TRAIN_EXAMPLES + EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+        prog="pmp-ref train",
+        description="Train a network; each run gets a directory with all results.",
+        epilog=TRAIN_EXAMPLES + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     result.add_argument("--out", metavar="DIR", help="the run's directory (default: runs/001, runs/002, …)")
-    result.add_argument("--resume", metavar="DIR", help="go on with the run in this directory, with its own settings; "
-                        "only --backend may be given, to move it")  # fmt: skip
+    result.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the run in this directory, with its own settings; only --backend may be given, to move it",
+    )
     for f in fields(Options):
-        result.add_argument(flag(f.name), metavar=f.metadata["metavar"],
-                            help=(f.metadata["help"] + default_text(f)).replace("%", "%%"))  # fmt: skip
+        result.add_argument(
+            flag(f.name), metavar=f.metadata["metavar"], help=(f.metadata["help"] + default_text(f)).replace("%", "%%")
+        )
     result.add_argument("--threads", metavar="N", help="threads of the fast kernels; the numbers do not depend on it")
     result.add_argument("--no-figures", action="store_true", help="draw no figures")
     _common(result)
@@ -137,9 +152,13 @@ def train(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> int:
     """``pmp-ref inspect``."""
-    p = Parser(prog="pmp-ref inspect", description="Print result, layer table and certificate of a run.",
-               epilog="example:\n  pmp-ref inspect runs/001", allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p = Parser(
+        prog="pmp-ref inspect",
+        description="Print result, layer table and certificate of a run.",
+        epilog="example:\n  pmp-ref inspect runs/001",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     _common(p)
     a = p.parse_args(arguments)
@@ -151,9 +170,13 @@ def inspect(arguments: Sequence[str]) -> int:
 
 def fetch(arguments: Sequence[str]) -> int:
     """``pmp-ref fetch``."""
-    p = Parser(prog="pmp-ref fetch", description="Download a full data set, check it, keep it in the cache (the "
-               "directory PMP_REF_DATA if set).", epilog="example:\n  pmp-ref fetch mnist", allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p = Parser(
+        prog="pmp-ref fetch",
+        description="Download a full data set, check it, keep it in the cache (the directory PMP_REF_DATA if set).",
+        epilog="example:\n  pmp-ref fetch mnist",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("name", metavar="NAME", help="mnist or cifar10")
     _common(p)
     a = p.parse_args(arguments)
@@ -165,17 +188,29 @@ def fetch(arguments: Sequence[str]) -> int:
 
 def compact_parser() -> Parser:
     """The parser of ``compact``."""
-    p = Parser(prog="pmp-ref compact", description="Remove dead and unread filters and neurons from a run's network, "
-               "check on data that its outputs stay the same, measure, and write compact.npz and compact.json.",
-               epilog=COMPACT_EXAMPLES + EXIT_CODES, allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    p = Parser(
+        prog="pmp-ref compact",
+        description="Remove dead and unread filters and neurons from a run's network, "
+        "check on data that its outputs stay the same, measure, and write compact.npz and compact.json.",
+        epilog=COMPACT_EXAMPLES + EXIT_CODES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     p.add_argument("--out", metavar="DIR", help="where to write (default: the run's directory)")
     p.add_argument("--data", metavar="NAME|DIR|FILE", help="images for the check (default: those of the run)")
-    p.add_argument("--form", metavar="auto|dense|sparse", default="auto", help="how kernels are multiplied; auto: the "
-                   "faster form of each stage, measured now (default: auto)")  # fmt: skip
-    p.add_argument("--batch", metavar="N", default="32", help="images at a time for which auto chooses, 1 to 32; one "
-                   "image at a time is dense more often (default: 32)")  # fmt: skip
+    p.add_argument(
+        "--form",
+        metavar="auto|dense|sparse",
+        default="auto",
+        help="how kernels are multiplied; auto: the faster form of each stage, measured now (default: auto)",
+    )
+    p.add_argument(
+        "--batch",
+        metavar="N",
+        default="32",
+        help="images at a time for which auto chooses, 1 to 32; one image at a time is dense more often (default: 32)",
+    )
     p.add_argument("--onnx", metavar="FILE", help="write an ONNX file too (needs the extra onnx)")
     p.add_argument("--json", action="store_true", help="print the report as JSON")
     _common(p)
@@ -198,13 +233,23 @@ def compact(arguments: Sequence[str]) -> int:
 
 def predict_parser() -> Parser:
     """The parser of ``predict``."""
-    p = Parser(prog="pmp-ref predict", description="Print class and probability of images. Nothing is resized, "
-               "converted or inverted in silence.", epilog=PREDICT_EXAMPLES + EXIT_CODES, allow_abbrev=False,
-               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    p.add_argument("model", metavar="MODEL", help="compact.npz, model.npz, or a run's directory (there compact.npz "
-                   "goes first)")  # fmt: skip
-    p.add_argument("images", metavar="IMAGES", nargs="+", help="pictures (PNG, PGM, PPM, JPEG), arrays (.npy, .npz) or "
-                   "IDX files, of the size that the model was trained on")  # fmt: skip
+    p = Parser(
+        prog="pmp-ref predict",
+        description="Print class and probability of images. Nothing is resized, converted or inverted in silence.",
+        epilog=PREDICT_EXAMPLES + EXIT_CODES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "model", metavar="MODEL", help="compact.npz, model.npz, or a run's directory (there compact.npz goes first)"
+    )
+    p.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="pictures (PNG, PGM, PPM, JPEG), arrays (.npy, .npz) or "
+        "IDX files, of the size that the model was trained on",
+    )
     p.add_argument("--array", metavar="NAME", help="the array of a .npz file, where it holds several")
     p.add_argument("--invert", action="store_true", help="exchange dark and bright: 255 − pixel")
     p.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all classes")

@@ -54,8 +54,10 @@ class Model:
 
         def run(x: np.ndarray) -> np.ndarray:
             if x.dtype.kind != "f":
-                raise InputError(f"the images are {x.dtype}; this map takes standardised ones: give bytes to "
-                                 "model.outputs, which standardises them as in training")  # fmt: skip
+                raise InputError(
+                    f"the images are {x.dtype}; this map takes standardised ones: give bytes to "
+                    "model.outputs, which standardises them as in training"
+                )
             return through(x)
 
         return run
@@ -69,8 +71,10 @@ class Model:
         x = np.asarray(images)
         x = x[:, np.newaxis] if x.ndim == 3 and self.network.input_shape[0] == 1 else x
         if x.dtype != np.uint8 or x.shape[1:] != self.network.input_shape:
-            raise InputError(f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{self.network.input_shape}), "
-                             "0 to 255 as in the files: standardised images go to model.run()")  # fmt: skip
+            raise InputError(
+                f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{self.network.input_shape}), "
+                "0 to 255 as in the files: standardised images go to model.run()"
+            )
         run = self.run()
         parts = [x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)] or [x]
         return np.concatenate([run(standardise(part, self.mean, self.std, self.dtype)) for part in parts])
@@ -122,16 +126,21 @@ def _filled(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], so
         raise InputError(f"{source!r}: the parts of {name} do not fit each other and the shape {shape}: restore a copy")
     place = row * columns + index.astype(np.int64)
     if index.size and (index.min() < 0 or index.max() >= columns or np.any(np.diff(place) <= 0)):
-        raise InputError(f"{source!r}: {name} has columns that are not ascending from 0 to {columns - 1}: "
-                         "restore a copy")  # fmt: skip
+        raise InputError(
+            f"{source!r}: {name} has columns that are not ascending from 0 to {columns - 1}: restore a copy"
+        )
     full = np.zeros(math.prod(shape), value.dtype)
     full[place] = value
     return full.reshape(shape)
 
 
 def _counts(count: np.ndarray, rows: int, columns: int, total: int) -> bool:
-    return (count.shape == (rows,) and count.dtype.kind in "iu" and bool(np.all((count >= 0) & (count <= columns)))
-            and int(count.sum(dtype=np.int64)) == total)  # fmt: skip
+    return (
+        count.shape == (rows,)
+        and count.dtype.kind in "iu"
+        and bool(np.all((count >= 0) & (count <= columns)))
+        and int(count.sum(dtype=np.int64)) == total
+    )
 
 
 def read(path: str | Path) -> Model:
@@ -160,14 +169,17 @@ def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
         text = str(error)
         raise InputError(text if source in text else f"{source!r} is no model that can be used: {text}") from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise InputError(f"{source!r} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:100]}): "
-                         "restore it from a copy") from None  # fmt: skip
+        raise InputError(
+            f"{source!r} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:100]}): "
+            "restore it from a copy"
+        ) from None
 
 
 def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
     if note["format"] != FORMAT:
-        raise InputError(f"{source!r} has format {note['format']!r}, expected {FORMAT}: use the version of pmp_ref "
-                         "that wrote it")  # fmt: skip
+        raise InputError(
+            f"{source!r} has format {note['format']!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
+        )
     network, filled = network_from(note["network"]), dict(arrays)
     if sum(math.prod(s) for shapes in network.control_shapes for s in shapes) > _EXPAND:
         raise InputError(f"{source!r} has more than {_EXPAND} weights when filled up; expected a smaller model")
@@ -204,6 +216,8 @@ def _check(model: Model, source: str) -> None:
         raise InputError(f"{source!r} holds NaN or infinity, or a deviation that is not positive: restore a copy")
     shape, end = model.network.input_shape, model.network.output_shape
     if len(shape) != 3 or not len(model.mean) == len(model.std) == shape[0] or len(end) != 1:
-        raise InputError(f"{source!r} takes states of shape {shape} with {len(model.mean)} means to {end}; expected "
-                         "images (channels, rows, columns), one mean per channel, and a vector")  # fmt: skip
+        raise InputError(
+            f"{source!r} takes states of shape {shape} with {len(model.mean)} means to {end}; expected "
+            "images (channels, rows, columns), one mean per channel, and a vector"
+        )
     runner(model.network, model.controls, model.forms)

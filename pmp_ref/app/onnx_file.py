@@ -63,8 +63,10 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
     ours = model.run()(standardise(raw, model.mean, model.std, model.dtype))
     difference, scale = float(np.max(np.abs(theirs - ours))), max(1.0, float(np.max(np.abs(ours))))
     if not difference <= ALLOWED * scale:
-        raise InputError(f"onnxruntime gives other outputs: they differ by {difference:.3g}, allowed "
-                         f"{ALLOWED * scale:.3g}; nothing was written: please report this with the run")  # fmt: skip
+        raise InputError(
+            f"onnxruntime gives other outputs: they differ by {difference:.3g}, allowed "
+            f"{ALLOWED * scale:.3g}; nothing was written: please report this with the run"
+        )
     return content, f"onnxruntime {onnxruntime.__version__} agrees on {len(raw)} images to {difference:.1e}"
 
 
@@ -91,12 +93,15 @@ class Graph:
         value = onnx.helper.make_tensor_value_info
         classes = network.output_shape[0]
         graph = onnx.helper.make_graph(
-            self.nodes, "pmp_ref", [value("images", onnx.TensorProto.UINT8, ["N", *network.input_shape])],
+            self.nodes,
+            "pmp_ref",
+            [value("images", onnx.TensorProto.UINT8, ["N", *network.input_shape])],
             [value(name, onnx.TensorProto.FLOAT, ["N", classes]) for name in ("states", "probabilities")],
             [onnx.numpy_helper.from_array(a, name) for name, a in self.constants.items()],
-        )  # fmt: skip
-        whole = onnx.helper.make_model(graph, producer_name="pmp_ref", ir_version=IR,
-                                       opset_imports=[onnx.helper.make_opsetid("", OPSET)])  # fmt: skip
+        )
+        whole = onnx.helper.make_model(
+            graph, producer_name="pmp_ref", ir_version=IR, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
+        )
         onnx.checker.check_model(whole, full_check=True)
         return bytes(whole.SerializeToString())
 
@@ -134,15 +139,25 @@ class Graph:
             return self.add("Flatten", [self.add("GlobalAveragePool", [x])], axis=1)
         if isinstance(stage, AveragePool | MaxPool):
             w = stage.windows
-            return self.add("AveragePool" if isinstance(stage, AveragePool) else "MaxPool", [x],
-                            kernel_shape=list(w.size), strides=list(w.stride))  # fmt: skip
+            return self.add(
+                "AveragePool" if isinstance(stage, AveragePool) else "MaxPool",
+                [x],
+                kernel_shape=list(w.size),
+                strides=list(w.stride),
+            )
         if isinstance(stage, Dense):
             return self.add("Gemm", [x, *map(self.constant, u)], transB=1)
         if isinstance(stage, Convolution):
             w = stage.windows
-            return self.add("Conv", [x, *map(self.constant, u)], group=stage.groups, kernel_shape=list(w.size),
-                            strides=list(w.stride), dilations=list(w.dilation),
-                            pads=[*w.padding, *w.padding])  # fmt: skip
+            return self.add(
+                "Conv",
+                [x, *map(self.constant, u)],
+                group=stage.groups,
+                kernel_shape=list(w.size),
+                strides=list(w.stride),
+                dilations=list(w.dilation),
+                pads=[*w.padding, *w.padding],
+            )
         if isinstance(stage, ScaleShift):
             along = [self.constant(a.reshape(-1, *(1,) * (len(shape) - 1))) for a in u]
             y = self.add("Mul", [x, along[0]])
@@ -150,7 +165,8 @@ class Graph:
         if isinstance(stage, Standardise):
             g = stage.groups
             y = self.add("Reshape", [x, self.constant([0, g, -1], np.int64)])
-            y = self.add("InstanceNormalization", [y, self.constant(np.ones(g)), self.constant(np.zeros(g))],
-                         epsilon=stage.delta)  # fmt: skip
+            y = self.add(
+                "InstanceNormalization", [y, self.constant(np.ones(g)), self.constant(np.zeros(g))], epsilon=stage.delta
+            )
             return self.add("Reshape", [y, self.constant([-1, *shape], np.int64)])
         raise InputError(f"the stage {stage} has no counterpart in ONNX")

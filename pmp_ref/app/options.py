@@ -31,8 +31,16 @@ _SHARED = object()
 def option(default: Any, read: parse.Parse, help: str, full: Any = _SHARED, metavar: str = "X") -> Any:
     """A field: its default with mini-batches, its default with full batch if another, its reader, its help."""
     same = full is _SHARED
-    return field(metadata={"default": default, "full": default if same else full, "read": read, "help": help,
-                           "metavar": metavar, "same": same})  # fmt: skip
+    return field(
+        metadata={
+            "default": default,
+            "full": default if same else full,
+            "read": read,
+            "help": help,
+            "metavar": metavar,
+            "same": same,
+        }
+    )
 
 
 def names(table: Any) -> dict[str, Any]:
@@ -44,61 +52,112 @@ def names(table: Any) -> dict[str, Any]:
 class Options:
     """All that decides the numbers of a run."""
 
-    data: str = option(DEFAULT, parse.text, f"images: {', '.join(NAMES)}; a directory with IDX or CIFAR-10 files; "
-                       "a .npz file with MedMNIST naming", metavar="NAME|DIR|FILE")  # fmt: skip
-    held_out: float = option(0.1, parse.within(0, 0.9), "part of the training images, of every class alike, kept out "
-                             "of training for the accuracy on the progress line", metavar="PART")  # fmt: skip
-    network: str = option("lenet5", **names(ARCHITECTURES), help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; "
-                          "residual: a small net for colour images")  # fmt: skip
+    data: str = option(
+        DEFAULT,
+        parse.text,
+        f"images: {', '.join(NAMES)}; a directory with IDX or CIFAR-10 files; a .npz file with MedMNIST naming",
+        metavar="NAME|DIR|FILE",
+    )
+    held_out: float = option(
+        0.1,
+        parse.within(0, 0.9),
+        "part of the training images, of every class alike, kept out of training for the accuracy on the progress line",
+        metavar="PART",
+    )
+    network: str = option(
+        "lenet5",
+        **names(ARCHITECTURES),
+        help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual: a small net for colour images",
+    )
     activation: str = option(UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)")
     pooling: str | None = option(UNSET, **names(("average", "max")), help="pooling (default: the network's own)")
-    regulariser: str = option("l0", parse.kept_as_text(parse.regulariser), "r: a name or a sum such as l0+0.1*l2",
-                              metavar="|".join(REGULARISERS))  # fmt: skip
+    regulariser: str = option(
+        "l0",
+        parse.kept_as_text(parse.regulariser),
+        "r: a name or a sum such as l0+0.1*l2",
+        metavar="|".join(REGULARISERS),
+    )
     rho: float = option(4e-3, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
-    ramp: str | None = option("0.1:0.5", parse.or_none(parse.kept_as_text(parse.pair)), "ρ rises linearly from 0 "
-                              "between these parts of the run; none: constant ρ", None, "START:STOP|none")  # fmt: skip
+    ramp: str | None = option(
+        "0.1:0.5",
+        parse.or_none(parse.kept_as_text(parse.pair)),
+        "ρ rises linearly from 0 between these parts of the run; none: constant ρ",
+        None,
+        "START:STOP|none",
+    )
     penalise: str = option(
         "kernels", **names(("kernels", "all")), help="controls that r counts: kernels, or biases too"
     )
-    layer_weights: str | None = option(None, parse.or_none(parse.kept_as_text(parse.factors)), "factors on ρ by "
-                                       "stage, e.g. 0=0.5,10=2 (stage numbers: inspect)",
-                                       metavar="L=X,…|none")  # fmt: skip
-    admissible: str = option("line", parse.kept_as_text(parse.admissible), "values a kernel entry may take: line, "
-                             "R for [−R, R], lo:hi, or a list v,v,… (write --admissible=-1,0,1)",
-                             metavar="line|R|LO:HI|V,V,…")  # fmt: skip
-    box: float | None = option(None, parse.or_none(parse.positive), "bound on every control, biases too: |u| ≤ R",
-                               metavar="R|none")  # fmt: skip
-    batch_size: int | str = option(64, parse.either("full", parse.whole(1), "full"), "images in a batch; full: all of "
-                                   "them in every step", "full", "N|full")  # fmt: skip
-    epochs: int | None = option(24, parse.or_none(parse.whole(0)), "passes over the data (no limit of its own when "
-                                "--steps is given)", None, "N|none")  # fmt: skip
+    layer_weights: str | None = option(
+        None,
+        parse.or_none(parse.kept_as_text(parse.factors)),
+        "factors on ρ by stage, e.g. 0=0.5,10=2 (stage numbers: inspect)",
+        metavar="L=X,…|none",
+    )
+    admissible: str = option(
+        "line",
+        parse.kept_as_text(parse.admissible),
+        "values a kernel entry may take: line, R for [−R, R], lo:hi, or a list v,v,… (write --admissible=-1,0,1)",
+        metavar="line|R|LO:HI|V,V,…",
+    )
+    box: float | None = option(
+        None, parse.or_none(parse.positive), "bound on every control, biases too: |u| ≤ R", metavar="R|none"
+    )
+    batch_size: int | str = option(
+        64,
+        parse.either("full", parse.whole(1), "full"),
+        "images in a batch; full: all of them in every step",
+        "full",
+        "N|full",
+    )
+    epochs: int | None = option(
+        24,
+        parse.or_none(parse.whole(0)),
+        "passes over the data (no limit of its own when --steps is given)",
+        None,
+        "N|none",
+    )
     steps: int | None = option(None, parse.or_none(parse.whole(0)), "accepted steps", 200, "N|none")
     increment: float = option(0.0, parse.number, "κ: stop once τ = ‖w − u‖² < κ; 0: off")
     residual: float = option(0.0, parse.number, "stop once 2ε‖w − u‖ is at most this; 0: off")
     rule: str = option("curvature", **names(RULES), help="how ε follows rejections and acceptances")
     eps0: float = option(1.0, parse.number, "first ε > 0")
-    sigma: float | None = option(UNSET, parse.or_none(parse.number), "σ > 1: growth of ε (curvature: where the "
-                                 "estimate is lost in rounding)")  # fmt: skip
+    sigma: float | None = option(
+        UNSET, parse.or_none(parse.number), "σ > 1: growth of ε (curvature: where the estimate is lost in rounding)"
+    )
     zeta: float | None = option(UNSET, parse.or_none(parse.number), "ζ in (0, 1]: least factor on ε after acceptance")
     theta: float | None = option(3.0, parse.or_none(parse.number), "curvature: factor on the estimate", 1.2)
-    memory: float | None = option(0.9, parse.or_none(parse.within(0, 1)), "curvature: weight of the past in the "
-                                  "smoothed estimate", 0.5)  # fmt: skip
-    growth: float | None = option(20.0, parse.or_none(parse.number), "curvature: θ grows by this factor over the "
-                                  "second half of the run", 1.0)  # fmt: skip
+    memory: float | None = option(
+        0.9, parse.or_none(parse.within(0, 1)), "curvature: weight of the past in the smoothed estimate", 0.5
+    )
+    growth: float | None = option(
+        20.0, parse.or_none(parse.number), "curvature: θ grows by this factor over the second half of the run", 1.0
+    )
     max_rejections: int = option(200, parse.whole(1), "rejections of one control before the run gives up", metavar="N")
-    acceptance: str = option("absolute", **names(ACCEPTANCES), help="absolute: J(w) − J(u) ≤ −ητ; relative: J(u) − "
-                             "J(w) ≥ ηΣΔH; none: for comparison only")  # fmt: skip
+    acceptance: str = option(
+        "absolute",
+        **names(ACCEPTANCES),
+        help="absolute: J(w) − J(u) ≤ −ητ; relative: J(u) − J(w) ≥ ηΣΔH; none: for comparison only",
+    )
     eta: float = option(UNSET, parse.positive, "η of the acceptance test (default: 1e-6 absolute, 0.1 relative)")
     metric: str = option("gradient", **names(METRICS), help="norm of the augmentation", full="identity")
-    averaging: float | None = option(0.9, parse.or_none(parse.within(0, 1)), "memory of the averaged switching "
-                                     "functions of mini-batches; none: the batch's own", None, "X|none")  # fmt: skip
+    averaging: float | None = option(
+        0.9,
+        parse.or_none(parse.within(0, 1)),
+        "memory of the averaged switching functions of mini-batches; none: the batch's own",
+        None,
+        "X|none",
+    )
     dtype: str = option("float32", **names(("float32", "float64")), help="floating point type")
     backend: str = option("numpy", **names(("numpy", "cupy")), help="array library; cupy needs a CUDA device")
     sweep: str = option("fast", **names(("fast", "clear")), help="fast kernels, or the clear path")
-    check_descent: int | str = option(UNSET, parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
-                                      "evaluate J anew in float64 for all accepted steps, every N-th, or none "
-                                      "(default: all on the bundled images with mini-batches, else every 20th)",
-                                      metavar="all|N|none")  # fmt: skip
+    check_descent: int | str = option(
+        UNSET,
+        parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
+        "evaluate J anew in float64 for all accepted steps, every N-th, or none "
+        "(default: all on the bundled images with mini-batches, else every 20th)",
+        metavar="all|N|none",
+    )
     seed: int = option(0, parse.whole(0), "seed of initial controls and batches", metavar="N")
 
     @property
@@ -170,8 +229,10 @@ def _follow_network(values: dict[str, Any]) -> None:
     if values["pooling"] == UNSET:
         values["pooling"] = pool
     elif pool is None and values["pooling"] is not None:
-        raise InputError(f"--pooling {values['pooling']} with --network {values['network']}, which has one pooling of "
-                         "its own; leave --pooling out")  # fmt: skip
+        raise InputError(
+            f"--pooling {values['pooling']} with --network {values['network']}, which has one pooling of "
+            "its own; leave --pooling out"
+        )
 
 
 def _follow_rule(values: dict[str, Any], given: dict[str, str]) -> None:
@@ -180,8 +241,10 @@ def _follow_rule(values: dict[str, Any], given: dict[str, str]) -> None:
     for name in RULE_OPTIONS:
         if name not in own:
             if name in given:
-                raise InputError(f"{flag(name)} {given[name]} with --rule {values['rule']}, which does not use it; "
-                                 f"leave {flag(name)} out")  # fmt: skip
+                raise InputError(
+                    f"{flag(name)} {given[name]} with --rule {values['rule']}, which does not use it; "
+                    f"leave {flag(name)} out"
+                )
             values[name] = None
         elif values[name] in (UNSET, None):
             assert own[name] is not MISSING

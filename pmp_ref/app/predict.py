@@ -42,8 +42,10 @@ def main(model: Path, files: list[str], array: str | None, invert: bool, as_json
             raw = 255 - raw if invert else raw
             if note := looks_inverted(m, raw):
                 notes.append(f"{name}: {note}")
-            rows += [{"file": name, "index": i if len(raw) > 1 else None} | result
-                     for i, result in enumerate(classify(m, run, raw, name))]  # fmt: skip
+            rows += [
+                {"file": name, "index": i if len(raw) > 1 else None} | result
+                for i, result in enumerate(classify(m, run, raw, name))
+            ]
     for note in notes:
         print(f"pmp-ref: note: {note}", file=sys.stderr)
     if as_json:
@@ -74,8 +76,10 @@ def looks_inverted(model: Model, raw: np.ndarray) -> str | None:
     mean, expected = float(raw.mean()) / 255, float(np.mean(model.mean))
     if abs(mean - expected) - abs(mean - (1 - expected)) < NEARER:
         return None
-    return (f"the mean brightness is {mean:.2f}, that of the training images {expected:.2f}: dark and bright may be "
-            "exchanged; --invert exchanges them")  # fmt: skip
+    return (
+        f"the mean brightness is {mean:.2f}, that of the training images {expected:.2f}: dark and bright may be "
+        "exchanged; --invert exchanges them"
+    )
 
 
 def images(path: Path, shape: tuple[int, ...], array: str | None = None) -> np.ndarray:
@@ -95,13 +99,17 @@ def images(path: Path, shape: tuple[int, ...], array: str | None = None) -> np.n
     elif "idx3-ubyte" in path.name or ".idx" in path.name:
         found = idx.read(path, 3)[:, np.newaxis]
     else:
-        raise InputError(f"{name!r} has no known ending; expected .png, .pgm, .ppm, .jpg, .npy, .npz, or an IDX file "
-                         "with idx3-ubyte in its name")  # fmt: skip
+        raise InputError(
+            f"{name!r} has no known ending; expected .png, .pgm, .ppm, .jpg, .npy, .npz, or an IDX file "
+            "with idx3-ubyte in its name"
+        )
     if array is not None and kind != ".npz":
         raise InputError(f"--array {array} names an array of a .npz file; {name!r} is none: leave --array out")
     if found.shape[1:] != shape:
-        raise InputError(f"{name!r} holds {_size(found.shape[1:])}, the model takes {_size(shape)}: resize or convert "
-                         "the images as those that it was trained on")  # fmt: skip
+        raise InputError(
+            f"{name!r} holds {_size(found.shape[1:])}, the model takes {_size(shape)}: resize or convert "
+            "the images as those that it was trained on"
+        )
     return found
 
 
@@ -130,19 +138,25 @@ def picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # Pillow answers broken files with many types; all of them mean the same here
-        raise InputError(f"{str(path)!r} is no readable {PICTURES[path.suffix.lower()]} picture "
-                         f"({type(error).__name__}): save it anew") from None  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} is no readable {PICTURES[path.suffix.lower()]} picture "
+            f"({type(error).__name__}): save it anew"
+        ) from None
     return (pixels[np.newaxis] if shape[0] == 1 else pixels.transpose(2, 0, 1))[np.newaxis]
 
 
 def _check_picture(opened_picture: Any, path: Path, shape: tuple[int, ...]) -> None:
     size, mode = opened_picture.size, opened_picture.mode
     if size != (shape[2], shape[1]):
-        raise InputError(f"{str(path)!r} has {size[1]} rows × {size[0]} columns, the model takes {_size(shape)}: "
-                         "resize or crop the picture as those that it was trained on")  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} has {size[1]} rows × {size[0]} columns, the model takes {_size(shape)}: "
+            "resize or crop the picture as those that it was trained on"
+        )
     if mode not in MODES[shape[0]]:
-        raise InputError(f"{str(path)!r} has the mode {mode!r}, expected {MODES[shape[0]][0]!r} ({_size(shape)}, "
-                         "8 bits each, without transparency or palette): convert the picture")  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} has the mode {mode!r}, expected {MODES[shape[0]][0]!r} ({_size(shape)}, "
+            "8 bits each, without transparency or palette): convert the picture"
+        )
 
 
 def from_archive(stream: Any, name: str, array: str | None) -> np.ndarray:
@@ -165,7 +179,9 @@ def from_archive(stream: Any, name: str, array: str | None) -> np.ndarray:
 def stacked(a: np.ndarray, source: str) -> np.ndarray:
     """Unsigned bytes (H, W), (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
     if a.dtype != np.uint8 or a.ndim not in (2, 3, 4) or a.size == 0:
-        raise InputError(f"{source!r} is {a.dtype} of shape {a.shape}; expected unsigned bytes (0 to 255) of shape "
-                         "(H, W), (N, H, W) or (N, H, W, C): convert the array")  # fmt: skip
+        raise InputError(
+            f"{source!r} is {a.dtype} of shape {a.shape}; expected unsigned bytes (0 to 255) of shape "
+            "(H, W), (N, H, W) or (N, H, W, C): convert the array"
+        )
     a = a[np.newaxis] if a.ndim == 2 else a
     return np.ascontiguousarray(a[:, np.newaxis] if a.ndim == 3 else a.transpose(0, 3, 1, 2))

@@ -19,8 +19,14 @@ class Progress:
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr,
-                            bar_format="{percentage:3.0f}%|{bar:20}| {elapsed} < {remaining} {postfix}")  # fmt: skip
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{percentage:3.0f}%|{bar:20}| {elapsed} < {remaining} {postfix}",
+            )
 
     def show(self, done: int, end_of_epoch: bool, **values: str) -> None:
         """Show the numbers of a trial."""

@@ -43,29 +43,41 @@ figcaption { font-weight: 600; margin-bottom: .3rem; }
 
 
 def report(
-    directory: Path, options: Options, summary: dict[str, Any], certificate: dict[str, Any] | None,
+    directory: Path,
+    options: Options,
+    summary: dict[str, Any],
+    certificate: dict[str, Any] | None,
     figures: dict[str, Drawn],
-) -> str:  # fmt: skip
+) -> str:
     """The page as text."""
     title = f"{options.network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
     ended_well = summary["status"] not in ("augmentation limit", "non-finite")
     parts = [
-        "<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        "<!doctype html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", "</head>", "<body>",
+        f"<title>{escape(title)}</title>",
+        f"<style>{STYLE}</style>",
+        "</head>",
+        "<body>",
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Run {escape(directory.name)} of pmp_ref {escape(summary["versions"]["pmp_ref"])}, '
         "trained by the batch sequential quadratic Hamiltonian method</p>",
         f'<p class="notice">{escape(options.notice)}</p>' if options.notice else "",
         f'<p class="status{"" if ended_well else " bad"}"><b>{escape(summary["status"])}</b>: '
         f"{escape(summary['message'])}</p>",
-        tiles(summary), *(figure(name, drawn) for name, drawn in figures.items()),
+        tiles(summary),
+        *(figure(name, drawn) for name, drawn in figures.items()),
         certificate_part(certificate) if certificate else "",
-        "<h2>Summary</h2>", pairs(summary, summary["reasons"]),
+        "<h2>Summary</h2>",
+        pairs(summary, summary["reasons"]),
         "<h2>Settings</h2>",
         pairs({flag(name): value for name, value in to_json(options).items()}, {}),
-        "</body>", "</html>",
-    ]  # fmt: skip
+        "</body>",
+        "</html>",
+    ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,48 +86,60 @@ def tiles(summary: dict[str, Any]) -> str:
     interval = summary["test_accuracy_interval"]
     violations = summary["descent_violations"]
     shown = [
-        (percent(summary["test_accuracy"]), "test accuracy" + (
-            f", 95 %: {100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else "")),
-        (percent(summary["kept_fraction"]),
-         f"weights kept: {summary['kept_weights']:,} of {summary['total_weights']:,}"),
+        (
+            percent(summary["test_accuracy"]),
+            "test accuracy" + (f", 95 %: {100 * interval[0]:.1f} to {100 * interval[1]:.1f}" if interval else ""),
+        ),
+        (
+            percent(summary["kept_fraction"]),
+            f"weights kept: {summary['kept_weights']:,} of {summary['total_weights']:,}",
+        ),
         (number(summary["train_loss"]), "training loss"),
         (number(summary["epsilon_star"]), "ε*, smallest augmentation at which the maximum principle holds"),
-        ("–" if violations is None else f"{violations} of {summary['descent_checked']}",
-         "accepted steps found violating descent in float64"),
+        (
+            "–" if violations is None else f"{violations} of {summary['descent_checked']}",
+            "accepted steps found violating descent in float64",
+        ),
         (f"{summary['seconds']:.0f} s", f"{summary['accepted_steps']} steps, {summary['rejections']} rejections"),
-    ]  # fmt: skip
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown
-    ) + "</div>"  # fmt: skip
+    ]
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown)
+        + "</div>"
+    )
 
 
 def figure(name: str, drawn: Drawn) -> str:
     """A figure with its title and alternative text, embedded in light and dark."""
     light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (drawn.light, drawn.dark))
-    return (f'<figure id="{escape(name)}"><figcaption>{escape(drawn.title)}</figcaption><picture>'
-            f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-            f'<img src="{light}" alt="{escape(drawn.alt)}" loading="lazy"></picture></figure>')  # fmt: skip
+    return (
+        f'<figure id="{escape(name)}"><figcaption>{escape(drawn.title)}</figcaption><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" alt="{escape(drawn.alt)}" loading="lazy"></picture></figure>'
+    )
 
 
 def certificate_part(c: dict[str, Any]) -> str:
     """The certificate by control, and the table of gaps."""
     powers = [f"10⁻{str(k).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}" for k in DECADES]
-    return "\n".join([
-        "<h2>Certificate</h2>",
-        f"<p>In float64 on the {c['images']} training images at ρ = {entry(c, 'rho')}. The controls satisfy the "
-        f"maximum principle with augmentation ε* = {entry(c, 'eps_star')} and every larger one, "
-        f"up to the residuals {entry(c, 'residual_support')} on the support and "
-        f"{entry(c, 'residual_unpenalised')} on unpenalised controls. Gap of the augmented principle at "
-        f"ε = {entry(c, 'eps')}: {entry(c, 'augmented_gap')}.</p>",
-        '<p class="soft">Gap of the principle without augmentation: '
-        f"{entry(c, 'plain_gap')}. "
-        "Under L0 it does not vanish at minimisers either: an entry with nonzero switching function has an unbounded "
-        "Hamiltonian unless its values are bounded.</p>",
-        table(HEAD, control_rows(c), 4),
-        '<p class="soft">free: not penalised; dead: filters or neurons without a weight</p>',
-        "<h2>Entries (%) whose augmented gap is at most</h2>",
-        table([*GAP_HEAD, *powers], gap_rows(c), 3),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "<h2>Certificate</h2>",
+            f"<p>In float64 on the {c['images']} training images at ρ = {entry(c, 'rho')}. The controls satisfy the "
+            f"maximum principle with augmentation ε* = {entry(c, 'eps_star')} and every larger one, "
+            f"up to the residuals {entry(c, 'residual_support')} on the support and "
+            f"{entry(c, 'residual_unpenalised')} on unpenalised controls. Gap of the augmented principle at "
+            f"ε = {entry(c, 'eps')}: {entry(c, 'augmented_gap')}.</p>",
+            '<p class="soft">Gap of the principle without augmentation: '
+            f"{entry(c, 'plain_gap')}. "
+            "Under L0 it does not vanish at minimisers either: an entry with nonzero switching function has an "
+            "unbounded Hamiltonian unless its values are bounded.</p>",
+            table(HEAD, control_rows(c), 4),
+            '<p class="soft">free: not penalised; dead: filters or neurons without a weight</p>',
+            "<h2>Entries (%) whose augmented gap is at most</h2>",
+            table([*GAP_HEAD, *powers], gap_rows(c), 3),
+        ]
+    )
 
 
 def table(head: list[str], rows: list[list[str]], left: int) -> str:

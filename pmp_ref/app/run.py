@@ -62,8 +62,12 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
         directory = new_directory(out, RUNS)
         with locked(directory):
             check_free(directory)
-            config = {"format": 1, "options": to_json(options), "data_sha256": setup.fingerprint,
-                      "versions": versions(options.backend)}  # fmt: skip
+            config = {
+                "format": 1,
+                "options": to_json(options),
+                "data_sha256": setup.fingerprint,
+                "versions": versions(options.backend),
+            }
             if options.notice:
                 config["notice"] = options.notice
             try:
@@ -88,8 +92,10 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
             return 0
         setup = build(options, manner.threads)
         if setup.fingerprint != data_sha256:
-            raise InputError(f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
-                             "began with; restore the data, or start a new run")  # fmt: skip
+            raise InputError(
+                f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
+                "began with; restore the data, or start a new run"
+            )
         note_versions(began_with, versions(options.backend))
         state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
         print(f"run directory: {directory}", flush=True)
@@ -106,8 +112,10 @@ def ended(directory: Path) -> Status | None:
     except (KeyError, TypeError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r} holds no status of a run: restore it from a copy, or delete it and resume; "
-                         "it is then written anew") from None  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} holds no status of a run: restore it from a copy, or delete it and resume; "
+            "it is then written anew"
+        ) from None
     return None if status is Status.INTERRUPTED else status
 
 
@@ -120,16 +128,20 @@ def read_config(directory: Path) -> tuple[Options, str, dict[str, str]]:
             raise InputError(f"format {stored['format']!r}, expected 1")
         return from_json(stored["options"]), str(stored["data_sha256"]), dict(stored["versions"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{str(path)!r} does not fit this version of pmp_ref ({error}): restore it from a copy, or "
-                         "use the version that wrote it") from None  # fmt: skip
+        raise InputError(
+            f"{str(path)!r} does not fit this version of pmp_ref ({error}): restore it from a copy, or "
+            "use the version that wrote it"
+        ) from None
 
 
 def note_versions(before: dict[str, str], now: dict[str, str]) -> None:
     """Say on stderr what is another version than the run began with: then it may not repeat bit for bit."""
     changed = [f"{name} {before.get(name)} → {version}" for name, version in now.items() if before.get(name) != version]
     if changed:
-        print(f"note: the run began with other versions ({', '.join(changed)}): the same numbers are not promised",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"note: the run began with other versions ({', '.join(changed)}): the same numbers are not promised",
+            file=sys.stderr,
+        )
 
 
 def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:
@@ -142,9 +154,17 @@ def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner)
         unwarned = warnings.catch_warnings(action="ignore", category=ScaleWarning)  # said above, in words of our own
         with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder), unwarned:
             solution = solve(
-                setup.problem, None, setup.x, setup.y, stop=setup.stop, method=setup.method,
-                batch_size=setup.batch_size, seed=setup.options.seed, callback=recorder, resume=recorder.iterate,
-            )  # fmt: skip
+                setup.problem,
+                None,
+                setup.x,
+                setup.y,
+                stop=setup.stop,
+                method=setup.method,
+                batch_size=setup.batch_size,
+                seed=setup.options.seed,
+                callback=recorder,
+                resume=recorder.iterate,
+            )
             if solution.status is Status.INTERRUPTED and not recorder.stopping:
                 print(f"stopped at once; the last checkpoint stands\nrun directory: {directory}")
                 return EXIT[Status.INTERRUPTED]
@@ -190,11 +210,22 @@ class Recorder:
         rho = setup.problem.rho if setup.method.ramp is None else setup.method.ramp(setup.problem.rho, 0.0)
         assert it.evaluation is not None
         loss, penalty = to_floats(mean_loss(it.evaluation), setup.problem.penalty(it.controls))
-        self.history.start({
-            "step": 0, "epoch": 0, "position": 0, "J": loss + rho * penalty, "loss": loss, "rho": rho,
-            "nonzeros": kernel_entries(setup.network, it.controls)[0], "eps": it.eps, "rejections": 0, "seconds": 0.0,
-            "forward_sweeps": it.forward_sweeps, "backward_sweeps": it.backward_sweeps,
-        })  # fmt: skip
+        self.history.start(
+            {
+                "step": 0,
+                "epoch": 0,
+                "position": 0,
+                "J": loss + rho * penalty,
+                "loss": loss,
+                "rho": rho,
+                "nonzeros": kernel_entries(setup.network, it.controls)[0],
+                "eps": it.eps,
+                "rejections": 0,
+                "seconds": 0.0,
+                "forward_sweeps": it.forward_sweeps,
+                "backward_sweeps": it.backward_sweeps,
+            }
+        )
         return it
 
     def __enter__(self) -> Recorder:
@@ -212,8 +243,9 @@ class Recorder:
 
     def __call__(self, it: Iterate, record: Record) -> bool:
         if record.accepted:
-            self.checker.submit(it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position,
-                                record.rho)  # fmt: skip
+            self.checker.submit(
+                it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position, record.rho
+            )
         self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
         self.iterate, self.epoch = it, it.epoch
@@ -226,16 +258,27 @@ class Recorder:
             self.save(it, None)
         done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.position
         self.progress.show(
-            done, end_of_epoch, epoch=str(it.epoch), J=f"{record.J:.4f}", loss=f"{record.loss:.4f}",
-            kept=f"{100 * record.nonzeros / self.kernels:.2f}%", eps=f"{it.eps:.3g}",
+            done,
+            end_of_epoch,
+            epoch=str(it.epoch),
+            J=f"{record.J:.4f}",
+            loss=f"{record.loss:.4f}",
+            kept=f"{100 * record.nonzeros / self.kernels:.2f}%",
+            eps=f"{it.eps:.3g}",
             held_out="–" if self.held is None else f"{100 * self.held.part:.2f}%",
-        )  # fmt: skip
+        )
         return self.stopping
 
     def save(self, it: Iterate, status: Status | None) -> State:
         """Write a checkpoint in which the tables and the second opinion are complete."""
-        state = replace(self.state, iterate=it, lengths=self.history.sync(), tally=self.checker.drain(),
-                        seconds=self.seconds, status=status)  # fmt: skip
+        state = replace(
+            self.state,
+            iterate=it,
+            lengths=self.history.sync(),
+            tally=self.checker.drain(),
+            seconds=self.seconds,
+            status=status,
+        )
         checkpoint.write(self.directory, self.setup, state)
         self.saved = time.perf_counter()
         return state

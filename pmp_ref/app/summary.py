@@ -46,15 +46,25 @@ def summarise(
     if not counted:
         reasons["descent_violations"] = "not checked: --check-descent none"
     values = {
-        "status": status.value, "message": status.message, **({"notice": options.notice} if options.notice else {}),
+        "status": status.value,
+        "message": status.message,
+        **({"notice": options.notice} if options.notice else {}),
         **measured("test_accuracy", test),
         **measured("held_out_accuracy", held_out),
-        "train_loss": certified("train_loss", "loss"), "train_objective": certified("train_objective", "J"),
-        "kept_fraction": kernels / entries, "kept_weights": kernels, "total_weights": entries,
+        "train_loss": certified("train_loss", "loss"),
+        "train_objective": certified("train_objective", "J"),
+        "kept_fraction": kernels / entries,
+        "kept_weights": kernels,
+        "total_weights": entries,
         "other_controls": controls - entries,
-        "accepted_steps": it.step, "epochs": it.epoch, "rejections": it.total_rejections,
-        "skipped_batches": it.skipped, "forward_sweeps": it.forward_sweeps, "backward_sweeps": it.backward_sweeps,
-        "restarts": state.restarts, "sweeps_repeated_after_restarts": list(state.repeated),
+        "accepted_steps": it.step,
+        "epochs": it.epoch,
+        "rejections": it.total_rejections,
+        "skipped_batches": it.skipped,
+        "forward_sweeps": it.forward_sweeps,
+        "backward_sweeps": it.backward_sweeps,
+        "restarts": state.restarts,
+        "sweeps_repeated_after_restarts": list(state.repeated),
         "seconds": round(state.seconds, 3),
         "epsilon": it.eps,
         "epsilon_star": certified("epsilon_star", "eps_star"),
@@ -65,12 +75,14 @@ def summarise(
         "descent_checked": tally.checked,
         "descent_slack": tally.slack if counted else None,
         "descent_violations_without_slack": tally.without_slack if counted else None,
-        "data": options.data, "classes": setup.dataset.classes,
+        "data": options.data,
+        "classes": setup.dataset.classes,
         "training_images": int(setup.x.shape[0]),
         "held_out_images": 0 if setup.held_out is None else int(setup.held_out[0].shape[0]),
         "test_images": 0 if setup.dataset.test_images is None else len(setup.dataset.test_images),
-        "seed": options.seed, "versions": versions(options.backend),
-    }  # fmt: skip
+        "seed": options.seed,
+        "versions": versions(options.backend),
+    }
     if certificate is None:
         reasons["emptied_layers"] = unfinished
     if not counted:
@@ -108,5 +120,8 @@ def certificate_json(certificate: Certificate, setup: Setup) -> dict[str, Any]:
         row["kind"] = type(getattr(stage, "stage", stage)).__name__
         position = setup.network.names()[row["stage"]].index(row["name"])
         row["shape"] = list(setup.network.control_shapes[row["stage"]][position])
-    return values | {"images": int(setup.x.shape[0]), "emptied_layers": list(certificate.emptied_layers),
-                     "reasons": reasons}  # fmt: skip
+    return values | {
+        "images": int(setup.x.shape[0]),
+        "emptied_layers": list(certificate.emptied_layers),
+        "reasons": reasons,
+    }

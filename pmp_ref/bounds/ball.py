@@ -243,8 +243,15 @@ def _propagators(layers: list[Layer], samples: int) -> tuple[tuple[np.ndarray, .
     return tuple(result)
 
 
-def certified_eps(problem: Problem, bound: BallBound, u: Controls, g: Controls, eta: float, rho: float | None = None,
-                  tolerance: float = 1e-3) -> float:  # fmt: skip
+def certified_eps(
+    problem: Problem,
+    bound: BallBound,
+    u: Controls,
+    g: Controls,
+    eta: float,
+    rho: float | None = None,
+    tolerance: float = 1e-3,
+) -> float:
     """The smallest ε with ε ≥ C̄*(‖w_ε − u‖) + η up to the relative ``tolerance``, from above: its trial must pass (T6).
 
     By bisection: w_ε has a closed form, and ‖w_ε − u‖ falls as ε rises (T18). ``g`` are the switching functions at u.

@@ -140,8 +140,11 @@ def certify_step(
         slope=mean_interval(slope.lower[:samples], slope.upper[:samples]),
         penalty=penalty_change(problem, hu, hw, problem.rho if rho is None else rho),
         direct=mean_interval(change.lower, change.upper),
-        tau=squared_length(hu, hw), order=order, parts=float(parts), most_parts=parts,
-    )  # fmt: skip
+        tau=squared_length(hu, hw),
+        order=order,
+        parts=float(parts),
+        most_parts=parts,
+    )
     many = np.full(samples, parts)
     low, high = np.empty(samples), np.empty(samples)
     todo = every

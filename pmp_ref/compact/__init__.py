@@ -12,5 +12,20 @@ from pmp_ref.compact.reduction import Kept, Size, compact, constant_output, kept
 from pmp_ref.compact.sparse import choose_forms, paired, runner
 from pmp_ref.compact.units import remove_unread
 
-__all__ = ["Entries", "Kept", "Size", "choose_forms", "compact", "constant_output", "constants", "fold_constants",
-           "kept", "merge_constants", "paired", "remove_unread", "runner", "sizes", "unread_inputs"]  # fmt: skip
+__all__ = [
+    "Entries",
+    "Kept",
+    "Size",
+    "choose_forms",
+    "compact",
+    "constant_output",
+    "constants",
+    "fold_constants",
+    "kept",
+    "merge_constants",
+    "paired",
+    "remove_unread",
+    "runner",
+    "sizes",
+    "unread_inputs",
+]

@@ -148,5 +148,6 @@ def _standardise(stage: Standardise, e: Entries) -> Entries:
 
 def _merge(stage: Merge, h: Entries, s: Entries) -> Entries:
     ends = [stage.step * h.low, stage.step * h.high]
-    return _entries(h.known & s.known, s.value + stage.step * h.value,
-                    s.low + np.minimum(*ends), s.high + np.maximum(*ends))  # fmt: skip
+    return _entries(
+        h.known & s.known, s.value + stage.step * h.value, s.low + np.minimum(*ends), s.high + np.maximum(*ends)
+    )

@@ -32,9 +32,26 @@ from pmp_ref.sweep import entries
 
 STAGES: dict[str, type[Stage]] = {
     kind.__name__: kind
-    for kind in (AveragePool, Convolution, Dense, Flatten, GlobalAveragePool, LeakyReLU, MaxPool, Merge, OnBranch,
-                 ReLU, ScaleShift, Sigmoid, SiLU, Softplus, Split, Standardise, Tanh)
-}  # fmt: skip
+    for kind in (
+        AveragePool,
+        Convolution,
+        Dense,
+        Flatten,
+        GlobalAveragePool,
+        LeakyReLU,
+        MaxPool,
+        Merge,
+        OnBranch,
+        ReLU,
+        ScaleShift,
+        Sigmoid,
+        SiLU,
+        Softplus,
+        Split,
+        Standardise,
+        Tanh,
+    )
+}
 _DEPTH = 16  # OnBranch inside OnBranch; residual_net has one
 _LARGEST = 2**26  # entries of a state, or of the patches of one, for one image: 0.25 GiB in float32
 _STAGES = 10_000
@@ -53,8 +70,9 @@ def _describe(stage: Stage) -> dict[str, Any]:
     if STAGES.get(kind) is not type(stage):
         raise InputError(f"the stage {stage} is not of this package; a model file holds only {', '.join(STAGES)}")
     values = {f.name: getattr(stage, f.name) for f in fields(stage)}  # type: ignore[arg-type]
-    plain = {k: _describe(v) if isinstance(v, Stage) else list(v) if isinstance(v, tuple) else v
-             for k, v in values.items()}  # fmt: skip
+    plain = {
+        k: _describe(v) if isinstance(v, Stage) else list(v) if isinstance(v, tuple) else v for k, v in values.items()
+    }
     return {"kind": kind} | plain
 
 

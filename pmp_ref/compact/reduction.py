@@ -61,8 +61,10 @@ def in_float64(network: Network, controls: Controls) -> Controls:
     for l, u in enumerate(host):
         for name, a in zip(network.stages[l].control_names, u, strict=True):
             if not np.all(np.isfinite(a)):
-                raise InputError(f"the {name} of stage {l} ({network.stages[l]}) holds NaN or infinity; "
-                                 "expected finite controls: use those of a run that did not fail")  # fmt: skip
+                raise InputError(
+                    f"the {name} of stage {l} ({network.stages[l]}) holds NaN or infinity; "
+                    "expected finite controls: use those of a run that did not fail"
+                )
     return host
 
 
@@ -97,8 +99,13 @@ def kept(network: Network, controls: Controls, input_range: Range = None) -> lis
     for span in spans(network):
         unread, alone = unread_units(d, span), without_reader(d, span)
         note(span.maker, alone & ~unread, "no weight reads them, but they are standardised together with read channels")
-        note(span.maker, unread, "a stage has at least one unit" if unread.all()
-             else "standardisation or a grouped convolution takes channels in equal groups")  # fmt: skip
+        note(
+            span.maker,
+            unread,
+            "a stage has at least one unit"
+            if unread.all()
+            else "standardisation or a grouped convolution takes channels in equal groups",
+        )
         e = states[span.reader]
         for branch in d.paths[span.reader]:
             e = e[branch]

@@ -61,15 +61,18 @@ def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None =
     forms = forms_of(network) if forms is None else tuple(forms)
     allowed = [FORMS if f else ("",) for f in forms_of(network)]
     if len(forms) != len(allowed) or not all(f in a for f, a in zip(forms, allowed, strict=True)):
-        raise InputError(f"forms are {forms}; expected one for each stage: dense or sparse for dense and convolutional "
-                         "stages, empty for others")  # fmt: skip
+        raise InputError(
+            f"forms are {forms}; expected one for each stage: dense or sparse for dense and convolutional "
+            "stages, empty for others"
+        )
     steps = stage_steps(network, controls, forms)
 
     def run(x: Array) -> Array:
         if len(x) == 0:
             return run(np.zeros((1, *x.shape[1:]), x.dtype))[:0]
-        return np.concatenate([batch_first(_through(steps, batch_last(x[i : i + chunk])))
-                               for i in range(0, len(x), chunk)])  # fmt: skip
+        return np.concatenate(
+            [batch_first(_through(steps, batch_last(x[i : i + chunk]))) for i in range(0, len(x), chunk)]
+        )
 
     return run
 
@@ -140,9 +143,16 @@ def _scale(stage: Any, u: tuple[Array, ...]) -> Step:
 
 def _windows(w: Windows, rows: int, columns: int) -> list[list[tuple[slice, slice]]]:
     """For each tap (i, j) the rows and columns of the padded image that it meets."""
-    return [[(slice(i * w.dilation[0], i * w.dilation[0] + w.stride[0] * (rows - 1) + 1, w.stride[0]),
-              slice(j * w.dilation[1], j * w.dilation[1] + w.stride[1] * (columns - 1) + 1, w.stride[1]))
-             for j in range(w.size[1])] for i in range(w.size[0])]  # fmt: skip
+    return [
+        [
+            (
+                slice(i * w.dilation[0], i * w.dilation[0] + w.stride[0] * (rows - 1) + 1, w.stride[0]),
+                slice(j * w.dilation[1], j * w.dilation[1] + w.stride[1] * (columns - 1) + 1, w.stride[1]),
+            )
+            for j in range(w.size[1])
+        ]
+        for i in range(w.size[0])
+    ]
 
 
 def _padded(x: Array, w: Windows) -> Array:

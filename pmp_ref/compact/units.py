@@ -121,9 +121,15 @@ def tied(network: Network) -> list[tuple[int, str]]:
     result = []
     for segment in segments(network.stages):
         end = segment.end
-        reason = "they are the outputs" if end is None else (
-            "Split and Merge tie them to the channels of the other branch" if type(end) in (Split, Merge)
-            else f"{type(end).__name__} is not known to keep units apart")  # fmt: skip
+        reason = (
+            "they are the outputs"
+            if end is None
+            else (
+                "Split and Merge tie them to the channels of the other branch"
+                if type(end) in (Split, Merge)
+                else f"{type(end).__name__} is not known to keep units apart"
+            )
+        )
         result += [(l, reason) for l in mixing_stages(network, segment)[-1:]]
     return result
 

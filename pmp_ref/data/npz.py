@@ -103,8 +103,10 @@ def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui") 
     match = _HEADER.fullmatch(header)
     if not match or header_length > _MAX_HEADER or np.dtype(match[1].decode()).kind not in kinds:
         if _TEXT.match(header) and "labels" in source.rpartition(":")[2]:
-            raise InputError(f"{source!r}: labels are text; number the classes from 0, as np.unique(labels, "
-                             "return_inverse=True)[1] does, and write these integers")  # fmt: skip
+            raise InputError(
+                f"{source!r}: labels are text; number the classes from 0, as np.unique(labels, "
+                "return_inverse=True)[1] does, and write these integers"
+            )
         expected = "an integer array: write uint8 images" if kinds == "ui" else "an array of numbers"
         raise InputError(f"{source!r} has the header {header[:80]!r}, expected {expected}")
     dtype = np.dtype(match[1].decode())

@@ -97,8 +97,12 @@ class Record:
                 self.record()
             except Exception as error:
                 self.refused = True
-                warnings.warn(f"{self.f.__qualname__} cannot be recorded as a CUDA graph ({type(error).__name__}: "
-                              f"{error}); it is run as it stands", RuntimeWarning, stacklevel=2)  # fmt: skip
+                warnings.warn(
+                    f"{self.f.__qualname__} cannot be recorded as a CUDA graph ({type(error).__name__}: "
+                    f"{error}); it is run as it stands",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
                 return self.f(*arguments)
         if self.graph is None:
             self.results = Results(self.f(*self.arguments), self.places)
@@ -195,12 +199,14 @@ def _copying(lengths: tuple[tuple[int, int], ...], numbers: int, real: str) -> A
     if real:
         parameters += [f"{real}* numbers", *(f"{real} n{k}" for k in range(numbers))]
         body += [f"  if (i == 0) numbers[{k}] = n{k};" for k in range(numbers)]
-    source = "\n".join([
-        f'extern "C" __global__ void pmp_ref_copies({", ".join(parameters)}) {{',
-        "  const size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x, step = gridDim.x * (size_t)blockDim.x;",
-        *body,
-        "}",
-    ])  # fmt: skip
+    source = "\n".join(
+        [
+            f'extern "C" __global__ void pmp_ref_copies({", ".join(parameters)}) {{',
+            "  const size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x, step = gridDim.x * (size_t)blockDim.x;",
+            *body,
+            "}",
+        ]
+    )
     return cupy().RawKernel(source, "pmp_ref_copies")
 
 

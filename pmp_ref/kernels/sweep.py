@@ -129,8 +129,9 @@ class FastSweep(Sweep):
         keep = self.mapper is None and x.shape[0] * self.bytes_per_sample(x) <= self.memory
         backward = self.costates and not keep
         losses, largest, g, swept = self._sweep(controls, x, y, None, backward, keep)
-        return Evaluation(x, y, losses, largest, Kept(self.store, swept) if keep else None, g,
-                          backward_sweeps=int(backward))  # fmt: skip
+        return Evaluation(
+            x, y, losses, largest, Kept(self.store, swept) if keep else None, g, backward_sweeps=int(backward)
+        )
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, of which nothing is kept."""
@@ -147,8 +148,13 @@ class FastSweep(Sweep):
             return super().backward(controls, e)
         swept = None if e.states is None else e.states.take()
         _, _, g, _ = self._sweep(controls, e.x, e.y, swept, True, False)
-        return replace(e, states=None, switching=g, forward_sweeps=e.forward_sweeps + (swept is None),
-                       backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+        return replace(
+            e,
+            states=None,
+            switching=g,
+            forward_sweeps=e.forward_sweeps + (swept is None),
+            backward_sweeps=e.backward_sweeps + 1,
+        )
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; each chunk there and back while it is in cache."""

@@ -64,8 +64,9 @@ class Store:
     def take(self, batch: int, dtype: Any) -> Workspace:
         """A workspace for a chunk of that size and dtype."""
         dtype = np.dtype(dtype)
-        return Workspace(batch, dtype, self._pop("arrays", dtype, batch), self._pop("room", dtype),
-                         self._pop("results", dtype))  # fmt: skip
+        return Workspace(
+            batch, dtype, self._pop("arrays", dtype, batch), self._pop("room", dtype), self._pop("results", dtype)
+        )
 
     def equip(self, w: Workspace) -> Workspace:
         """The workspace with room again."""

@@ -97,63 +97,97 @@ def cases() -> dict[str, Conformance]:
     dense = Network((Dense(4), Tanh(), Dense(4), Tanh(), Dense(3)), (4,))
     conv = Network(
         (
-            Convolution(4, (3, 2), stride=(1, 2), padding=1, dilation=(2, 1), groups=2), Sigmoid(), AveragePool(2),
-            Flatten(), Dense(3),
+            Convolution(4, (3, 2), stride=(1, 2), padding=1, dilation=(2, 1), groups=2),
+            Sigmoid(),
+            AveragePool(2),
+            Flatten(),
+            Dense(3),
         ),
         (2, 7, 6),
-    )  # fmt: skip
+    )
     block = (Convolution(3, 3, padding=1), Standardise(1), ScaleShift(), Tanh(), Convolution(3, (1, 3), padding=(0, 1)))
     down = (Convolution(4, 3, stride=2, padding=1), Tanh())
     skip = Network(
         (
-            Convolution(3, 3, padding=1), Tanh(), *residual(*block, step=0.5), Tanh(),
-            *residual(*down, projection=Convolution(4, 1, stride=2)), GlobalAveragePool(), Dense(2),
+            Convolution(3, 3, padding=1),
+            Tanh(),
+            *residual(*block, step=0.5),
+            Tanh(),
+            *residual(*down, projection=Convolution(4, 1, stride=2)),
+            GlobalAveragePool(),
+            Dense(2),
         ),
         (1, 4, 4),
-    )  # fmt: skip
-    relu = Network(
-        (Convolution(3, 3), LeakyReLU(0.1), MaxPool(2), Flatten(), Dense(5), ReLU(), Dense(3)), (1, 7, 6)
-    )  # fmt: skip
+    )
+    relu = Network((Convolution(3, 3), LeakyReLU(0.1), MaxPool(2), Flatten(), Dense(5), ReLU(), Dense(3)), (1, 7, 6))
     tiny = Network((Dense(3, bias=False), Tanh(), Dense(2, bias=False)), (3,))
     groups = tuple(
         tuple(GroupL0(omega=2.0) if len(a) > 1 else NoPenalty() for a in shapes) for shapes in relu.control_shapes
     )
     found = (
         Conformance(
-            "dense-l0", "square dense stages (an untransposed kernel shows), L0, classic rule, absolute test",
-            Problem(dense, CrossEntropy(), L0(), 0.01), 7, Method(Classic(eps0=0.05, sigma=1.5, zeta=0.6)), 8,
+            "dense-l0",
+            "square dense stages (an untransposed kernel shows), L0, classic rule, absolute test",
+            Problem(dense, CrossEntropy(), L0(), 0.01),
+            7,
+            Method(Classic(eps0=0.05, sigma=1.5, zeta=0.6)),
+            8,
         ),
         Conformance(
-            "conv-l1-box", "convolution with stride, padding, dilation and groups; L1 on a box; curvature rule",
-            Problem(conv, CrossEntropy(), L1(), 0.02, Box(-0.5, 0.5)), 5,
-            Method(Curvature(eps0=0.05), Absolute(1e-4)), 6,
+            "conv-l1-box",
+            "convolution with stride, padding, dilation and groups; L1 on a box; curvature rule",
+            Problem(conv, CrossEntropy(), L1(), 0.02, Box(-0.5, 0.5)),
+            5,
+            Method(Curvature(eps0=0.05), Absolute(1e-4)),
+            6,
         ),
         Conformance(
-            "residual-relative", "residual blocks with and without projection, standardisation, layer weights, L0; "
+            "residual-relative",
+            "residual blocks with and without projection, standardisation, layer weights, L0; "
             "relative test, curvature rule, rejections",
-            Problem(skip, CrossEntropy(), L0(), 0.002, weights=layer_weights(skip, by_stage={0: 2.0})), 4,
-            Method(Curvature(eps0=0.02), Relative(0.3)), 5,
+            Problem(skip, CrossEntropy(), L0(), 0.002, weights=layer_weights(skip, by_stage={0: 2.0})),
+            4,
+            Method(Curvature(eps0=0.02), Relative(0.3)),
+            5,
         ),
         Conformance(
-            "relu-group", "leaky ReLU, ReLU and max pooling, group L0 on filters and neurons, classic rule",
-            Problem(relu, CrossEntropy(), groups, 0.01), 6, Method(Classic(eps0=0.1, sigma=2.0)), 6,
+            "relu-group",
+            "leaky ReLU, ReLU and max pooling, group L0 on filters and neurons, classic rule",
+            Problem(relu, CrossEntropy(), groups, 0.01),
+            6,
+            Method(Classic(eps0=0.1, sigma=2.0)),
+            6,
         ),
         Conformance(
-            "finite-minibatch", "controls in {−1, 0, 1} under L0, squared loss, mini-batches, classic rule, rejections",
-            Problem(tiny, Squared(), L0(), 0.01, FiniteSet((-1.0, 0.0, 1.0))), 8,
-            Method(Classic(eps0=0.02, sigma=2.0)), 10, batch_size=3, spread=2.0,
+            "finite-minibatch",
+            "controls in {−1, 0, 1} under L0, squared loss, mini-batches, classic rule, rejections",
+            Problem(tiny, Squared(), L0(), 0.01, FiniteSet((-1.0, 0.0, 1.0))),
+            8,
+            Method(Classic(eps0=0.02, sigma=2.0)),
+            10,
+            batch_size=3,
+            spread=2.0,
         ),
         Conformance(
-            "metric-half", "|w|^½, gradient-scaled metric, squared loss, mini-batches; relative test, curvature rule",
-            Problem(dense, Squared(), LHalf(), 0.005), 6,
-            Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled(0.9)), 6, batch_size=3,
+            "metric-half",
+            "|w|^½, gradient-scaled metric, squared loss, mini-batches; relative test, curvature rule",
+            Problem(dense, Squared(), LHalf(), 0.005),
+            6,
+            Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled(0.9)),
+            6,
+            batch_size=3,
         ),
         Conformance(
-            "dense-float32", "float32: L0, classic rule, rejections",
-            Problem(dense, CrossEntropy(), L0(), 0.01), 7, Method(Classic(eps0=0.1, sigma=1.5, zeta=0.6)), 5,
-            dtype="float32", seed=7,
+            "dense-float32",
+            "float32: L0, classic rule, rejections",
+            Problem(dense, CrossEntropy(), L0(), 0.01),
+            7,
+            Method(Classic(eps0=0.1, sigma=1.5, zeta=0.6)),
+            5,
+            dtype="float32",
+            seed=7,
         ),
-    )  # fmt: skip
+    )
     return {case.name: case for case in found}
 
 
@@ -191,7 +225,11 @@ def described(problem: Problem, method: Method) -> dict[str, Any]:
         for l, stage in enumerate(network.stages)
     ]
     return {
-        "stages": stages, "loss": type(problem.loss).__name__, "rho": problem.rho,
-        "regulariser": describe(problem.regulariser), "admissible": describe(problem.admissible),
-        "weights": describe(problem.weights), "method": describe(method),
-    }  # fmt: skip
+        "stages": stages,
+        "loss": type(problem.loss).__name__,
+        "rho": problem.rho,
+        "regulariser": describe(problem.regulariser),
+        "admissible": describe(problem.admissible),
+        "weights": describe(problem.weights),
+        "method": describe(method),
+    }

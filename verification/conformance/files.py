@@ -55,13 +55,20 @@ def write(folder: Path, case: Conformance, trials: list[Trial]) -> None:
 def description(case: Conformance, trials: list[Trial]) -> dict[str, Any]:
     """All that another program needs to run the case, beside ``input.npz``."""
     return {
-        "format": FORMAT, "version": VERSION, "name": case.name, "purpose": case.purpose, "dtype": case.dtype,
-        "samples": case.samples, "input_shape": list(case.problem.network.input_shape),
+        "format": FORMAT,
+        "version": VERSION,
+        "name": case.name,
+        "purpose": case.purpose,
+        "dtype": case.dtype,
+        "samples": case.samples,
+        "input_shape": list(case.problem.network.input_shape),
         **described(case.problem, case.method),
-        "batch_size": case.batch_size, "trials": len(trials),
+        "batch_size": case.batch_size,
+        "trials": len(trials),
         "batches": [np.asarray(trial[0].value).tolist() for trial in trials],
-        "tolerance": TOLERANCE[case.dtype], "order": [[q.key, q.what] for q in trials[0]],
-    }  # fmt: skip
+        "tolerance": TOLERANCE[case.dtype],
+        "order": [[q.key, q.what] for q in trials[0]],
+    }
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

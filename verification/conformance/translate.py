@@ -30,10 +30,14 @@ def problem(spec: dict[str, Any]) -> plain.Problem:
     sizes = [math.prod(shape) for stage in shapes for shape in stage]
     (r,), (box,) = ({tuple(p.items()) for stage in spec[key] for p in stage} for key in ("regulariser", "admissible"))
     return plain.Problem(
-        [STAGES[s["kind"]](s) for s in spec["stages"]], shapes, getattr(plain, LOSSES[spec["loss"]]), spec["rho"],
-        np.repeat(weights, sizes), (dict(r)["a0"], dict(r)["a1"], dict(r)["a2"]),
+        [STAGES[s["kind"]](s) for s in spec["stages"]],
+        shapes,
+        getattr(plain, LOSSES[spec["loss"]]),
+        spec["rho"],
+        np.repeat(weights, sizes),
+        (dict(r)["a0"], dict(r)["a1"], dict(r)["a2"]),
         (float(dict(box)["lo"]), float(dict(box)["hi"])),
-    )  # fmt: skip
+    )
 
 
 def choices(spec: dict[str, Any], P: plain.Problem) -> dict[str, Any]:

@@ -23,8 +23,12 @@ def parser() -> argparse.ArgumentParser:
         "and transfers, and says nothing about time.",
         epilog="example: python -m verification.cuda_on_cpu -- python -m pytest -n 2 --backend cupy",
     )
-    made.add_argument("--folder", type=Path, default=CHECKOUT / ".venv" / "cuda-on-cpu",
-                        help="where it is built, once (default: .venv/cuda-on-cpu)")  # fmt: skip
+    made.add_argument(
+        "--folder",
+        type=Path,
+        default=CHECKOUT / ".venv" / "cuda-on-cpu",
+        help="where it is built, once (default: .venv/cuda-on-cpu)",
+    )
     made.add_argument("--step", action="store_true", help="count what one step of LeNet-5 calls")
     made.add_argument("command", nargs="*", help="the command and its arguments, after --")
     return made

@@ -24,8 +24,17 @@ HERE = Path(__file__).parent
 CUPY = "14.2.0"  # what is compiled against it has no other versions
 HEADERS = ("nvidia-cuda-runtime==13.0.*", "nvidia-cuda-crt==13.0.*", "nvidia-cuda-profiler-api==13.0.*")
 NEEDED = (f"cupy-cuda13x=={CUPY}", *HEADERS, "Cython==3.2.*", "setuptools>=77", "wheel", "fastrlock")
-LIBRARIES = ("libcuda.so.1", "libcudart.so.13", "libnvrtc.so.13", "libcublas.so.13", "libcublasLt.so.13",
-             "libcurand.so.10", "libcusolver.so.12", "libcusparse.so.12", "libcufft.so.12")  # fmt: skip
+LIBRARIES = (
+    "libcuda.so.1",
+    "libcudart.so.13",
+    "libnvrtc.so.13",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcurand.so.10",
+    "libcusolver.so.12",
+    "libcusparse.so.12",
+    "libcufft.so.12",
+)
 KERNELS = ("-O1", "-w", "-fPIC", "-ffp-contract=off", "-fpermissive", "-std=c++17")
 
 
@@ -36,8 +45,10 @@ def environment(folder: Path, checkout: Path) -> dict[str, str]:
     """
     folder = folder.absolute()
     python = folder / "venv" / "bin" / "python"
-    parts = {"build.py": (folder / "built", lambda: build(folder, checkout, python)),
-             "device.cpp kernel.h": (folder / "library", lambda: library(folder))}  # fmt: skip
+    parts = {
+        "build.py": (folder / "built", lambda: build(folder, checkout, python)),
+        "device.cpp kernel.h": (folder / "library", lambda: library(folder)),
+    }
     for sources, (stamp, make) in parts.items():
         text = b"".join((HERE / name).read_bytes() for name in sources.split())
         wanted = f"{folder} {hashlib.sha256(text).hexdigest()}"
@@ -114,8 +125,18 @@ def build(folder: Path, checkout: Path, python: Path) -> None:
     run(*pip, "install", *NEEDED, f"{checkout}[test]")
     say("CuPy's source")
     source = folder / "source"
-    run(*pip, "download", "--no-deps", "--no-binary", "cupy", "--no-build-isolation", "-d", source, f"cupy=={CUPY}",
-        READTHEDOCS="True")  # fmt: skip  # so that asking for its metadata does not look for CUDA
+    run(
+        *pip,
+        "download",
+        "--no-deps",
+        "--no-binary",
+        "cupy",
+        "--no-build-isolation",
+        "-d",
+        source,
+        f"cupy=={CUPY}",
+        READTHEDOCS="True",
+    )  # so that asking for its metadata does not look for CUDA
     with tarfile.open(next(source.glob("cupy-*.tar.gz"))) as archive:
         archive.extractall(source, filter="data")
     say("CuPy's module for the runtime")
@@ -133,13 +154,21 @@ def library(folder: Path) -> None:
     device, stubs, made = source / "device.o", source / "absent.c", source / "made.so"
     run(*compiler(site), "-c", HERE / "device.cpp", "-o", device)
     backends = site / "cupy_backends" / "cuda"
-    users = [*(backends / "api").glob("runtime.*.so"), *(backends / "libs").glob("cu*.so"),
-             *(site / "cupy" / "cuda").glob("*.so")]  # fmt: skip
+    users = [
+        *(backends / "api").glob("runtime.*.so"),
+        *(backends / "libs").glob("cu*.so"),
+        *(site / "cupy" / "cuda").glob("*.so"),
+    ]
     called = set().union(*(symbols(path, "U", "-D") for path in users))
     absent = sorted(name for name in called - symbols(device, "T") if name.startswith(("cuda", "cu", "nvrtc")))
-    stubs.write_text("#include <stdio.h>\n" + "".join(
-        f'int {name}(void) {{ fprintf(stderr, "CUDA on the CPU has no {name}\\n"); return 801; }}\n' for name in absent
-    ), encoding="utf-8")  # fmt: skip
+    stubs.write_text(
+        "#include <stdio.h>\n"
+        + "".join(
+            f'int {name}(void) {{ fprintf(stderr, "CUDA on the CPU has no {name}\\n"); return 801; }}\n'
+            for name in absent
+        ),
+        encoding="utf-8",
+    )
     run("gcc", "-c", "-fPIC", stubs, "-o", stubs.with_suffix(".o"))
     run(*compiler(site), device, stubs.with_suffix(".o"), "-o", made, "-ldl")
     made.replace(folder / "lib" / LIBRARIES[0])  # programs that use the old one keep it
@@ -158,13 +187,40 @@ def compiler(site: Path) -> list[str | Path]:
 def runtime_module(cupy: Path, python: Path, compiler: list[str | Path]) -> Path:
     """CuPy's module for the runtime, linked to whatever library of that name is found when it is loaded."""
     cpp, module = cupy / "runtime.cpp", cupy / "runtime.so"
-    options = {"CUPY_USE_CUDA_PYTHON": False, "CUPY_CUDA_VERSION": 13000, "CUPY_HIP_VERSION": 0,
-               "CUPY_CUFFT_STATIC": False, "CUPY_CYTHON_VERSION": "3.2"}  # fmt: skip
-    run(python, "-m", "cython", "-3", "--cplus", "-X", "binding=False", "-X", "c_api_binop_methods=True",
-        "-E", ",".join(f"{k}={v}" for k, v in options.items()), "cupy_backends/cuda/api/runtime.pyx", "-o", cpp,
-        cwd=cupy)  # fmt: skip
-    run(*compiler, f"-I{sysconfig.get_path('include')}", f"-I{cupy / 'cupy_backends' / 'cuda' / 'api'}",
-        "-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION", '-DCYTHON_EXTERN_C=extern "C"', cpp, "-o", module)  # fmt: skip
+    options = {
+        "CUPY_USE_CUDA_PYTHON": False,
+        "CUPY_CUDA_VERSION": 13000,
+        "CUPY_HIP_VERSION": 0,
+        "CUPY_CUFFT_STATIC": False,
+        "CUPY_CYTHON_VERSION": "3.2",
+    }
+    run(
+        python,
+        "-m",
+        "cython",
+        "-3",
+        "--cplus",
+        "-X",
+        "binding=False",
+        "-X",
+        "c_api_binop_methods=True",
+        "-E",
+        ",".join(f"{k}={v}" for k, v in options.items()),
+        "cupy_backends/cuda/api/runtime.pyx",
+        "-o",
+        cpp,
+        cwd=cupy,
+    )
+    run(
+        *compiler,
+        f"-I{sysconfig.get_path('include')}",
+        f"-I{cupy / 'cupy_backends' / 'cuda' / 'api'}",
+        "-DNPY_TARGET_VERSION=NPY_2_0_API_VERSION",
+        '-DCYTHON_EXTERN_C=extern "C"',
+        cpp,
+        "-o",
+        module,
+    )
     return module
 
 
@@ -177,8 +233,14 @@ def symbols(path: Path, kind: str, *options: str) -> set[str]:
 
 def run(*command: str | Path, cwd: Path | None = None, **variables: str) -> None:
     """Run a command; raises InputError with the end of its output if it fails."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env={**os.environ, **variables}, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode:
         raise InputError(f"{Path(command[0]).name} failed while CUDA on the CPU was built:\n{done.stdout[-3000:]}")
 

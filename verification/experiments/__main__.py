@@ -32,20 +32,30 @@ full versions need  pmp-ref fetch mnist  or  pmp-ref fetch cifar10  once
 def parser() -> argparse.ArgumentParser:
     """The options."""
     p = argparse.ArgumentParser(
-        prog="python -m verification.experiments", description="Numerical experiments with bSQH on real data.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+        prog="python -m verification.experiments",
+        description="Numerical experiments with bSQH on real data.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     p.add_argument("name", nargs="?", metavar="NAME", help=", ".join(EXPERIMENTS))
     p.add_argument("--quick", action="store_true", help="small version on bundled images, at most a minute")
     p.add_argument("--out", type=Path, metavar="DIR", help=f"results (default: {OUT[False]}; with --quick {OUT[True]})")
-    p.add_argument("--rows", metavar="PATTERN", help="only rows whose name matches, such as 'bsqh-*-seed0'; several "
-                   "patterns with commas between")  # fmt: skip
+    p.add_argument(
+        "--rows",
+        metavar="PATTERN",
+        help="only rows whose name matches, such as 'bsqh-*-seed0'; several patterns with commas between",
+    )
     p.add_argument("--threads", type=int, metavar="N", help="threads of the kernels; the numbers do not depend on it")
-    p.add_argument("--list", action="store_true", help="list the experiments, or the rows of NAME and whether they "
-                   "are done")  # fmt: skip
+    p.add_argument(
+        "--list", action="store_true", help="list the experiments, or the rows of NAME and whether they are done"
+    )
     p.add_argument("--figures-only", action="store_true", help="run nothing; collect and draw the rows that are there")
-    p.add_argument("--docs", action="store_true", help="copy finished results below --out into docs/ and write "
-                   "docs/results.md anew between its markers")  # fmt: skip
+    p.add_argument(
+        "--docs",
+        action="store_true",
+        help="copy finished results below --out into docs/ and write docs/results.md anew between its markers",
+    )
     return p
 
 

@@ -86,8 +86,14 @@ class State:
     seconds: float = 0.0
 
 
-def train(setup: Setup, plan: Plan, file: Path, progress: Callable[[str], None], start: Controls | None = None,
-          hold_zeros: bool = False) -> State:  # fmt: skip
+def train(
+    setup: Setup,
+    plan: Plan,
+    file: Path,
+    progress: Callable[[str], None],
+    start: Controls | None = None,
+    hold_zeros: bool = False,
+) -> State:
     """Run the plan from ``start`` (None: the setup's initial controls), saved in ``file`` and resumed from there.
 
     ``hold_zeros``: kernel entries that are zero in ``start`` stay zero.
@@ -113,8 +119,10 @@ def train(setup: Setup, plan: Plan, file: Path, progress: Callable[[str], None],
         if now - shown > SHOW_EVERY:
             shown = now
             kept, entries = kernel_entries(setup.network, state.controls)
-            progress(f"{plan.method} {state.steps}/{total}  loss {float(np.mean(e.losses)):.4f}  "
-                     f"kept {100 * kept / entries:.2f}%")  # fmt: skip
+            progress(
+                f"{plan.method} {state.steps}/{total}  loss {float(np.mean(e.losses)):.4f}  "
+                f"kept {100 * kept / entries:.2f}%"
+            )
     return state
 
 
@@ -154,18 +162,25 @@ def prune(setup: Setup, controls: Controls, share: float) -> Controls:
 def judge(setup: Setup, controls: Controls) -> dict[str, Any]:
     """Test accuracy with its 95 % interval, kept kernel entries, layers without any."""
     assert setup.dataset.test_images is not None and setup.dataset.test_labels is not None
-    found = accuracy(setup.network, controls, setup.images(setup.dataset.test_images),
-                     setup.labels(setup.dataset.test_labels))  # fmt: skip
+    found = accuracy(
+        setup.network, controls, setup.images(setup.dataset.test_images), setup.labels(setup.dataset.test_labels)
+    )
     low, high = found.interval()
     kept, entries = kernel_entries(setup.network, controls)
     emptied = [
         l for l, us in enumerate(kernels_map(setup, np.any, controls)) if any(v is not None and not v for v in us)
     ]
     return {
-        "test_accuracy": found.part, "test_low": low, "test_high": high, "test_images": found.images,
-        "kept_fraction": kept / entries, "kept_weights": kept, "total_weights": entries,
-        "disconnected": bool(emptied), "emptied_layers": str(emptied),
-    }  # fmt: skip
+        "test_accuracy": found.part,
+        "test_low": low,
+        "test_high": high,
+        "test_images": found.images,
+        "kept_fraction": kept / entries,
+        "kept_weights": kept,
+        "total_weights": entries,
+        "disconnected": bool(emptied),
+        "emptied_layers": str(emptied),
+    }
 
 
 def save(setup: Setup, file: Path, state: State) -> None:
@@ -179,8 +194,10 @@ def save(setup: Setup, file: Path, state: State) -> None:
 def load(setup: Setup, file: Path) -> State:
     """The state from disk; InputError if the file is damaged."""
     arrays = unpack(file)
-    controls, m, v = (checkpoint.from_arrays(setup.network, arrays, f"{name}/", str(file), np.asarray)
-                      for name in ("controls", "m", "v"))  # fmt: skip
+    controls, m, v = (
+        checkpoint.from_arrays(setup.network, arrays, f"{name}/", str(file), np.asarray)
+        for name in ("controls", "m", "v")
+    )
     return State(controls, m, v, **decode(arrays["state"]))
 
 

@@ -37,30 +37,71 @@ class Depth(Experiment):
         "steps is the same for all; it is far too small for a good accuracy."
     )
     columns = (
-        "metric", "layers", "seed", "weights", "rho", "first_c_hat", "first_eps", "median_eps", "median_c_hat",
-        "c_hat_spread", "accepted_steps", "rejections", "skipped_batches", "last_loss", "sweeps_to_target",
-        "kept_percent", "test_percent", "descent_violations", "descent_checked", "status",
-    )  # fmt: skip
+        "metric",
+        "layers",
+        "seed",
+        "weights",
+        "rho",
+        "first_c_hat",
+        "first_eps",
+        "median_eps",
+        "median_c_hat",
+        "c_hat_spread",
+        "accepted_steps",
+        "rejections",
+        "skipped_batches",
+        "last_loss",
+        "sweeps_to_target",
+        "kept_percent",
+        "test_percent",
+        "descent_violations",
+        "descent_checked",
+        "status",
+    )
     labels: ClassVar[Mapping[str, str]] = {
-        "layers": "layers with kernels", "rho": "ρ", "first_c_hat": "first Ĉ", "first_eps": "first accepted ε",
-        "median_eps": "median ε", "median_c_hat": "median Ĉ", "c_hat_spread": "Ĉ, 90 % over 10 % quantile",
-        "accepted_steps": "steps", "skipped_batches": "batches skipped", "last_loss": "mean loss, last epoch",
-        "sweeps_to_target": "batch sweeps to the target loss", "kept_percent": "kept weights (%)",
-        "test_percent": "test accuracy (%)", "descent_violations": "descent violations",
+        "layers": "layers with kernels",
+        "rho": "ρ",
+        "first_c_hat": "first Ĉ",
+        "first_eps": "first accepted ε",
+        "median_eps": "median ε",
+        "median_c_hat": "median Ĉ",
+        "c_hat_spread": "Ĉ, 90 % over 10 % quantile",
+        "accepted_steps": "steps",
+        "skipped_batches": "batches skipped",
+        "last_loss": "mean loss, last epoch",
+        "sweeps_to_target": "batch sweeps to the target loss",
+        "kept_percent": "kept weights (%)",
+        "test_percent": "test accuracy (%)",
+        "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
-    }  # fmt: skip
+    }
 
     def rows(self, quick: bool) -> list[Row]:
         """Three metrics, four depths, three seeds; quick: grey images, two depths, one seed."""
-        common = {"data": "cifar10", "images_per_class": 100, "test_per_class": 50, "width": 8, "batch_size": 50,
-                  "epochs": 6, "rho": 1e-5, "theta": 3.0, "memory": 0.9, "target": 1.9, "check_every": 20}  # fmt: skip
+        common = {
+            "data": "cifar10",
+            "images_per_class": 100,
+            "test_per_class": 50,
+            "width": 8,
+            "batch_size": 50,
+            "epochs": 6,
+            "rho": 1e-5,
+            "theta": 3.0,
+            "memory": 0.9,
+            "target": 1.9,
+            "check_every": 20,
+        }
         if quick:
             common |= {"data": "mnist-subset", "images_per_class": 30, "width": 4, "epochs": 3, "check_every": 5}
         return [
-            Row(f"{QUICK[quick]}{metric}-blocks{blocks}-seed{seed}",
-                {"metric": metric, "blocks": blocks, "seed": seed, **common})
-            for seed in range(1 if quick else 3) for blocks in ((1, 2) if quick else (1, 2, 4, 8)) for metric in LABELS
-        ]  # fmt: skip
+            Row(
+                f"{QUICK[quick]}{metric}-blocks{blocks}-seed{seed}",
+                {"metric": metric, "blocks": blocks, "seed": seed, **common},
+            )
+            for seed in range(1 if quick else 3)
+            for blocks in ((1, 2) if quick else (1, 2, 4, 8))
+            for metric in LABELS
+        ]
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """One run of ``solve``."""
@@ -70,8 +111,16 @@ class Depth(Experiment):
             raise InputError(f"{s['data']} has fewer than {s['images_per_class']} images of a class; expected as many")
         network = residual_net(data.x.shape[1:], data.classes, "tanh", s["width"], (s["blocks"],) * 3)
         method = Method(rule=Curvature(theta=s["theta"], memory=s["memory"]), metric=METRICS[s["metric"]]())
-        run = follow(problem(network, s["rho"], data.x, context.threads), data, method, Stop(epochs=s["epochs"]),
-                     s["batch_size"], s["seed"], s["check_every"], context)  # fmt: skip
+        run = follow(
+            problem(network, s["rho"], data.x, context.threads),
+            data,
+            method,
+            Stop(epochs=s["epochs"]),
+            s["batch_size"],
+            s["seed"],
+            s["check_every"],
+            context,
+        )
         steps, it = run.solution.steps, run.solution.iterate
         if not steps:
             raise InputError(f"row {row.key} took no step: {run.solution.status}")
@@ -87,35 +136,60 @@ class Depth(Experiment):
         low, high = np.quantile(c_hat, (0.1, 0.9))
         index = sparse(len(steps), 150)
         return {
-            "layers": 6 * s["blocks"] + 2, "weights": entries, "first_c_hat": run.solution.records[0].c_hat,
-            "first_eps": float(eps[0]), "median_eps": float(np.median(eps)), "median_c_hat": float(np.median(c_hat)),
-            "c_hat_spread": float(high / low) if low > 0 else None, "accepted_steps": it.step,
-            "rejections": it.total_rejections, "skipped_batches": it.skipped,
-            "trials_per_step": len(run.solution.records) / it.step, "last_loss": per_epoch[-1],
-            "sweeps": int(sweeps[-1]), "target_loss": s["target"],
+            "layers": 6 * s["blocks"] + 2,
+            "weights": entries,
+            "first_c_hat": run.solution.records[0].c_hat,
+            "first_eps": float(eps[0]),
+            "median_eps": float(np.median(eps)),
+            "median_c_hat": float(np.median(c_hat)),
+            "c_hat_spread": float(high / low) if low > 0 else None,
+            "accepted_steps": it.step,
+            "rejections": it.total_rejections,
+            "skipped_batches": it.skipped,
+            "trials_per_step": len(run.solution.records) / it.step,
+            "last_loss": per_epoch[-1],
+            "sweeps": int(sweeps[-1]),
+            "target_loss": s["target"],
             "sweeps_to_target": int(sweeps[reached[0] + width - 1]) if reached.size else None,
-            "kept_percent": 100 * kept / entries, "test_percent": 100 * right.part, "test_images": right.images,
-            "training_images": int(data.x.shape[0]), "descent_violations": run.tally.violations,
-            "descent_checked": run.tally.checked, "status": str(run.solution.status),
-            "ended_early": run.solution.status is not Status.ITERATION_LIMIT, "run_seconds": run.seconds,
-            "curves": {"sweeps": sweeps[index], "eps": eps[index], "c_hat": c_hat[index],
-                       "loss_at": sweeps[width - 1 :][sparse(len(smooth), 150)],
-                       "loss": smooth[sparse(len(smooth), 150)]},
-        }  # fmt: skip
+            "kept_percent": 100 * kept / entries,
+            "test_percent": 100 * right.part,
+            "test_images": right.images,
+            "training_images": int(data.x.shape[0]),
+            "descent_violations": run.tally.violations,
+            "descent_checked": run.tally.checked,
+            "status": str(run.solution.status),
+            "ended_early": run.solution.status is not Status.ITERATION_LIMIT,
+            "run_seconds": run.seconds,
+            "curves": {
+                "sweeps": sweeps[index],
+                "eps": eps[index],
+                "c_hat": c_hat[index],
+                "loss_at": sweeps[width - 1 :][sparse(len(smooth), 150)],
+                "loss": smooth[sparse(len(smooth), 150)],
+            },
+        }
 
     def alt(self, figure: str) -> str:
         if figure == "depth-summary":
-            return ("Median ε, sweeps to a given loss, spread of Ĉ and mean loss of the last epoch over "
-                    "the number of layers, one line for each metric.")  # fmt: skip
-        return ("Columns: depths. Mean loss, ε and measured curvature Ĉ over the sweeps of a batch, one line for each "
-                "metric.")  # fmt: skip
+            return (
+                "Median ε, sweeps to a given loss, spread of Ĉ and mean loss of the last epoch over "
+                "the number of layers, one line for each metric."
+            )
+        return (
+            "Columns: depths. Mean loss, ε and measured curvature Ĉ over the sweeps of a batch, one line for each "
+            "metric."
+        )
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Summary over depth; curves for each depth."""
         for stored in results:
             r = stored["result"]
-            same = [other["result"]["sweeps_to_target"] for other in results if other["result"]["layers"] == r["layers"]
-                    and other["settings"]["metric"] == stored["settings"]["metric"]]  # fmt: skip
+            same = [
+                other["result"]["sweeps_to_target"]
+                for other in results
+                if other["result"]["layers"] == r["layers"]
+                and other["settings"]["metric"] == stored["settings"]["metric"]
+            ]
             r["reached"] = None if None in same else r["sweeps_to_target"]  # a median of those that reached it misleads
         return self.over_depth(results, directory) + self.over_sweeps(results, directory)
 
@@ -125,8 +199,9 @@ class Depth(Experiment):
         panels = (
             ("median_eps", "median ε of the steps", True),
             ("reached", f"batch sweeps to mean loss {results[0]['settings']['target']:g}", False),
-            ("c_hat_spread", "spread of Ĉ (90 % / 10 % quantile)", True), ("last_loss", "mean loss, last epoch", False),
-        )  # fmt: skip
+            ("c_hat_spread", "spread of Ĉ (90 % / 10 % quantile)", True),
+            ("last_loss", "mean loss, last epoch", False),
+        )
         for (metric, rows), style in zip(grouped(results, "metric").items(), STYLES, strict=False):
             by_depth = sorted(grouped(rows, "layers").items())
             for axis, (name, _, _) in zip(axes.ravel(), panels, strict=True):
@@ -143,16 +218,19 @@ class Depth(Experiment):
             axis.set_xlabel("layers with kernels")
         axes[0, 0].legend(frameon=False, title="metric")
         s = results[0]["settings"]
-        figure.supxlabel(f"{results[0]['result']['training_images']} images, batch {s['batch_size']}, {s['epochs']} "
-                         f"epochs, ρ = {power(s['rho'])}; {seeds(results)}; no mark: a seed did not reach the loss",
-                         fontsize=9)  # fmt: skip
+        figure.supxlabel(
+            f"{results[0]['result']['training_images']} images, batch {s['batch_size']}, {s['epochs']} "
+            f"epochs, ρ = {power(s['rho'])}; {seeds(results)}; no mark: a seed did not reach the loss",
+            fontsize=9,
+        )
         return save(figure, directory, "depth-summary")
 
     def over_sweeps(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """One column for each depth."""
         by_depth = sorted(grouped(results, "layers").items())
-        figure, axes = new_figure(2.3 * len(by_depth) + 0.9, 6.6, len(by_depth), 3, sharex=True, sharey="row",
-                                  squeeze=False)  # fmt: skip
+        figure, axes = new_figure(
+            2.3 * len(by_depth) + 0.9, 6.6, len(by_depth), 3, sharex=True, sharey="row", squeeze=False
+        )
         for column, ((layers,), of_depth) in zip(axes.T, by_depth, strict=True):
             for (metric,), rows in grouped(of_depth, "metric").items():
                 style, curves = STYLES[list(LABELS).index(metric)], [r["result"]["curves"] for r in rows]

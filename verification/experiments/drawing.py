@@ -72,8 +72,9 @@ def at(curve: Curve, where: np.ndarray) -> np.ndarray:
     return np.where((index >= 0) & (where <= x[-1]), values, math.nan)
 
 
-def band(axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str | None, fill: bool = True,
-         **more: Any) -> None:  # fmt: skip
+def band(
+    axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str | None, fill: bool = True, **more: Any
+) -> None:
     """Median of the curves as a line, smallest to largest value as a band, where all of them are defined."""
     places = np.unique(np.concatenate([numbers(x) for x, _ in curves]))
     places = places[sparse(places.size, PLACES)]
@@ -90,12 +91,29 @@ def band(axis: Any, curves: Sequence[Curve], style: dict[str, Any], label: str |
     axis.plot(places, np.median(values, axis=0), label=label, **line)
 
 
-def points(axis: Any, x: Sequence[float], groups: Sequence[Iterable[dict[str, Any]]], name: str,
-           style: dict[str, Any], label: str | None, factor: float = 1.0) -> None:  # fmt: skip
+def points(
+    axis: Any,
+    x: Sequence[float],
+    groups: Sequence[Iterable[dict[str, Any]]],
+    name: str,
+    style: dict[str, Any],
+    label: str | None,
+    factor: float = 1.0,
+) -> None:
     """Median of a column over each group of rows at ``x``, with bars from the smallest to the largest value."""
     low, middle, high = (factor * np.array(v) for v in zip(*(spread(g, name) for g in groups), strict=True))
-    axis.errorbar(x, middle, [middle - low, high - middle], label=label, lw=1.3, ms=5, capsize=3, elinewidth=0.9,
-                  mfc="white", **style)  # fmt: skip
+    axis.errorbar(
+        x,
+        middle,
+        [middle - low, high - middle],
+        label=label,
+        lw=1.3,
+        ms=5,
+        capsize=3,
+        elinewidth=0.9,
+        mfc="white",
+        **style,
+    )
 
 
 def seeds(results: Iterable[dict[str, Any]]) -> str:
@@ -123,5 +141,4 @@ def decades(axis: Any) -> None:
     reach = math.log10(high / low) if 0 < low < high else 0.0
     axis.set_major_formatter(lambda v, _: f"{v:g}" if v in (1, 10) or (reach < 4 and 1e-3 < v < 1e4) else power(v))
     shown = "25" if reach > 0.6 else "2345678"
-    axis.set_minor_formatter(lambda v, _: f"{v:g}" if reach < 2.5 and f"{v:e}"[0] in shown
-                             else "")  # fmt: skip
+    axis.set_minor_formatter(lambda v, _: f"{v:g}" if reach < 2.5 and f"{v:e}"[0] in shown else "")

@@ -85,13 +85,16 @@ class Experiment(ABC):
         groups: dict[str, list[dict[str, Any]]] = {}
         for stored in results:
             groups.setdefault(_SEED.sub("", stored["key"]), []).append(stored)
-        headings = ["seeds" if name == "seed" else self.labels.get(name, name.replace("_", " "))
-                    for name in self.columns]  # fmt: skip
+        headings = [
+            "seeds" if name == "seed" else self.labels.get(name, name.replace("_", " ")) for name in self.columns
+        ]
         return headings, [
-            [len(group) if name == "seed" else together([lookup(stored, name) for stored in group])
-             for name in self.columns]
+            [
+                len(group) if name == "seed" else together([lookup(stored, name) for stored in group])
+                for name in self.columns
+            ]
             for group in groups.values()
-        ]  # fmt: skip
+        ]
 
 
 def together(values: Sequence[Any]) -> Any:
@@ -149,7 +152,12 @@ def new_figure(width: float = 6.4, height: float = 4.2, columns: int = 1, rows: 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: dict[Any, Any] = {"axes.grid": True, "grid.color": "#d5dae2", "axes.axisbelow": True,
-                             "axes.spines.top": False, "axes.spines.right": False}  # fmt: skip
+    style: dict[Any, Any] = {
+        "axes.grid": True,
+        "grid.color": "#d5dae2",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with matplotlib.rc_context(style):
         return pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)

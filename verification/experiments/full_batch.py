@@ -33,32 +33,72 @@ class FullBatch(Experiment):
         "curvature rule, for several constant ρ, in float32 unless said otherwise."
     )
     columns = (
-        "variant", "rho", "seed", "accepted_steps", "rejections", "trials_per_step", "sweeps", "objective_at_budget",
-        "train_objective", "train_loss", "kept_percent", "test_percent", "epsilon", "epsilon_star",
-        "descent_violations", "descent_checked", "steps_with_rise", "status",
-    )  # fmt: skip
+        "variant",
+        "rho",
+        "seed",
+        "accepted_steps",
+        "rejections",
+        "trials_per_step",
+        "sweeps",
+        "objective_at_budget",
+        "train_objective",
+        "train_loss",
+        "kept_percent",
+        "test_percent",
+        "epsilon",
+        "epsilon_star",
+        "descent_violations",
+        "descent_checked",
+        "steps_with_rise",
+        "status",
+    )
     labels: ClassVar[Mapping[str, str]] = {
-        "variant": "rule", "rho": "ρ", "accepted_steps": "steps", "trials_per_step": "trials per step",
-        "sweeps": "sweeps (both ways)", "objective_at_budget": "J at the common budget of sweeps",
-        "train_objective": "J", "train_loss": "mean loss", "kept_percent": "kept weights (%)",
-        "test_percent": "test accuracy (%)", "epsilon": "last ε", "epsilon_star": "ε*",
-        "descent_violations": "descent violations", "descent_checked": "steps checked in float64",
+        "variant": "rule",
+        "rho": "ρ",
+        "accepted_steps": "steps",
+        "trials_per_step": "trials per step",
+        "sweeps": "sweeps (both ways)",
+        "objective_at_budget": "J at the common budget of sweeps",
+        "train_objective": "J",
+        "train_loss": "mean loss",
+        "kept_percent": "kept weights (%)",
+        "test_percent": "test accuracy (%)",
+        "epsilon": "last ε",
+        "epsilon_star": "ε*",
+        "descent_violations": "descent violations",
+        "descent_checked": "steps checked in float64",
         "steps_with_rise": "accepted steps with ΔJ > 0",
-    }  # fmt: skip
+    }
 
     def rows(self, quick: bool) -> list[Row]:
         """24 rows; quick: four small ones."""
         rhos = (1e-5, 1e-4) if quick else (1e-5, 1e-4, 1e-3)
         images, steps, budget = (20, 40, 80) if quick else (80, 150, 300)
         return [
-            Row(f"{QUICK[quick]}{variant}-rho{rho:g}-seed{seed}", {
-                "variant": variant, "rho": rho, "seed": seed, "images_per_class": images, "budget": budget,
-                "options": {"batch_size": "full", "steps": str(steps), "ramp": "none", "rho": repr(rho),
-                            "check_descent": "20", "seed": str(seed), **VARIANTS[variant][1]},
-            })
-            for seed in range(1 if quick else 3) for rho in rhos for variant in VARIANTS
+            Row(
+                f"{QUICK[quick]}{variant}-rho{rho:g}-seed{seed}",
+                {
+                    "variant": variant,
+                    "rho": rho,
+                    "seed": seed,
+                    "images_per_class": images,
+                    "budget": budget,
+                    "options": {
+                        "batch_size": "full",
+                        "steps": str(steps),
+                        "ramp": "none",
+                        "rho": repr(rho),
+                        "check_descent": "20",
+                        "seed": str(seed),
+                        **VARIANTS[variant][1],
+                    },
+                },
+            )
+            for seed in range(1 if quick else 3)
+            for rho in rhos
+            for variant in VARIANTS
             if variant not in AT_ONE_RHO or (rho == 1e-4 and not quick)
-        ]  # fmt: skip
+        ]
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """A training run on the first images of each class."""
@@ -76,27 +116,34 @@ class FullBatch(Experiment):
             "trials_per_step": 1 + result["rejections"] / result["accepted_steps"],
             "sweeps": total,
             "objective_at_budget": steps["J"][within[-1]] if total >= s["budget"] else None,
-            "kept_percent": 100 * result["kept_fraction"], "test_percent": 100 * result["test_accuracy"],
+            "kept_percent": 100 * result["kept_fraction"],
+            "test_percent": 100 * result["test_accuracy"],
             "steps_with_rise": int(np.sum(np.array(steps["delta_J"][1:]) > 0)),
             "curves": {
-                "sweeps": sweeps[index], "rejections": rejected[index],
+                "sweeps": sweeps[index],
+                "rejections": rejected[index],
                 **{name: [steps[name][i] for i in index] for name in ("J", "loss", "eps", "nonzeros", "c_hat")},
                 "rejected_at": np.add(trials.get("forward_sweeps", []), trials.get("backward_sweeps", [])),
                 "rejected_eps": trials.get("eps", []),
             },
-        }  # fmt: skip
+        }
 
     def alt(self, figure: str) -> str:
-        return ("Columns: values of ρ. From top to bottom over the sweeps: objective J, mean loss, ε, rejections so "
-                "far, kept weights in per cent; one line for each rule, with a band over the seeds.")  # fmt: skip
+        return (
+            "Columns: values of ρ. From top to bottom over the sweeps: objective J, mean loss, ε, rejections so "
+            "far, kept weights in per cent; one line for each rule, with a band over the seeds."
+        )
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """One column for each ρ: J, loss, ε, rejections, support."""
         by_rho = grouped(results, "rho")
         panels = (
-            ("J", "objective J", 1.0), ("loss", "mean loss", 1.0), ("eps", "ε", 1.0),
-            ("rejections", "rejections so far", 1.0), ("nonzeros", "kept weights (%)", None),
-        )  # fmt: skip
+            ("J", "objective J", 1.0),
+            ("loss", "mean loss", 1.0),
+            ("eps", "ε", 1.0),
+            ("rejections", "rejections so far", 1.0),
+            ("nonzeros", "kept weights (%)", None),
+        )
         figure, axes = new_figure(2.6 * len(by_rho) + 0.9, 9.0, len(by_rho), len(panels), sharex=True, squeeze=False)
         for column, ((rho,), of_rho) in zip(axes.T, by_rho.items(), strict=True):
             for variant, rows in grouped(of_rho, "variant").items():
@@ -117,7 +164,12 @@ class FullBatch(Experiment):
         handles: dict[str, Any] = {}
         for axis in axes[0]:
             handles |= {label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2 if len(handles) > 3 else 3,
-                      frameon=False)  # fmt: skip
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside upper center",
+            ncols=2 if len(handles) > 3 else 3,
+            frameon=False,
+        )
         figure.supxlabel(f"{lookup(results[0], 'training_images')} MNIST images; {seeds(results)}", fontsize=9)
         return save(figure, directory, "full-batch-convergence")

@@ -38,16 +38,34 @@ class Groups(Experiment):
         "`pmp-ref compact` would write."
     )
     columns = (
-        "penalty", "rho", "seed", "test_percent", *NAMES, "kept_percent", "compact_weights", "compact_percent",
-        "multiply_adds_percent", "rejections", "descent_violations", "descent_checked", "disconnected",
-    )  # fmt: skip
+        "penalty",
+        "rho",
+        "seed",
+        "test_percent",
+        *NAMES,
+        "kept_percent",
+        "compact_weights",
+        "compact_percent",
+        "multiply_adds_percent",
+        "rejections",
+        "descent_violations",
+        "descent_checked",
+        "disconnected",
+    )
     labels: ClassVar[Mapping[str, str]] = {
-        "rho": "ρ", "test_percent": "test accuracy (%)", "filters_1": "filters 1 (of 6)",
-        "filters_2": "filters 2 (of 16)", "neurons_1": "neurons 1 (of 120)", "neurons_2": "neurons 2 (of 84)",
-        "kept_percent": "nonzero weights (%)", "compact_weights": "weights after compaction",
-        "compact_percent": "of all (%)", "multiply_adds_percent": "multiply-adds (%)",
-        "descent_violations": "descent violations", "descent_checked": "steps checked in float64",
-    }  # fmt: skip
+        "rho": "ρ",
+        "test_percent": "test accuracy (%)",
+        "filters_1": "filters 1 (of 6)",
+        "filters_2": "filters 2 (of 16)",
+        "neurons_1": "neurons 1 (of 120)",
+        "neurons_2": "neurons 2 (of 84)",
+        "kept_percent": "nonzero weights (%)",
+        "compact_weights": "weights after compaction",
+        "compact_percent": "of all (%)",
+        "multiply_adds_percent": "multiply-adds (%)",
+        "descent_violations": "descent violations",
+        "descent_checked": "steps checked in float64",
+    }
 
     def rows(self, quick: bool) -> list[Row]:
         """Three penalties, three to five ρ each, three seeds; quick: four rows, fewer epochs. Rows with two phases have
@@ -56,8 +74,14 @@ class Groups(Experiment):
         for seed in range(1 if quick else 3):
             for penalty, rhos in (QUICK_RHOS if quick else RHOS).items():
                 common = {"check_descent": "20", "seed": str(seed)}
-                ridge = {"regulariser": "l2", "rho": repr(RIDGE), "ramp": "none", "growth": "1",
-                         "epochs": str(epochs // 2), **common}  # fmt: skip
+                ridge = {
+                    "regulariser": "l2",
+                    "rho": repr(RIDGE),
+                    "ramp": "none",
+                    "growth": "1",
+                    "epochs": str(epochs // 2),
+                    **common,
+                }
                 two = penalty == "ridge-group"
                 for rho in rhos:
                     options = {"rho": repr(rho), "epochs": str(epochs // 2 if two else epochs), **common}
@@ -65,10 +89,18 @@ class Groups(Experiment):
                         options |= {"regulariser": "group-l0", "layer_weights": f"{OUTPUT_STAGE}=0"}
                     if two:
                         options["ramp"] = "0:0.5"
-                    found.append(Row(f"{QUICK[quick]}{penalty}-rho{rho:g}-seed{seed}", {
-                        "penalty": penalty, "rho": rho, "seed": seed, "options": options,
-                        "before": ridge if two else None,
-                    }))  # fmt: skip
+                    found.append(
+                        Row(
+                            f"{QUICK[quick]}{penalty}-rho{rho:g}-seed{seed}",
+                            {
+                                "penalty": penalty,
+                                "rho": rho,
+                                "seed": seed,
+                                "options": options,
+                                "before": ridge if two else None,
+                            },
+                        )
+                    )
         return found
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
@@ -93,21 +125,32 @@ class Groups(Experiment):
         units = [z.shape[0] for z in left]
         for name in ("descent_violations", "descent_checked", "rejections", "seconds"):
             result[name] = sum(run.summary[name] for run in runs)
-        return result | dict(zip(NAMES, units, strict=False)) | {
-            "disconnected": constant_output(setup.network, controls) is not None,
-            "test_percent": 100 * result["test_accuracy"], "kept_percent": 100 * result["kept_fraction"],
-            "compact_weights": weights, "compact_percent": 100 * weights / sum(z.weights for z in whole),
-            "multiply_adds": sums, "multiply_adds_percent": 100 * sums / sum(z.multiply_adds for z in whole),
-            "all_units": [z.shape[0] for z in whole],
-            "curves": runs[-1].history(("step", "nonzeros", "eps"), 100),
-        }  # fmt: skip
+        return (
+            result
+            | dict(zip(NAMES, units, strict=False))
+            | {
+                "disconnected": constant_output(setup.network, controls) is not None,
+                "test_percent": 100 * result["test_accuracy"],
+                "kept_percent": 100 * result["kept_fraction"],
+                "compact_weights": weights,
+                "compact_percent": 100 * weights / sum(z.weights for z in whole),
+                "multiply_adds": sums,
+                "multiply_adds_percent": 100 * sums / sum(z.multiply_adds for z in whole),
+                "all_units": [z.shape[0] for z in whole],
+                "curves": runs[-1].history(("step", "nonzeros", "eps"), 100),
+            }
+        )
 
     def alt(self, figure: str) -> str:
         if figure == "groups-units":
-            return ("Share of filters and neurons left in each layer over ρ: L2 then group L0, group L0 from the "
-                    "start, L0 on single weights.")  # fmt: skip
-        return ("Test accuracy over the weights, and over the multiply-adds, of the network after compaction, one mark "
-                "for each run: circles for L2 then group L0, squares for group L0, triangles for L0.")  # fmt: skip
+            return (
+                "Share of filters and neurons left in each layer over ρ: L2 then group L0, group L0 from the "
+                "start, L0 on single weights."
+            )
+        return (
+            "Test accuracy over the weights, and over the multiply-adds, of the network after compaction, one mark "
+            "for each run: circles for L2 then group L0, squares for group L0, triangles for L0."
+        )
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Units kept over ρ; accuracy over what remains."""
@@ -123,10 +166,21 @@ class Groups(Experiment):
             for i, (name, style) in enumerate(zip(NAMES, STYLES, strict=True)):
                 size = rows[0]["result"]["all_units"][i]
                 shifted = [rho * 1.02 ** (i - 1.5) for rho in rhos]  # bars side by side
-                points(axis, shifted, [g for _, g in by_rho], name, style,
-                       f"{name.replace('_', ' ')} (of {size})", 100 / size)  # fmt: skip
-            axis.set(title=PENALTIES[penalty], xscale="log", xlabel="ρ (per weight)" if penalty == "l0" else
-                     "ρ (per unit)", ylim=(0, 104))  # fmt: skip
+                points(
+                    axis,
+                    shifted,
+                    [g for _, g in by_rho],
+                    name,
+                    style,
+                    f"{name.replace('_', ' ')} (of {size})",
+                    100 / size,
+                )
+            axis.set(
+                title=PENALTIES[penalty],
+                xscale="log",
+                xlabel="ρ (per weight)" if penalty == "l0" else "ρ (per unit)",
+                ylim=(0, 104),
+            )
             axis.title.set_fontsize(10)
             decades(axis.xaxis)
         axes[0, 0].set_ylabel("units kept (%)")
@@ -141,8 +195,16 @@ class Groups(Experiment):
         for ((penalty,), rows), style in zip(grouped(results, "penalty").items(), STYLES, strict=False):
             for axis, name in zip(axes, ("compact_percent", "multiply_adds_percent"), strict=True):
                 place, right = ([r["result"][what] for r in rows] for what in (name, "test_percent"))
-                axis.plot(place, right, ls="", ms=5.5, marker=style["marker"], color=style["color"], mfc="white",
-                          label=PENALTIES[penalty])  # fmt: skip
+                axis.plot(
+                    place,
+                    right,
+                    ls="",
+                    ms=5.5,
+                    marker=style["marker"],
+                    color=style["color"],
+                    mfc="white",
+                    label=PENALTIES[penalty],
+                )
         for axis, what in zip(axes, ("weights", "multiply-adds"), strict=True):
             axis.set(xscale="log", xlabel=f"{what} after compaction (%)")
             decades(axis.xaxis)

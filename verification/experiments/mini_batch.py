@@ -38,32 +38,71 @@ class MiniBatch(Experiment):
         "is taken on the step's own batch."
     )
     columns = (
-        "rule", "acceptance", "batch_size", "rho", "seed", "accepted_steps", "rejections", "trials_per_step",
-        "percent_rise", "percent_loss_rise", "epoch_loss", "kept_percent", "test_percent", "epsilon",
-        "descent_violations", "descent_checked", "status",
-    )  # fmt: skip
+        "rule",
+        "acceptance",
+        "batch_size",
+        "rho",
+        "seed",
+        "accepted_steps",
+        "rejections",
+        "trials_per_step",
+        "percent_rise",
+        "percent_loss_rise",
+        "epoch_loss",
+        "kept_percent",
+        "test_percent",
+        "epsilon",
+        "descent_violations",
+        "descent_checked",
+        "status",
+    )
     labels: ClassVar[Mapping[str, str]] = {
-        "acceptance": "test", "batch_size": "batch", "rho": "ρ", "accepted_steps": "steps",
-        "trials_per_step": "trials per step", "percent_rise": "steps with ΔJ > 0 (%)",
-        "percent_loss_rise": "steps with ΔL > 0 (%)", "epoch_loss": "mean loss, last epoch",
-        "kept_percent": "kept weights (%)", "test_percent": "test accuracy (%)", "epsilon": "last ε",
-        "descent_violations": "descent violations", "descent_checked": "steps checked in float64",
-    }  # fmt: skip
+        "acceptance": "test",
+        "batch_size": "batch",
+        "rho": "ρ",
+        "accepted_steps": "steps",
+        "trials_per_step": "trials per step",
+        "percent_rise": "steps with ΔJ > 0 (%)",
+        "percent_loss_rise": "steps with ΔL > 0 (%)",
+        "epoch_loss": "mean loss, last epoch",
+        "kept_percent": "kept weights (%)",
+        "test_percent": "test accuracy (%)",
+        "epsilon": "last ε",
+        "descent_violations": "descent violations",
+        "descent_checked": "steps checked in float64",
+    }
 
     def rows(self, quick: bool) -> list[Row]:
         """Rules × tests × ρ at batch 64, batch sizes 16 and 256; quick: a part of it, fewer epochs, one seed."""
-        plan = [(rule, test, STANDARD, rho) for rho in ((RHO,) if quick else (0.0, RHO)) for rule in RULES
-                for test in TESTS]  # fmt: skip
+        plan = [
+            (rule, test, STANDARD, rho) for rho in ((RHO,) if quick else (0.0, RHO)) for rule in RULES for test in TESTS
+        ]
         plan += [("curvature", "absolute", size, RHO) for size in ((256,) if quick else (16, 256))]
         epochs = 2 if quick else 4
         return [
-            Row(f"{QUICK[quick]}{rule}-{NAMES[test]}-batch{size}-rho{rho:g}-seed{seed}", {
-                "rule": rule, "acceptance": test, "batch_size": size, "rho": rho, "seed": seed,
-                "options": {"batch_size": str(size), "epochs": str(epochs), "rho": repr(rho), "ramp": "none",
-                            "acceptance": test, "check_descent": "20", "seed": str(seed), **RULES[rule][1]},
-            })
-            for seed in range(1 if quick else 3) for rule, test, size, rho in plan
-        ]  # fmt: skip
+            Row(
+                f"{QUICK[quick]}{rule}-{NAMES[test]}-batch{size}-rho{rho:g}-seed{seed}",
+                {
+                    "rule": rule,
+                    "acceptance": test,
+                    "batch_size": size,
+                    "rho": rho,
+                    "seed": seed,
+                    "options": {
+                        "batch_size": str(size),
+                        "epochs": str(epochs),
+                        "rho": repr(rho),
+                        "ramp": "none",
+                        "acceptance": test,
+                        "check_descent": "20",
+                        "seed": str(seed),
+                        **RULES[rule][1],
+                    },
+                },
+            )
+            for seed in range(1 if quick else 3)
+            for rule, test, size, rho in plan
+        ]
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """A training run; its history averaged over epochs."""
@@ -88,19 +127,24 @@ class MiniBatch(Experiment):
             "kept_percent": 100 * result["kept_fraction"],
             "test_percent": None if accuracy is None else 100 * accuracy,
             "curves": {
-                "epoch": [0.0] + [e + 0.5 for e in epochs], "epoch_loss": [steps["loss"][0], *mean("loss_before")],
+                "epoch": [0.0] + [e + 0.5 for e in epochs],
+                "epoch_loss": [steps["loss"][0], *mean("loss_before")],
                 "seconds": [0.0, *middle("seconds")],
                 "held_out_epoch": held.get("epoch", []),
-                "held_out": held.get("accuracy", []), "at": place[index],
-                "eps": steps["eps"][index], "nonzeros": steps["nonzeros"][index],
+                "held_out": held.get("accuracy", []),
+                "at": place[index],
+                "eps": steps["eps"][index],
+                "nonzeros": steps["nonzeros"][index],
             },
-        }  # fmt: skip
+        }
 
     def alt(self, figure: str) -> str:
         if figure == "mini-batch-sizes":
             return "Mean loss over epochs, mean loss over seconds and kept weights over epochs for several batch sizes."
-        return ("Columns: rules for ε. From top to bottom over the epochs: mean loss, ε, kept weights, held-out "
-                "accuracy. Black and grey for two ρ, full lines with the acceptance test, dotted without.")  # fmt: skip
+        return (
+            "Columns: rules for ε. From top to bottom over the epochs: mean loss, ε, kept weights, held-out "
+            "accuracy. Black and grey for two ρ, full lines with the acceptance test, dotted without."
+        )
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Batch sizes; rules with and without the test."""
@@ -108,8 +152,12 @@ class MiniBatch(Experiment):
 
     def sizes(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Loss over epochs, loss over seconds, kept weights over epochs."""
-        chosen = [r for r in results if (r["settings"]["rule"], r["settings"]["acceptance"], r["settings"]["rho"])
-                  == ("curvature", "absolute", RHO)]  # fmt: skip
+        chosen = [
+            r
+            for r in results
+            if (r["settings"]["rule"], r["settings"]["acceptance"], r["settings"]["rho"])
+            == ("curvature", "absolute", RHO)
+        ]
         by_size = sorted(grouped(chosen, "batch_size").items())
         if not by_size:
             return []
@@ -140,8 +188,9 @@ class MiniBatch(Experiment):
         by_rule = grouped(chosen, "rule")
         if not by_rule:
             return []
-        figure, axes = new_figure(2.6 * len(by_rule) + 0.8, 8.2, len(by_rule), 4, sharex=True, sharey="row",
-                                  squeeze=False)  # fmt: skip
+        figure, axes = new_figure(
+            2.6 * len(by_rule) + 0.8, 8.2, len(by_rule), 4, sharex=True, sharey="row", squeeze=False
+        )
         rhos = sorted({r["settings"]["rho"] for r in chosen})
         for column, ((rule,), of_rule) in zip(axes.T, by_rule.items(), strict=True):
             for (rho, test), rows in grouped(of_rule, "rho", "acceptance").items():
@@ -150,19 +199,36 @@ class MiniBatch(Experiment):
                 share = 100 / rows[0]["result"]["total_weights"]
                 label = f"ρ = {power(rho)}, {TESTS[test]}"
                 big: dict[str, Any] = {"lw": 2.4} if test == "none" else {}
-                drawn = (("epoch", "epoch_loss", 1.0), ("at", "eps", 1.0), ("at", "nonzeros", share),
-                         ("held_out_epoch", "held_out", 100.0))  # fmt: skip
+                drawn = (
+                    ("epoch", "epoch_loss", 1.0),
+                    ("at", "eps", 1.0),
+                    ("at", "nonzeros", share),
+                    ("held_out_epoch", "held_out", 100.0),
+                )
                 for axis, (over, name, factor) in zip(column, drawn, strict=True):
-                    band(axis, [(c[over], factor * numbers(c[name])) for c in curves], style,
-                         label if axis is column[0] else None, **big)  # fmt: skip
+                    band(
+                        axis,
+                        [(c[over], factor * numbers(c[name])) for c in curves],
+                        style,
+                        label if axis is column[0] else None,
+                        **big,
+                    )
                     ended = [c for c, r in zip(curves, rows, strict=True) if r["result"]["status"] == ENDED]
                     if ended and over == "at":
-                        axis.plot([c[over][-1] for c in ended], [factor * c[name][-1] for c in ended], ls="",
-                                  marker="x", ms=8, mew=1.6, color=style["color"])  # fmt: skip
+                        axis.plot(
+                            [c[over][-1] for c in ended],
+                            [factor * c[name][-1] for c in ended],
+                            ls="",
+                            marker="x",
+                            ms=8,
+                            mew=1.6,
+                            color=style["color"],
+                        )
             column[0].set_title(RULES[rule][0], fontsize=10)
             column[-1].set_xlabel("epochs")
-        for row, label in zip(axes, ("mean loss over an epoch", "ε", "kept weights (%)", "held-out accuracy (%)"),
-                              strict=True):  # fmt: skip
+        for row, label in zip(
+            axes, ("mean loss over an epoch", "ε", "kept weights (%)", "held-out accuracy (%)"), strict=True
+        ):
             row[0].set_ylabel(label)
         for row in axes[:3]:
             row[0].set_yscale("log")
@@ -174,8 +240,8 @@ class MiniBatch(Experiment):
         for axis in axes[0]:
             handles |= {label: h for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         names = sorted(handles)
-        figure.legend([handles[n] for n in names], names, loc="outside upper center", ncols=min(4, len(names)),
-                      frameon=False)  # fmt: skip
-        figure.supxlabel(f"batch {STANDARD}; {seeds(chosen)}; ×: the run ended, its fixed ε had failed",
-                         fontsize=9)  # fmt: skip
+        figure.legend(
+            [handles[n] for n in names], names, loc="outside upper center", ncols=min(4, len(names)), frameon=False
+        )
+        figure.supxlabel(f"batch {STANDARD}; {seeds(chosen)}; ×: the run ended, its fixed ε had failed", fontsize=9)
         return save(figure, directory, "mini-batch-rules")

@@ -34,9 +34,11 @@ from verification.experiments.solving import follow, images, problem
 from verification.experiments.training import sparse
 
 NETWORKS = {  # key: activation, pooling
-    "tanh-average": ("tanh", "average"), "tanh-max": ("tanh", "max"),
-    "relu-average": ("relu", "average"), "relu-max": ("relu", "max"),
-}  # fmt: skip
+    "tanh-average": ("tanh", "average"),
+    "tanh-max": ("tanh", "max"),
+    "relu-average": ("relu", "average"),
+    "relu-max": ("relu", "max"),
+}
 RULE_LABELS = {"curvature": "curvature, θ = 1.2", "classic": "classic, σ = 1.1, ζ = 0.9"}
 RAY = np.geomspace(1e-4, 4.0, 56)  # lengths in units of the step
 
@@ -83,35 +85,70 @@ class NonSmooth(Experiment):
         "Descent of every accepted step is a matter of the test and needs no smoothness."
     )
     columns = (
-        "network", "analytic", "rule", "seed", "accepted_steps", "rejections", "trials_per_step", "median_eps",
-        "median_c_hat", "c_hat_jump", "kink_percent", "inequality_held", "inequality_checked", "train_objective",
-        "train_loss", "kept_percent", "test_percent", "steps_with_rise", "descent_violations", "descent_checked",
+        "network",
+        "analytic",
+        "rule",
+        "seed",
+        "accepted_steps",
+        "rejections",
+        "trials_per_step",
+        "median_eps",
+        "median_c_hat",
+        "c_hat_jump",
+        "kink_percent",
+        "inequality_held",
+        "inequality_checked",
+        "train_objective",
+        "train_loss",
+        "kept_percent",
+        "test_percent",
+        "steps_with_rise",
+        "descent_violations",
+        "descent_checked",
         "status",
-    )  # fmt: skip
+    )
     labels: ClassVar[Mapping[str, str]] = {
-        "analytic": "smooth", "accepted_steps": "steps", "trials_per_step": "trials per step",
-        "median_eps": "median ε", "median_c_hat": "median Ĉ", "c_hat_jump": "median factor between successive Ĉ",
-        "kink_percent": "missed by T5 (%, median)", "inequality_held": "steps with Ĉ ≤ max d/(2τ)",
-        "inequality_checked": "of", "train_objective": "J", "train_loss": "mean loss",
-        "kept_percent": "kept weights (%)", "test_percent": "test accuracy (%)",
-        "steps_with_rise": "accepted steps with ΔJ > 0", "descent_violations": "descent violations",
+        "analytic": "smooth",
+        "accepted_steps": "steps",
+        "trials_per_step": "trials per step",
+        "median_eps": "median ε",
+        "median_c_hat": "median Ĉ",
+        "c_hat_jump": "median factor between successive Ĉ",
+        "kink_percent": "missed by T5 (%, median)",
+        "inequality_held": "steps with Ĉ ≤ max d/(2τ)",
+        "inequality_checked": "of",
+        "train_objective": "J",
+        "train_loss": "mean loss",
+        "kept_percent": "kept weights (%)",
+        "test_percent": "test accuracy (%)",
+        "steps_with_rise": "accepted steps with ΔJ > 0",
+        "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
-    }  # fmt: skip
+    }
 
     def rows(self, quick: bool) -> list[Row]:
         """Four networks, two rules, three seeds; quick: the two extremes, one rule, one seed."""
-        common = {"data": "mnist-subset", "images_per_class": 15, "test_per_class": 100, "steps": 80, "rho": 1e-4,
-                  "check_every": 10,
-                  "apart": [2, 5, 10, 20, 40, 80], "nodes": 8, "ray": 20}  # fmt: skip
+        common = {
+            "data": "mnist-subset",
+            "images_per_class": 15,
+            "test_per_class": 100,
+            "steps": 80,
+            "rho": 1e-4,
+            "check_every": 10,
+            "apart": [2, 5, 10, 20, 40, 80],
+            "nodes": 8,
+            "ray": 20,
+        }
         if quick:
             common |= {"images_per_class": 4, "steps": 20, "apart": [2, 6, 12], "nodes": 6, "ray": 12}
         return [
-            Row(f"{QUICK[quick]}{network}-{rule}-seed{seed}",
-                {"network": network, "rule": rule, "seed": seed, **common})
+            Row(
+                f"{QUICK[quick]}{network}-{rule}-seed{seed}", {"network": network, "rule": rule, "seed": seed, **common}
+            )
             for seed in range(1 if quick else 3)
             for network in (("tanh-average", "relu-max") if quick else NETWORKS)
             for rule in (("curvature",) if quick else RULE_LABELS)
-        ]  # fmt: skip
+        ]
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """One run of ``solve``; steps taken apart as it goes."""
@@ -129,8 +166,14 @@ class NonSmooth(Experiment):
                 line = Along(p, u, it.controls, data.x, data.y)
                 whole = line.remainder()
                 smooth, largest = line.smooth_part(s["nodes"])
-                apart.append({"step": record.step, "c_hat": whole / line.tau, "smooth": smooth / line.tau,
-                              "bound": largest / (2 * line.tau)})  # fmt: skip
+                apart.append(
+                    {
+                        "step": record.step,
+                        "c_hat": whole / line.tau,
+                        "smooth": smooth / line.tau,
+                        "bound": largest / (2 * line.tau),
+                    }
+                )
             if record.step == s["ray"]:
                 parts = {"batch": slice(None)} | {f"image {k}": slice(k, k + 1) for k in self.singles(data.y)}
                 for name, cut in parts.items():
@@ -150,24 +193,40 @@ class NonSmooth(Experiment):
         rejected = np.cumsum([r.rejections for r in steps])
         sweeps = [r.forward_sweeps + r.backward_sweeps for r in steps]
         return {
-            "analytic": network.analytic, "accepted_steps": it.step, "rejections": it.total_rejections,
+            "analytic": network.analytic,
+            "accepted_steps": it.step,
+            "rejections": it.total_rejections,
             "trials_per_step": len(run.solution.records) / it.step,
-            "median_eps": float(np.median([r.eps for r in steps])), "median_c_hat": float(np.median(c_hat)),
+            "median_eps": float(np.median([r.eps for r in steps])),
+            "median_c_hat": float(np.median(c_hat)),
             "c_hat_jump": float(np.exp(np.median(np.abs(np.diff(np.log(positive)))))) if positive.size > 2 else None,
             "negative_c_hat": int(np.sum(c_hat < 0)),
-            "kink_percent": 100 * float(np.median(kinks)), "largest_kink_percent": 100 * max(kinks),
-            "inequality_held": held, "inequality_checked": len(apart),
-            "train_objective": last.J, "train_loss": last.loss, "kept_percent": 100 * kept / entries,
+            "kink_percent": 100 * float(np.median(kinks)),
+            "largest_kink_percent": 100 * max(kinks),
+            "inequality_held": held,
+            "inequality_checked": len(apart),
+            "train_objective": last.J,
+            "train_loss": last.loss,
+            "kept_percent": 100 * kept / entries,
             "test_percent": 100 * accuracy(network, it.controls, data.test_x, data.test_y).part,
-            "training_images": int(data.x.shape[0]), "steps_with_rise": sum(r.delta_J > 0 for r in steps),
-            "descent_violations": run.tally.violations, "descent_checked": run.tally.checked,
-            "status": str(run.solution.status), "run_seconds": run.seconds,
+            "training_images": int(data.x.shape[0]),
+            "steps_with_rise": sum(r.delta_J > 0 for r in steps),
+            "descent_violations": run.tally.violations,
+            "descent_checked": run.tally.checked,
+            "status": str(run.solution.status),
+            "run_seconds": run.seconds,
             "curves": {
-                "sweeps": [sweeps[i] for i in index], "rejections": rejected[index], "c_hat": c_hat[index],
-                "eps": [steps[i].eps for i in index], "J": [steps[i].J for i in index],
-                "loss": [steps[i].loss for i in index], "apart": apart, "rays": rays, "lengths": RAY,
+                "sweeps": [sweeps[i] for i in index],
+                "rejections": rejected[index],
+                "c_hat": c_hat[index],
+                "eps": [steps[i].eps for i in index],
+                "J": [steps[i].J for i in index],
+                "loss": [steps[i].loss for i in index],
+                "apart": apart,
+                "rays": rays,
+                "lengths": RAY,
             },
-        }  # fmt: skip
+        }
 
     def singles(self, labels: np.ndarray) -> list[int]:
         """The first image of each of the first four classes."""
@@ -181,7 +240,7 @@ class NonSmooth(Experiment):
             "over the length of the step: constant towards 0 with tanh and average pooling.",
             "non-smooth-kinks": "Part of the remainder that the integral of the second derivative misses, step by "
             "step, for the four networks.",
-        }.get(figure, self.title)  # fmt: skip
+        }.get(figure, self.title)
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Runs; Ĉ along rays; the part of Ĉ in kinks."""
@@ -190,18 +249,31 @@ class NonSmooth(Experiment):
     def runs(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """One column for each network."""
         by_network = grouped(results, "network")
-        panels = (("J", "objective J"), ("eps", "ε"), ("c_hat", "measured curvature Ĉ"), ("rejections",
-                  "rejections so far"))  # fmt: skip
-        figure, axes = new_figure(2.3 * len(by_network) + 0.9, 8.2, len(by_network), 4, sharex=True, sharey="row",
-                                  squeeze=False)  # fmt: skip
+        panels = (
+            ("J", "objective J"),
+            ("eps", "ε"),
+            ("c_hat", "measured curvature Ĉ"),
+            ("rejections", "rejections so far"),
+        )
+        figure, axes = new_figure(
+            2.3 * len(by_network) + 0.9, 8.2, len(by_network), 4, sharex=True, sharey="row", squeeze=False
+        )
         for column, ((network,), of_network) in zip(axes.T, by_network.items(), strict=True):
             for ((rule,), rows), style in zip(grouped(of_network, "rule").items(), STYLES, strict=False):
                 for axis, (name, _) in zip(column, panels, strict=True):
                     curves = [(r["result"]["curves"]["sweeps"], r["result"]["curves"][name]) for r in rows]
                     if name == "c_hat":
                         x, y = numbers(curves[0][0]), numbers(curves[0][1])
-                        axis.plot(x, np.where(y > 0, y, math.nan), ls="", marker=style["marker"], color=style["color"],
-                                  ms=2.5, mew=0.6, mfc="none")  # fmt: skip
+                        axis.plot(
+                            x,
+                            np.where(y > 0, y, math.nan),
+                            ls="",
+                            marker=style["marker"],
+                            color=style["color"],
+                            ms=2.5,
+                            mew=0.6,
+                            mfc="none",
+                        )
                     else:
                         band(axis, curves, style, RULE_LABELS[rule])
             column[0].set_title(" + ".join(NETWORKS[network]), fontsize=10)
@@ -214,14 +286,20 @@ class NonSmooth(Experiment):
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
         s = results[0]["settings"]
-        figure.supxlabel(f"{results[0]['result']['training_images']} MNIST images, full batch, ρ = {power(s['rho'])}; "
-                         f"{seeds(results)} (Ĉ: every step of the first seed)", fontsize=9)  # fmt: skip
+        figure.supxlabel(
+            f"{results[0]['result']['training_images']} MNIST images, full batch, ρ = {power(s['rho'])}; "
+            f"{seeds(results)} (Ĉ: every step of the first seed)",
+            fontsize=9,
+        )
         return save(figure, directory, "non-smooth-runs")
 
     def rays(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         """Ĉ(t) along one step of the curvature rule, first seed."""
-        chosen = [r for r in results if r["settings"]["rule"] == "curvature" and r["settings"]["seed"] == 0
-                  and r["result"]["curves"]["rays"]]  # fmt: skip
+        chosen = [
+            r
+            for r in results
+            if r["settings"]["rule"] == "curvature" and r["settings"]["seed"] == 0 and r["result"]["curves"]["rays"]
+        ]
         if not chosen:
             return []
         figure, axes = new_figure(2.5 * len(chosen) + 0.8, 3.2, len(chosen), sharex=True, sharey=True, squeeze=False)
@@ -240,8 +318,11 @@ class NonSmooth(Experiment):
         axes[0, 0].set_ylabel("Ĉ(t) / Ĉ(10⁻⁴)")
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
-        figure.supxlabel(f"Ĉ(t) = remainder/(t²τ) along step {chosen[0]['settings']['ray']}, t = 1: the step taken; "
-                         "curvature rule, seed 0, float64", fontsize=9)  # fmt: skip
+        figure.supxlabel(
+            f"Ĉ(t) = remainder/(t²τ) along step {chosen[0]['settings']['ray']}, t = 1: the step taken; "
+            "curvature rule, seed 0, float64",
+            fontsize=9,
+        )
         return save(figure, directory, "non-smooth-rays")
 
     def kinks(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
@@ -255,8 +336,16 @@ class NonSmooth(Experiment):
                     scale = max(abs(a["c_hat"]), abs(a["smooth"]))
                     steps.append(a["step"] * 1.03 ** (list(by_network).index((network,)) - 1.5))
                     parts.append(max(100 * abs(a["c_hat"] - a["smooth"]) / scale, 1e-8))
-            axis.plot(steps, parts, ls="", marker=style["marker"], color=style["color"], mfc="white", ms=5,
-                      label=" + ".join(NETWORKS[network]))  # fmt: skip
+            axis.plot(
+                steps,
+                parts,
+                ls="",
+                marker=style["marker"],
+                color=style["color"],
+                mfc="white",
+                ms=5,
+                label=" + ".join(NETWORKS[network]),
+            )
         axis.set(xlabel="accepted step", ylabel="missed by T5 (% of the larger side)", xscale="log", yscale="log")
         decades(axis.xaxis)
         decades(axis.yaxis)

@@ -112,10 +112,12 @@ def conditions(found: dict[str, Any]) -> str:
     rows = found["rows"]
     dates = sorted({row["date"] for row in rows})
     versions = sorted({", ".join(f"{k} {v}" for k, v in row["versions"].items()) for row in rows})
-    machines = sorted({
-        f"{row['machine']['cores']} cores, {row['machine']['memory_GiB']} GiB, {row['machine']['processor']}"
-        for row in rows
-    })  # fmt: skip
+    machines = sorted(
+        {
+            f"{row['machine']['cores']} cores, {row['machine']['memory_GiB']} GiB, {row['machine']['processor']}"
+            for row in rows
+        }
+    )
     seconds = [row["seconds"] for row in rows]
     count = f"{len(rows)} rows" if len(rows) == found["asked"] else f"{len(rows)} of {found['asked']} rows so far"
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"

@@ -72,9 +72,16 @@ def problem(network: Network, rho: float, x: np.ndarray, threads: int | None) ->
 
 
 def follow(
-    p: Problem, data: Images, method: Method, stop: Stop, batch_size: int | None, seed: int, check_every: int,
-    context: Context, look: Look = lambda before, it, record: None,
-) -> Followed:  # fmt: skip
+    p: Problem,
+    data: Images,
+    method: Method,
+    stop: Stop,
+    batch_size: int | None,
+    seed: int,
+    check_every: int,
+    context: Context,
+    look: Look = lambda before, it, record: None,
+) -> Followed:
     """Solve from the initial controls of ``seed``; every ``check_every``-th accepted step is evaluated anew in float64.
 
     ``look(u, iterate, record)`` is called after each trial with the control u before it.

@@ -78,20 +78,32 @@ class Store:
             result = finite(experiment.run(row, Context(directory, threads, progress)))
             seconds = result.pop("seconds", None)
             stored = {
-                "experiment": self.name, "key": row.key, "settings": row.settings, "result": result,
+                "experiment": self.name,
+                "key": row.key,
+                "settings": row.settings,
+                "result": result,
                 "seconds": round(time.perf_counter() - began, 3) if seconds is None else seconds,
-                "date": datetime.date.today().isoformat(), "versions": versions(), "machine": machine(),
-            }  # fmt: skip
+                "date": datetime.date.today().isoformat(),
+                "versions": versions(),
+                "machine": machine(),
+            }
             write_json(self.directory / "rows" / f"{row.key}.json", stored)
             return stored
 
     def collect(self, experiment: Experiment, rows: list[Row], quick: bool) -> list[Path]:
         """Write results.json, results.csv and the figures of the finished rows; the files."""
         results = [stored for row in rows if (stored := self.stored(row)) is not None]
-        write_json(self.directory / "results.json", {
-            "experiment": self.name, "title": experiment.title, "summary": experiment.summary, "quick": quick,
-            "asked": len(rows), "rows": results,
-        })  # fmt: skip
+        write_json(
+            self.directory / "results.json",
+            {
+                "experiment": self.name,
+                "title": experiment.title,
+                "summary": experiment.summary,
+                "quick": quick,
+                "asked": len(rows),
+                "rows": results,
+            },
+        )
         write_atomically(self.directory / "results.csv", table(experiment, results).encode())
         figures = self.directory / "figures"
         shutil.rmtree(figures, ignore_errors=True)  # what is no longer drawn does not stay

@@ -46,10 +46,12 @@ class Support(Box):
 def on_support(setup: Setup, controls: Controls) -> Setup:
     """The setup that starts from the controls and holds every kernel entry at zero that is zero there."""
     sets = tuple(
-        tuple(Support(free=np.asarray(u) != 0) if name == "kernel" else WHOLE_LINE
-              for name, u in zip(names, arrays, strict=True))
+        tuple(
+            Support(free=np.asarray(u) != 0) if name == "kernel" else WHOLE_LINE
+            for name, u in zip(names, arrays, strict=True)
+        )
         for names, arrays in zip(setup.network.names(), controls, strict=True)
-    )  # fmt: skip
+    )
     if setup.problem.rho != 0:
         raise InputError(f"rho is {setup.problem.rho} on a fixed support; expected 0, for no entry may leave it")
     return replace(setup, problem=replace(setup.problem, admissible=sets), controls=controls)

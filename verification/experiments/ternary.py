@@ -28,16 +28,35 @@ from verification.experiments.experiment import Context, Experiment, Row, new_fi
 from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, SEEDS, Tradeoff, counted_seeds, spread
 from verification.experiments.training import Trained, train, train_or_reuse
 
-FINITE = {"batch_size": "256", "epochs": "3", "rho": "1e-4", "ramp": "none", "theta": "3", "averaging": "0.97",
-          "growth": "10", "eps0": "0.03"}  # fmt: skip
+FINITE = {
+    "batch_size": "256",
+    "epochs": "3",
+    "rho": "1e-4",
+    "ramp": "none",
+    "theta": "3",
+    "averaging": "0.97",
+    "growth": "10",
+    "eps0": "0.03",
+}
 ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
-    ("lenet5-caffe", "rho8e-4", (0,)), ("lenet5-caffe", "rho1.2e-3", (0,)), ("lenet5-caffe", "rho1.6e-3", SEEDS),
-    ("lenet5-caffe", "rho2e-3", SEEDS), ("dense-256", "rho1.2e-3", (0,)),
-)  # fmt: skip
+    ("lenet5-caffe", "rho8e-4", (0,)),
+    ("lenet5-caffe", "rho1.2e-3", (0,)),
+    ("lenet5-caffe", "rho1.6e-3", SEEDS),
+    ("lenet5-caffe", "rho2e-3", SEEDS),
+    ("dense-256", "rho1.2e-3", (0,)),
+)
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
-RANDOM = {"batch_size": "128", "epochs": "14", "rho": "1e-4", "ramp": "0.05:0.6", "theta": "0.6", "memory": "0.9",
-          "growth": "20", "averaging": "0.9"}  # fmt: skip
+RANDOM = {
+    "batch_size": "128",
+    "epochs": "14",
+    "rho": "1e-4",
+    "ramp": "0.05:0.6",
+    "theta": "0.6",
+    "memory": "0.9",
+    "growth": "20",
+    "averaging": "0.9",
+}
 KAPPA = 2.0
 QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}
 QUICK_LINE = {"rho": "4e-3", "ramp": "0.1:0.5", "epochs": "3"}
@@ -45,10 +64,13 @@ QUICK_LINE = {"rho": "4e-3", "ramp": "0.1:0.5", "epochs": "3"}
 TRAINED = "trained on the line"
 ANCHOR = ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", 1.79, 98.83)
 STYLES = {  # marker, line, colour by network and whether it was trained on the line first
-    ("lenet5-caffe", True): ("o", "-", "#1f5fa8"), ("lenet5-caffe", False): ("v", ":", "#6f9bd0"),
-    ("dense-256", True): ("s", "-.", "#157a5c"), ("dense-64", True): ("s", "-.", "#157a5c"),
-    ("lenet5", True): ("o", "-", "#1f5fa8"), ("lenet5", False): ("v", ":", "#6f9bd0"),
-}  # fmt: skip
+    ("lenet5-caffe", True): ("o", "-", "#1f5fa8"),
+    ("lenet5-caffe", False): ("v", ":", "#6f9bd0"),
+    ("dense-256", True): ("s", "-.", "#157a5c"),
+    ("dense-64", True): ("s", "-.", "#157a5c"),
+    ("lenet5", True): ("o", "-", "#1f5fa8"),
+    ("lenet5", False): ("v", ":", "#6f9bd0"),
+}
 
 
 class Ternary(Experiment):
@@ -62,10 +84,27 @@ class Ternary(Experiment):
         "trained on the line and rounded once?"
     )
     columns = (
-        "net", "kappa", "strength", "seed", "epochs", "line_kept_fraction", "line_test_accuracy", "test_accuracy",
-        "test_low", "test_high", "kept_fraction", "kept_weights", "total_weights", "values_are_ternary", "disconnected",
-        "descent_violations", "descent_checked", "rejections", "skipped_batches", "status",
-    )  # fmt: skip
+        "net",
+        "kappa",
+        "strength",
+        "seed",
+        "epochs",
+        "line_kept_fraction",
+        "line_test_accuracy",
+        "test_accuracy",
+        "test_low",
+        "test_high",
+        "kept_fraction",
+        "kept_weights",
+        "total_weights",
+        "values_are_ternary",
+        "disconnected",
+        "descent_violations",
+        "descent_checked",
+        "rejections",
+        "skipped_batches",
+        "status",
+    )
 
     def rows(self, quick: bool) -> list[Row]:
         return list(quick_rows() if quick else full_rows())
@@ -93,8 +132,13 @@ class Ternary(Experiment):
         values = kernels_of(trained.directory / "model.npz")
         result, phases = trained.result, [trained] if before is None else [before, trained]
         for name in (
-            "epochs", "accepted_steps", "rejections", "skipped_batches", "descent_violations", "descent_checked"
-        ):  # fmt: skip
+            "epochs",
+            "accepted_steps",
+            "rejections",
+            "skipped_batches",
+            "descent_violations",
+            "descent_checked",
+        ):
             result[name] = sum(one.result[name] for one in phases)
         return result | {
             "command": f"python -m verification.experiments ternary {'--quick ' * s['quick']}--rows {row.key}",
@@ -103,7 +147,7 @@ class Ternary(Experiment):
             "seconds": sum(one.summary["seconds"] for one in phases),
             "values_are_ternary": all(is_ternary(k) for k in values),
             "curves": joined(phases) | {"kept_by_layer": [float(np.mean(k != 0)) for k in values]},
-        }  # fmt: skip
+        }
 
     def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
         return save(draw(results), directory, "ternary")
@@ -115,20 +159,36 @@ class Ternary(Experiment):
         )
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
-        headings = ("network", "start", "ρ on the line", "seeds", "kept on the line, %", "test accuracy there, %",
-                    "kept, mean (min–max), %", "test accuracy, mean (min–max), %", "disconnected",
-                    "descent violations")  # fmt: skip
+        headings = (
+            "network",
+            "start",
+            "ρ on the line",
+            "seeds",
+            "kept on the line, %",
+            "test accuracy there, %",
+            "kept, mean (min–max), %",
+            "test accuracy, mean (min–max), %",
+            "disconnected",
+            "descent violations",
+        )
         lines: list[Sequence[Any]] = []
         for (net, start, strength), group in grouped(results).items():
             found, line = [stored["result"] for stored in group], start == TRAINED
-            lines.append((
-                net, start, strength if line else "–", len(group),
-                *(spread([100 * r[name] for r in found]) if line else "–"
-                  for name in ("line_kept_fraction", "line_test_accuracy")),
-                *(spread([100 * r[name] for r in found]) for name in ("kept_fraction", "test_accuracy")),
-                f"{sum(r['disconnected'] for r in found)} of {len(found)}",
-                sum(r["descent_violations"] for r in found),
-            ))  # fmt: skip
+            lines.append(
+                (
+                    net,
+                    start,
+                    strength if line else "–",
+                    len(group),
+                    *(
+                        spread([100 * r[name] for r in found]) if line else "–"
+                        for name in ("line_kept_fraction", "line_test_accuracy")
+                    ),
+                    *(spread([100 * r[name] for r in found]) for name in ("kept_fraction", "test_accuracy")),
+                    f"{sum(r['disconnected'] for r in found)} of {len(found)}",
+                    sum(r["descent_violations"] for r in found),
+                )
+            )
         return headings, lines
 
 
@@ -152,20 +212,39 @@ def quick_rows() -> Iterable[Row]:
 def line_row(net: str, line: dict[str, str], finite: dict[str, str], source: str | None, quick: bool) -> Row:
     """A row that starts from kernels trained on the line: by this row, or the row ``source`` of the trade-off."""
     seed = line["seed"]
-    return Row(f"{'quick-' * quick}{net}-line-{line['rho']}-seed{seed}", {
-        "net": net, "hidden": HIDDEN[net], "strength": line["rho"], "kappa": None, "seed": int(seed),
-        "epochs": int(line["epochs"]) + int(finite["epochs"]), "line": line, "source": source,
-        "options": finite | {"seed": seed}, "quick": quick,
-    })  # fmt: skip
+    return Row(
+        f"{'quick-' * quick}{net}-line-{line['rho']}-seed{seed}",
+        {
+            "net": net,
+            "hidden": HIDDEN[net],
+            "strength": line["rho"],
+            "kappa": None,
+            "seed": int(seed),
+            "epochs": int(line["epochs"]) + int(finite["epochs"]),
+            "line": line,
+            "source": source,
+            "options": finite | {"seed": seed},
+            "quick": quick,
+        },
+    )
 
 
 def random_row(net: str, options: dict[str, str], quick: bool) -> Row:
     """A row that starts from random ternary kernels."""
     rho = options["rho"]
-    return Row(f"{'quick-' * quick}{net}-{rho}-seed0", {
-        "net": net, "hidden": HIDDEN[net], "strength": rho, "kappa": KAPPA, "seed": 0, "epochs": int(options["epochs"]),
-        "options": options | {"seed": "0"}, "quick": quick,
-    })  # fmt: skip
+    return Row(
+        f"{'quick-' * quick}{net}-{rho}-seed0",
+        {
+            "net": net,
+            "hidden": HIDDEN[net],
+            "strength": rho,
+            "kappa": KAPPA,
+            "seed": 0,
+            "epochs": int(options["epochs"]),
+            "options": options | {"seed": "0"},
+            "quick": quick,
+        },
+    )
 
 
 def start_of(settings: dict[str, Any]) -> str:
@@ -193,8 +272,9 @@ def dense(setup: Setup, hidden: Sequence[int], threads: int | None) -> Setup:
     stages = [Flatten(), *(stage for n in hidden for stage in (Dense(n), act)), Dense(setup.dataset.classes)]
     network = Network(tuple(stages), setup.network.input_shape)
     problem = build_problem(setup.options, network, setup.x, threads)
-    return replace(setup, network=network, problem=problem,
-                   controls=initial_controls(network, setup.options.seed, setup.x))  # fmt: skip
+    return replace(
+        setup, network=network, problem=problem, controls=initial_controls(network, setup.options.seed, setup.x)
+    )
 
 
 Choice = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a kernel → its scale s and where it starts
@@ -305,15 +385,34 @@ def draw(results: list[dict[str, Any]]) -> Any:
     for (net, start), pairs in by_line(results).items():
         marker, line, colour = STYLES[net, start == TRAINED]
         seeds = counted_seeds([shares for shares, _ in pairs])
-        left.errorbar(*centres(pairs), marker=marker, linestyle=line, color=colour, capsize=2,
-                      label=f"{net}, {start.partition(',')[0]} ({seeds})")  # fmt: skip
+        left.errorbar(
+            *centres(pairs),
+            marker=marker,
+            linestyle=line,
+            color=colour,
+            capsize=2,
+            label=f"{net}, {start.partition(',')[0]} ({seeds})",
+        )
     rounded = [stored["result"] for stored in results if "line" in stored["settings"]]
-    left.plot([100 * r["line_kept_fraction"] for r in rounded], [100 * r["line_test_accuracy"] for r in rounded], "o",
-              linestyle="none", markerfacecolor="none", color="#8a8f98", markersize=4,
-              label="on the line, before rounding")  # fmt: skip
+    left.plot(
+        [100 * r["line_kept_fraction"] for r in rounded],
+        [100 * r["line_test_accuracy"] for r in rounded],
+        "o",
+        linestyle="none",
+        markerfacecolor="none",
+        color="#8a8f98",
+        markersize=4,
+        label="on the line, before rounding",
+    )
     if not any(stored["settings"]["quick"] for stored in results):
-        left.plot(*[[v] for v in ANCHOR[1:]], marker="*", color="#202020", markersize=10, linestyle="none",
-                  label=f"published: {ANCHOR[0]}")  # fmt: skip
+        left.plot(
+            *[[v] for v in ANCHOR[1:]],
+            marker="*",
+            color="#202020",
+            markersize=10,
+            linestyle="none",
+            label=f"published: {ANCHOR[0]}",
+        )
     left.set_xscale("log")
     decades(left.xaxis)
     left.set_xlabel("nonzero weights, % (logarithmic)")
@@ -328,13 +427,27 @@ def draw(results: list[dict[str, Any]]) -> Any:
         right.plot(passed, 100 * np.asarray(c["nonzeros"]) / stored["result"]["total_weights"], line, color=colour)
         end = s["epochs"] - int(s["options"]["epochs"]) if "line" in s else s["epochs"]  # of what ρ stands for
         kept = stored["result"]["line_kept_fraction" if "line" in s else "kept_fraction"]
-        right.annotate(f"ρ = {s['strength']}", (end, 100 * kept), (-4, 1), textcoords="offset points", fontsize=7,
-                       ha="right", va="bottom")  # fmt: skip
+        right.annotate(
+            f"ρ = {s['strength']}",
+            (end, 100 * kept),
+            (-4, 1),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right",
+            va="bottom",
+        )
     settings = [stored["settings"] for stored in results]
     for end in {s["epochs"] - int(s["options"]["epochs"]) for s in settings if "line" in s}:
         right.axvline(end, color="#8a8f98", linewidth=0.8)
-        right.annotate("finite set", (end, 0.97), (3, 0), xycoords=("data", "axes fraction"),
-                       textcoords="offset points", fontsize=7, va="top")  # fmt: skip
+        right.annotate(
+            "finite set",
+            (end, 0.97),
+            (3, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            fontsize=7,
+            va="top",
+        )
     right.set_yscale("log")
     decades(right.yaxis)
     right.set_xlabel("epochs (seed 0)")
@@ -350,14 +463,19 @@ def by_line(results: list[dict[str, Any]]) -> dict[tuple[str, str], Pairs]:
     lines: dict[tuple[str, str], Pairs] = {}
     for (net, start, _), group in grouped(results).items():
         found = [stored["result"] for stored in group]
-        lines.setdefault((net, start), []).append(([100 * r["kept_fraction"] for r in found],
-                                                   [100 * r["test_accuracy"] for r in found]))  # fmt: skip
+        lines.setdefault((net, start), []).append(
+            ([100 * r["kept_fraction"] for r in found], [100 * r["test_accuracy"] for r in found])
+        )
     return {key: sorted(pairs, key=lambda p: float(np.mean(p[0]))) for key, pairs in lines.items()}
 
 
 def centres(pairs: Pairs) -> tuple[Any, Any, Any, Any]:
     """x, y, and how far the seeds go in y and in x, as ``errorbar`` takes them."""
     middle = np.array([[np.mean(values) for values in pair] for pair in pairs])
-    reach = np.array([[[m - min(v), max(v) - m] for m, v in zip(centre, pair, strict=True)]
-                      for centre, pair in zip(middle, pairs, strict=True)])  # fmt: skip
+    reach = np.array(
+        [
+            [[m - min(v), max(v) - m] for m, v in zip(centre, pair, strict=True)]
+            for centre, pair in zip(middle, pairs, strict=True)
+        ]
+    )
     return middle[:, 0], middle[:, 1], reach[:, 1].T, reach[:, 0].T

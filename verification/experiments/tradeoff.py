@@ -53,10 +53,12 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
     ("DNS (Guo et al. 2016)", ((0.9, 99.1),)),
     ("SWS (Ullrich et al. 2017)", ((0.5, 99.0),)),
     ("sparse variational dropout (Molchanov et al. 2017)", ((0.36, 99.25),)),
-    ("Sparse Momentum (Dettmers, Zettlemoyer 2019)",
-     ((0.4, 98.60), (0.5, 98.86), (0.9, 99.11), (2, 99.24), (9.3, 99.36))),
+    (
+        "Sparse Momentum (Dettmers, Zettlemoyer 2019)",
+        ((0.4, 98.60), (0.5, 98.86), (0.9, 99.11), (2, 99.24), (9.3, 99.36)),
+    ),
     ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", ((1.79, 98.83),)),
-)  # fmt: skip
+)
 
 NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
     ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
@@ -77,9 +79,13 @@ KINDS = {  # label in table and figure, whether weights were retrained after the
     "l0": ("proximal SGD, L0, fixed step", False),
 }
 STYLES = {  # marker, line, colour: markers differ, so the figure reads in grey
-    "bsqh": ("o", "-", "#1f5fa8"), "fixed": ("D", "-", "#0b2f5c"), "prune": ("v", ":", "#8a8f98"),
-    "retrain": ("^", "--", "#c2571a"), "l1": ("s", "-.", "#157a5c"), "l0": ("P", ":", "#7a4ea3"),
-}  # fmt: skip
+    "bsqh": ("o", "-", "#1f5fa8"),
+    "fixed": ("D", "-", "#0b2f5c"),
+    "prune": ("v", ":", "#8a8f98"),
+    "retrain": ("^", "--", "#c2571a"),
+    "l1": ("s", "-.", "#157a5c"),
+    "l0": ("P", ":", "#7a4ea3"),
+}
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,26 @@ class Tradeoff(Experiment):
         "run without retraining, against baselines with the same data, initial controls, batches and epochs?"
     )
     columns = (
-        "kind", "strength", "seed", "epochs", "test_accuracy", "test_low", "test_high", "kept_fraction", "kept_weights",
-        "total_weights", "retrained", "disconnected", "descent_violations", "descent_checked", "rejections",
-        "forward_sweeps", "backward_sweeps", "status", "command",
-    )  # fmt: skip
+        "kind",
+        "strength",
+        "seed",
+        "epochs",
+        "test_accuracy",
+        "test_low",
+        "test_high",
+        "kept_fraction",
+        "kept_weights",
+        "total_weights",
+        "retrained",
+        "disconnected",
+        "descent_violations",
+        "descent_checked",
+        "rejections",
+        "forward_sweeps",
+        "backward_sweeps",
+        "status",
+        "command",
+    )
 
     def rows(self, quick: bool) -> list[Row]:
         data, recipes, epochs = (QUICK_DATA, QUICK_RECIPES, QUICK_EPOCHS) if quick else (DATA, RECIPES, EPOCHS)
@@ -135,28 +157,54 @@ class Tradeoff(Experiment):
         )
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
-        headings = ("method", "strength", "retrained", "epochs", "seeds", "kept, mean (min–max), %",
-                    "test accuracy, mean (min–max), %", "disconnected", "descent violations")  # fmt: skip
+        headings = (
+            "method",
+            "strength",
+            "retrained",
+            "epochs",
+            "seeds",
+            "kept, mean (min–max), %",
+            "test accuracy, mean (min–max), %",
+            "disconnected",
+            "descent violations",
+        )
         lines: list[Sequence[Any]] = []
         for (kind, strength), group in grouped(points(results)).items():
             checked = [p.violations for p in group if p.violations is not None]
-            lines.append((
-                KINDS[kind][0], strength, "yes" if KINDS[kind][1] else "no", group[0].epochs, len(group),
-                spread([p.kept for p in group]), spread([p.accuracy for p in group]),
-                f"{sum(p.disconnected for p in group)} of {len(group)}", sum(checked) if checked else "–",
-            ))  # fmt: skip
+            lines.append(
+                (
+                    KINDS[kind][0],
+                    strength,
+                    "yes" if KINDS[kind][1] else "no",
+                    group[0].epochs,
+                    len(group),
+                    spread([p.kept for p in group]),
+                    spread([p.accuracy for p in group]),
+                    f"{sum(p.disconnected for p in group)} of {len(group)}",
+                    sum(checked) if checked else "–",
+                )
+            )
         return headings, lines
 
 
 def _rows(
-    data: dict[str, str], recipes: dict[str, dict[str, str]], epochs: int, seeds: Iterable[int],
-    shares: Iterable[float], retrained: Iterable[float], retraining: int, phase: dict[str, str], quick: bool,
-) -> Iterable[Row]:  # fmt: skip
+    data: dict[str, str],
+    recipes: dict[str, dict[str, str]],
+    epochs: int,
+    seeds: Iterable[int],
+    shares: Iterable[float],
+    retrained: Iterable[float],
+    retraining: int,
+    phase: dict[str, str],
+    quick: bool,
+) -> Iterable[Row]:
     mark = "quick-" * quick  # a quick row never takes the place of another
 
     def row(key: str, kind: str, strength: Any, seed: int, of: int, **more: Any) -> Row:
-        return Row(f"{mark}{key}-seed{seed}", {"kind": kind, "strength": str(strength), "seed": seed, "epochs": of,
-                                         "data": data, "quick": quick, **more})  # fmt: skip
+        return Row(
+            f"{mark}{key}-seed{seed}",
+            {"kind": kind, "strength": str(strength), "seed": seed, "epochs": of, "data": data, "quick": quick, **more},
+        )
 
     for seed in seeds:
         for name, recipe in recipes.items():
@@ -167,18 +215,44 @@ def _rows(
             yield row(f"bsqh-{name}", "bsqh", name, seed, total, options=options)
             if name not in CONTINUED:
                 continue
-            yield row(f"fixed-{name}", "fixed", name, seed, total + int(phase["epochs"]), options=options,
-                      source=f"{mark}bsqh-{name}-seed{seed}", phase=data | phase | {"seed": str(seed)})  # fmt: skip
+            yield row(
+                f"fixed-{name}",
+                "fixed",
+                name,
+                seed,
+                total + int(phase["epochs"]),
+                options=options,
+                source=f"{mark}bsqh-{name}-seed{seed}",
+                phase=data | phase | {"seed": str(seed)},
+            )
         yield row("adam", "prune", "all shares", seed, epochs, step=ADAM_STEP, shares=list(shares))
         for share in retrained:
-            yield row(f"retrain-{share:g}", "retrain", f"{100 * share:g} %", seed, epochs, step=ADAM_STEP, share=share,
-                      retraining=retraining, source=f"{mark}adam-short-seed{seed}")  # fmt: skip
+            yield row(
+                f"retrain-{share:g}",
+                "retrain",
+                f"{100 * share:g} %",
+                seed,
+                epochs,
+                step=ADAM_STEP,
+                share=share,
+                retraining=retraining,
+                source=f"{mark}adam-short-seed{seed}",
+            )
         for kind, p in PROXIMAL.items():
             if seed != SEEDS[0] and kind in FIRST:
                 continue
             for rho in p["quick" if quick else "strengths"]:
-                yield row(f"{kind}-{rho:g}", kind, f"ρ = {rho:g}", seed, epochs, step=p["step"], rho=rho,
-                          schedule=p["schedule"], ramp=p["ramp"])  # fmt: skip
+                yield row(
+                    f"{kind}-{rho:g}",
+                    kind,
+                    f"ρ = {rho:g}",
+                    seed,
+                    epochs,
+                    step=p["step"],
+                    rho=rho,
+                    schedule=p["schedule"],
+                    ramp=p["ramp"],
+                )
 
 
 def prepared(row: Row, context: Context) -> Setup:
@@ -201,18 +275,20 @@ def run_fixed(row: Row, context: Context) -> dict[str, Any]:
     result = after.result
     return result | {
         "epochs": result["epochs"] + before.summary["epochs"],
-        "before_test_accuracy": before.summary["test_accuracy"], "seconds_before": before.summary["seconds"],
+        "before_test_accuracy": before.summary["test_accuracy"],
+        "seconds_before": before.summary["seconds"],
         "descent_violations": result["descent_violations"] + before.summary["descent_violations"],
         "descent_checked": result["descent_checked"] + before.summary["descent_checked"],
         "command": f"{before.command}; then {_command(row)}",
-    }  # fmt: skip
+    }
 
 
 def run_prune(row: Row, context: Context) -> dict[str, Any]:
     """A dense Adam run, judged at every share; the row's own numbers are those of the dense network."""
     s, setup = row.settings, prepared(row, context)
-    state = baselines.train(setup, Plan("adam", s["epochs"], s["step"]), context.directory / "adam.npz",
-                            context.progress)  # fmt: skip
+    state = baselines.train(
+        setup, Plan("adam", s["epochs"], s["step"]), context.directory / "adam.npz", context.progress
+    )
     judged = [baselines.judge(setup, baselines.prune(setup, state.controls, share)) for share in s["shares"]]
     names = ("kept_fraction", "test_accuracy", "test_low", "test_high", "disconnected")
     curves = {"share": s["shares"]} | {name: [j[name] for j in judged] for name in names}
@@ -225,8 +301,14 @@ def run_retrain(row: Row, context: Context) -> dict[str, Any]:
     plan = Plan("adam", s["epochs"] - s["retraining"], s["step"])
     dense = baselines.train(setup, plan, shared(row, context) / "adam.npz", context.progress)
     pruned = baselines.prune(setup, dense.controls, s["share"])
-    state = baselines.train(setup, replace(plan, epochs=s["retraining"]), context.directory / "retrain.npz",
-                            context.progress, pruned, hold_zeros=True)  # fmt: skip
+    state = baselines.train(
+        setup,
+        replace(plan, epochs=s["retraining"]),
+        context.directory / "retrain.npz",
+        context.progress,
+        pruned,
+        hold_zeros=True,
+    )
     return baselines.judge(setup, state.controls) | _work(dense, state)
 
 
@@ -238,8 +320,14 @@ def run_proximal(row: Row, context: Context) -> dict[str, Any]:
     return baselines.judge(setup, state.controls) | _work(state)
 
 
-RUNS = {"bsqh": run_bsqh, "fixed": run_fixed, "prune": run_prune, "retrain": run_retrain, "l1": run_proximal,
-        "l0": run_proximal}  # fmt: skip
+RUNS = {
+    "bsqh": run_bsqh,
+    "fixed": run_fixed,
+    "prune": run_prune,
+    "retrain": run_retrain,
+    "l1": run_proximal,
+    "l0": run_proximal,
+}
 
 
 def points(results: list[dict[str, Any]]) -> list[Point]:
@@ -249,13 +337,25 @@ def points(results: list[dict[str, Any]]) -> list[Point]:
         s, r = stored["settings"], stored["result"]
         if s["kind"] == "prune":
             c = r["curves"]
-            found += [Point("prune", f"{100 * share:g} %", s["seed"], 100 * kept, 100 * part, cut, s["epochs"])
-                      for share, kept, part, cut in zip(c["share"], c["kept_fraction"], c["test_accuracy"],
-                                                        c["disconnected"], strict=True)]  # fmt: skip
+            found += [
+                Point("prune", f"{100 * share:g} %", s["seed"], 100 * kept, 100 * part, cut, s["epochs"])
+                for share, kept, part, cut in zip(
+                    c["share"], c["kept_fraction"], c["test_accuracy"], c["disconnected"], strict=True
+                )
+            ]
         else:
-            found.append(Point(s["kind"], s["strength"].replace("rho", "ρ = "), s["seed"], 100 * r["kept_fraction"],
-                               100 * r["test_accuracy"], r["disconnected"], s["epochs"],
-                               r.get("descent_violations")))  # fmt: skip
+            found.append(
+                Point(
+                    s["kind"],
+                    s["strength"].replace("rho", "ρ = "),
+                    s["seed"],
+                    100 * r["kept_fraction"],
+                    100 * r["test_accuracy"],
+                    r["disconnected"],
+                    s["epochs"],
+                    r.get("descent_violations"),
+                )
+            )
     return found
 
 
@@ -290,13 +390,34 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
             above = 6 + 9 * sum(0.8 * other < x[i] < 1.25 * other for other in below)  # points: one above the other
             below.append(x[i])
             axes.plot(x[i], low, marker=marker, color=colour, markerfacecolor="white", clip_on=False, zorder=5)
-            axes.annotate(f"{y[i]:.1f}", (x[i], low), (0, above), textcoords="offset points", ha="center",
-                          color=colour, fontsize=7.5)  # fmt: skip
-        spread = [[abs(f(getattr(p, name) for p in groups[i]) - v[i]) for i in inside]
-                  for name, v in (("kept", x), ("accuracy", y)) for f in (min, max)]  # fmt: skip
-        axes.errorbar([x[i] for i in inside], [y[i] for i in inside], xerr=spread[:2], yerr=spread[2:], marker=marker,
-                      linestyle=line, color=colour, markersize=6, linewidth=1.4, capsize=2, zorder=4,
-                      label=f"{label} ({counted_seeds(groups)})")  # fmt: skip
+            axes.annotate(
+                f"{y[i]:.1f}",
+                (x[i], low),
+                (0, above),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontsize=7.5,
+            )
+        spread = [
+            [abs(f(getattr(p, name) for p in groups[i]) - v[i]) for i in inside]
+            for name, v in (("kept", x), ("accuracy", y))
+            for f in (min, max)
+        ]
+        axes.errorbar(
+            [x[i] for i in inside],
+            [y[i] for i in inside],
+            xerr=spread[:2],
+            yerr=spread[2:],
+            marker=marker,
+            linestyle=line,
+            color=colour,
+            markersize=6,
+            linewidth=1.4,
+            capsize=2,
+            zorder=4,
+            label=f"{label} ({counted_seeds(groups)})",
+        )
     axes.set_xscale("log")
     axes.set_ylim(low, max(99.5, min(100.0, best + 0.1)))
     axes.set_xlabel("kernel entries kept, % of all (logarithmic)")
@@ -306,10 +427,18 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
     if published:
         handles.append(_name_published(axes))
         axes.set_xlim(left=0.25)  # room for the names on the left
-    notes = (["markers: mean over seeds", "bars: smallest to largest"] * several
-             + ["open, at the lower edge: below the axis, with the value"] * bool(below))  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False, title_fontsize=8,
-                  title="; ".join(notes) or None)  # fmt: skip
+    notes = ["markers: mean over seeds", "bars: smallest to largest"] * several + [
+        "open, at the lower edge: below the axis, with the value"
+    ] * bool(below)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+        title_fontsize=8,
+        title="; ".join(notes) or None,
+    )
     return figure
 
 
@@ -323,8 +452,19 @@ def _name_published(axes: Any) -> Any:
     for (label, pairs), (marker, at, text, offset, ha, va) in zip(PUBLISHED, NAMES, strict=True):
         axes.plot(*zip(*pairs, strict=True), marker=marker, ls=":", lw=0.7, label=f"published: {label}", **look)
         lead = {"arrowstyle": "-", "lw": 0.5, "color": ink, "shrinkB": 4} if abs(offset[0]) > 20 else None
-        axes.annotate(text, pairs[at], offset, textcoords="offset points", ha=ha, va=va, fontsize=7.5, color=ink,
-                      zorder=3, bbox=box, arrowprops=lead)  # fmt: skip
+        axes.annotate(
+            text,
+            pairs[at],
+            offset,
+            textcoords="offset points",
+            ha=ha,
+            va=va,
+            fontsize=7.5,
+            color=ink,
+            zorder=3,
+            bbox=box,
+            arrowprops=lead,
+        )
     return Line2D([], [], marker="o", ls="none", label="published, as reported; named in the figure", **look)
 
 

@@ -49,16 +49,38 @@ class Trained:
         s = self.summary
         low, high = s["test_accuracy_interval"] or (None, None)
         names = (
-            "status", "test_accuracy", "held_out_accuracy", "kept_fraction", "kept_weights", "total_weights",
-            "train_loss", "train_objective", "accepted_steps", "epochs", "rejections", "skipped_batches",
-            "forward_sweeps", "backward_sweeps", "restarts", "epsilon", "epsilon_star", "residual_support",
-            "descent_violations", "descent_checked", "training_images", "test_images", "seconds",
-        )  # fmt: skip
+            "status",
+            "test_accuracy",
+            "held_out_accuracy",
+            "kept_fraction",
+            "kept_weights",
+            "total_weights",
+            "train_loss",
+            "train_objective",
+            "accepted_steps",
+            "epochs",
+            "rejections",
+            "skipped_batches",
+            "forward_sweeps",
+            "backward_sweeps",
+            "restarts",
+            "epsilon",
+            "epsilon_star",
+            "residual_support",
+            "descent_violations",
+            "descent_checked",
+            "training_images",
+            "test_images",
+            "seconds",
+        )
         emptied = s["emptied_layers"]
         return {name: s[name] for name in names} | {
-            "test_low": low, "test_high": high, "disconnected": bool(emptied), "emptied_layers": str(emptied or []),
+            "test_low": low,
+            "test_high": high,
+            "disconnected": bool(emptied),
+            "emptied_layers": str(emptied or []),
             "command": self.command,
-        }  # fmt: skip
+        }
 
     def history(self, columns: Sequence[str], points: int = 200) -> dict[str, list[float]]:
         """Columns of history.csv at up to ``points`` steps, the first and the last among them."""
@@ -110,8 +132,9 @@ def train_changed(options: Options, directory: Path, manner: run.Manner, change:
         return run.carry_on(setup, directory, state, manner)
 
 
-def train_or_reuse(given: Mapping[str, str], context: Context, key: str, experiment: str | None = None,
-                   name: str = "run") -> Trained:  # fmt: skip
+def train_or_reuse(
+    given: Mapping[str, str], context: Context, key: str, experiment: str | None = None, name: str = "run"
+) -> Trained:
     """The finished run of the row ``key`` of the same table, or of ``experiment``'s, if its options are these, else
     such a run of this row, under ``name``.
 

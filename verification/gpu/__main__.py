@@ -34,10 +34,16 @@ PROFILED_AFTER = 6  # rows of the benchmark
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m verification.gpu", description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    made.add_argument("--json", type=Path, default=Path("reports/gpu.json"), metavar="FILE",
-                      help="results, read again by a later call (default: reports/gpu.json)")  # fmt: skip
+    made = argparse.ArgumentParser(
+        prog="python -m verification.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--json",
+        type=Path,
+        default=Path("reports/gpu.json"),
+        metavar="FILE",
+        help="results, read again by a later call (default: reports/gpu.json)",
+    )
     made.add_argument("--backend", default="cupy", help="array library of our side (default: cupy)")
     made.add_argument("--device", default="cuda", help="PyTorch's device (default: cuda; cpu to try the script)")
     made.add_argument("--seconds", type=float, default=420.0, help="what does not fit is left out (default: 420)")
@@ -164,8 +170,10 @@ class Run:
         self.say(f"tests: {len(suite.files())} files")
         found = suite.run(self.options.backend, min(TESTS, self.left - LEAST))
         self.store.put("tests", found)
-        self.say(f"tests: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped"
-                 + ("" if found["finished"] else ", cut off"))  # fmt: skip
+        self.say(
+            f"tests: {found['passed']} passed, {found['failed']} failed, {found['skipped']} skipped"
+            + ("" if found["finished"] else ", cut off")
+        )
 
     def checks(self) -> None:
         """Claims and training, side by side."""
@@ -174,8 +182,18 @@ class Run:
         if self.wanted("claims"):
             self.say("claims begin")
             jobs = str(max(2, min(8, (os.cpu_count() or 2) - 6)))
-            words = [sys.executable, "-m", "verification", "--quick", "--claims", "A1,A2", "--backend",
-                     self.options.backend, "--jobs", jobs]  # fmt: skip
+            words = [
+                sys.executable,
+                "-m",
+                "verification",
+                "--quick",
+                "--claims",
+                "A1,A2",
+                "--backend",
+                self.options.backend,
+                "--jobs",
+                jobs,
+            ]
             claims = Command(words, OPENBLAS_NUM_THREADS="1")
         found: dict[str, Any] = {}
         if self.training is not None:
@@ -232,10 +250,15 @@ class Run:
         found = {part: self.store.data["parts"].get(part) for part in JUDGED if part in self.parts}
         found = {part: result for part, result in found.items() if result is not None}
         lines = [
-            "", *table.benchmark(self.store.rows("benchmark")), "", *table.profiles(self.store.rows("profile")), "",
-            *table.parts(found), *(f"left out: {name}: {why}" for name, why in self.store.data["left out"].items()),
+            "",
+            *table.benchmark(self.store.rows("benchmark")),
+            "",
+            *table.profiles(self.store.rows("profile")),
+            "",
+            *table.parts(found),
+            *(f"left out: {name}: {why}" for name, why in self.store.data["left out"].items()),
             f"results: {self.options.json}",
-        ]  # fmt: skip
+        ]
         print("\n".join(lines), flush=True)
         agreed = [self.store.known(part) for part in JUDGED if part in self.parts]
         return 0 if all(result is not None and result.get("agreed") for result in agreed) else 1

@@ -114,10 +114,11 @@ def prepare(row: Row, backend: str, device: str) -> dict[str, Any]:
         loss = f()
     _ready["turn"] = lambda repeats: timed(f, repeats, synchroniser(side, backend, device))
     found = {
-        "loss": loss, "seconds": round(time.perf_counter() - began, 2),
+        "loss": loss,
+        "seconds": round(time.perf_counter() - began, 2),
         "repeats": max(1, min(2000, int(1e3 * TURN / turn(2)))),
         "CUDA graphs that the compiler could not make": skipped_graphs() - skipped,
-    }  # fmt: skip
+    }
     return found if held is None else {**found, "MiB": held()}
 
 

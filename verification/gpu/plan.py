@@ -8,8 +8,14 @@ from typing import Any
 SIDES = ("ours", "eager", "eager, channels last", "compiled", "compiled, channels last", "graph")
 OPPONENTS = ("eager", "compiled", "graph")
 WITHOUT_COMPILED = tuple(side for side in SIDES if not side.startswith("compiled"))
-FIRST = (("lenet5", 64), ("lenet5-caffe", 64), ("lenet5", 1024), ("lenet5-caffe", 1024), ("residual", 64),
-         ("residual", 256))  # fmt: skip
+FIRST = (
+    ("lenet5", 64),
+    ("lenet5-caffe", 64),
+    ("lenet5", 1024),
+    ("lenet5-caffe", 1024),
+    ("residual", 64),
+    ("residual", 256),
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,11 @@ def rows() -> list[Row]:
     result += [Row("full_batch_step", *case, "float32", contiguous) for case in FIRST]
     result += [Row("full_batch_step", "lenet5", 60_000, "float32", ("ours", "eager", "eager, channels last"), True)]
     result += [Row("forward_backward", *case, "float32", contiguous) for case in FIRST]
-    result += [Row("mini_batch_step", config, batch, "float64", WITHOUT_COMPILED)
-               for batch in (64, 1024) for config in ("lenet5", "lenet5-caffe", "residual")]  # fmt: skip
+    result += [
+        Row("mini_batch_step", config, batch, "float64", WITHOUT_COMPILED)
+        for batch in (64, 1024)
+        for config in ("lenet5", "lenet5-caffe", "residual")
+    ]
     result += [Row("mini_batch_step", "lenet5", batch, "float32", WITHOUT_COMPILED) for batch in (256, 5000)]
     return result
 

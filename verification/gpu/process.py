@@ -62,9 +62,14 @@ class Command:
         self.output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            words, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=self.output,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            words,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         atexit.register(self.stop)
 
     def stop(self) -> None:
@@ -92,10 +97,15 @@ class Worker:
     def __init__(self, *, nice: int = 0, **environment: str) -> None:
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
-            [sys.executable, *PROGRAM, str(nice)], cwd=ROOT,
-            env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, *PROGRAM, str(nice)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            start_new_session=True,
+        )
         self.lines: queue.Queue[str] = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()

@@ -72,8 +72,12 @@ def table(events: list[dict[str, Any]], calls: int) -> dict[str, Any]:
     return {
         "device µs": round(sum(microseconds.values()) / calls, 1),
         "device span µs": round((max(last) - min(first)) / calls, 1) if first else 0.0,
-        "kernels": [{"name": name[:200], "count": number[name] / calls, "µs": round(total / calls, 2)}
-                    for name, total in microseconds.most_common()],
-        "calls": [{"name": name, "count": count / calls, "µs": round(asked_microseconds[name] / calls, 1)}
-                  for name, count in asked.most_common()],
-    }  # fmt: skip
+        "kernels": [
+            {"name": name[:200], "count": number[name] / calls, "µs": round(total / calls, 2)}
+            for name, total in microseconds.most_common()
+        ],
+        "calls": [
+            {"name": name, "count": count / calls, "µs": round(asked_microseconds[name] / calls, 1)}
+            for name, count in asked.most_common()
+        ],
+    }

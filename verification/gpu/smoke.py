@@ -25,10 +25,15 @@ def about(backend: str, device: str) -> dict[str, Any]:
     """Device, driver, versions, settings of the arithmetic."""
     load(backend)
     found: dict[str, Any] = {
-        "device": platform.processor() or platform.machine(), "python": platform.python_version(),
-        "platform": platform.platform(), "cores": os.cpu_count(), "numpy": np.__version__, "cupy": None, "torch": None,
+        "device": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "numpy": np.__version__,
+        "cupy": None,
+        "torch": None,
         "CUDA on the CPU": "CUDA_ON_CPU" in os.environ,
-    }  # fmt: skip
+    }
     if backend == "cupy":
         import cupy
 
@@ -36,12 +41,15 @@ def about(backend: str, device: str) -> dict[str, Any]:
         properties = runtime.getDeviceProperties(0)
         name = properties["name"]
         found |= {
-            "device": name.decode() if isinstance(name, bytes) else str(name), "cupy": cupy.__version__,
-            "CUDA of the driver": runtime.driverGetVersion(), "CUDA runtime of CuPy": runtime.runtimeGetVersion(),
+            "device": name.decode() if isinstance(name, bytes) else str(name),
+            "cupy": cupy.__version__,
+            "CUDA of the driver": runtime.driverGetVersion(),
+            "CUDA runtime of CuPy": runtime.runtimeGetVersion(),
             "compute capability": f"{properties.get('major')}.{properties.get('minor')}",
-            "multiprocessors": properties.get("multiProcessorCount"), "memory": properties.get("totalGlobalMem"),
+            "multiprocessors": properties.get("multiProcessorCount"),
+            "memory": properties.get("totalGlobalMem"),
             "CUPY_ACCELERATORS": os.environ.get("CUPY_ACCELERATORS", "default"),
-        }  # fmt: skip
+        }
     if has_torch():
         import torch
 

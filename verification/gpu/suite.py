@@ -16,10 +16,26 @@ ROOT = Path(__file__).parents[2]
 # What only a GPU can show comes first, so that a run that is cut off has it. Names of files in tests/, without test_
 # and .py; those that are not there are left out.
 SELECTION = (
-    "kernels_cuda", "kernels_replay", "backend_fused", "backend_gpu_sweep", "backend_synchronisation", "backends_agree",
-    "backend_libraries", "backend_command", "sweep", "bsqh", "metric", "regulariser", "admissible", "loss", "stages",
-    "problem", "network", "certificate", "second_order",
-)  # fmt: skip
+    "kernels_cuda",
+    "kernels_replay",
+    "backend_fused",
+    "backend_gpu_sweep",
+    "backend_synchronisation",
+    "backends_agree",
+    "backend_libraries",
+    "backend_command",
+    "sweep",
+    "bsqh",
+    "metric",
+    "regulariser",
+    "admissible",
+    "loss",
+    "stages",
+    "problem",
+    "network",
+    "certificate",
+    "second_order",
+)
 # No other plugin is loaded: what a machine has beside these may warn, and a warning is an error.
 PLUGINS = ("xdist.plugin", "_hypothesis_pytestplugin", "verification.gpu.recorder")
 KEPT = 40  # tracebacks
@@ -36,14 +52,31 @@ def run(backend: str, limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "tests"
         words = [
-            sys.executable, "-m", "pytest", "--backend", backend, "-n", str(workers), "--dist", "worksteal", "-q",
-            "-p", "no:cacheprovider", *(word for plugin in PLUGINS for word in ("-p", plugin)),
+            sys.executable,
+            "-m",
+            "pytest",
+            "--backend",
+            backend,
+            "-n",
+            str(workers),
+            "--dist",
+            "worksteal",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(word for plugin in PLUGINS for word in ("-p", plugin)),
             # What a newer library deprecates is no error here: it is the device that is to be tried.
-            "-W", "default::DeprecationWarning", *files(),
-        ]  # fmt: skip
+            "-W",
+            "default::DeprecationWarning",
+            *files(),
+        ]
         # Examples are drawn the same way in every run.
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci", "RECORDER_FILE": str(record),
-                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # fmt: skip
+        quiet = {
+            "OPENBLAS_NUM_THREADS": "1",
+            "HYPOTHESIS_PROFILE": "ci",
+            "RECORDER_FILE": str(record),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
         ended = Command(words, **quiet).result(limit)
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     return summary(lines, ended)

@@ -39,10 +39,24 @@ class Training:
     def begin(self, name: str, dtype: str, check: str = "") -> Command:
         """Begin a run; ``check``: which steps a second opinion is asked for, if not those that are unless told."""
         words = [
-            sys.executable, "-m", "pmp_ref", "train", "--steps", str(self.steps), "--dtype", dtype, "--backend",
-            "numpy" if name == "numpy" else self.backend, "--threads", "2", "--no-figures", "--quiet",
-            *(["--check-descent", check] if check else []), "--out", str(self.place(name, dtype, check)),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pmp_ref",
+            "train",
+            "--steps",
+            str(self.steps),
+            "--dtype",
+            dtype,
+            "--backend",
+            "numpy" if name == "numpy" else self.backend,
+            "--threads",
+            "2",
+            "--no-figures",
+            "--quiet",
+            *(["--check-descent", check] if check else []),
+            "--out",
+            str(self.place(name, dtype, check)),
+        ]
         return Command(words)
 
     def place(self, name: str, dtype: str, check: str = "") -> Path:
@@ -107,8 +121,11 @@ def compare(numpy: dict[str, Any], backend: dict[str, Any], dtype: str) -> dict[
     ends = {name: ending(run) for name, run in (("numpy", numpy), ("backend", backend))}
     return {
         "agreed": dtype != "float64" or (first is None and farthest <= CLOSE),
-        "trials": [len(a), len(b)], "first difference": different, "largest relative difference of J": farthest, **ends,
-    }  # fmt: skip
+        "trials": [len(a), len(b)],
+        "first difference": different,
+        "largest relative difference of J": farthest,
+        **ends,
+    }
 
 
 def decision(row: dict[str, str]) -> list[str]:

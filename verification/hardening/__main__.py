@@ -74,8 +74,10 @@ def fuzz(options: argparse.Namespace) -> tuple[Any, bool]:
         say(f"{len(names)} readers, engine {engine}")
         reports = campaign(names, options.inputs, options.seconds, options.seed, engine, options.artefacts, say)
     found = sum(len(r.findings) for r in reports)
-    say(f"in all {sum(r.inputs for r in reports):,} inputs, {sum(r.read for r in reports):,} read, "
-        f"{sum(r.refused for r in reports):,} refused; findings: {found}")  # fmt: skip
+    say(
+        f"in all {sum(r.inputs for r in reports):,} inputs, {sum(r.read for r in reports):,} read, "
+        f"{sum(r.refused for r in reports):,} refused; findings: {found}"
+    )
     return [asdict(r) for r in reports], found == 0 and all(r.inputs for r in reports)
 
 

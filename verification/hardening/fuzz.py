@@ -35,12 +35,34 @@ MEMORY_DISK = "/dev/shm"  # a disk would take most of the time
 MEMORY = 3072  # MiB of the whole process
 LARGEST = 2**14  # bytes of an input that atheris makes; the seeds may be larger
 TOKENS = (
-    b"\x93NUMPY\x01\x00", b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"\x1f\x8b", b"ustar",
+    b"\x93NUMPY\x01\x00",
+    b"PK\x01\x02",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"\x1f\x8b",
+    b"ustar",
     b"{'descr': '<f8', ",
-    b"'shape': (999999999999,), ", b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"NaN", b"Infinity", b"1e999", b"-1",
-    b'"status"', b"null", b"[[[[[[[[", b"cos\nsystem\n", b"cnumpy\ndtype\n", b"\x93", b"R",
-    b"b", b"\x00", b"\n", b"\r", b"0/0",
-)  # fmt: skip
+    b"'shape': (999999999999,), ",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x00",
+    b"NaN",
+    b"Infinity",
+    b"1e999",
+    b"-1",
+    b'"status"',
+    b"null",
+    b"[[[[[[[[",
+    b"cos\nsystem\n",
+    b"cnumpy\ndtype\n",
+    b"\x93",
+    b"R",
+    b"b",
+    b"\x00",
+    b"\n",
+    b"\r",
+    b"0/0",
+)
 
 
 @dataclass
@@ -101,8 +123,9 @@ class Stopped(BaseException):
     """The inputs or seconds asked for are done."""
 
 
-def by_atheris(name: str, inputs: int, seconds: float, seed: int, place: Path, artefacts: Path | None,
-               output: Path) -> None:  # fmt: skip
+def by_atheris(
+    name: str, inputs: int, seconds: float, seed: int, place: Path, artefacts: Path | None, output: Path
+) -> None:
     """One reader under atheris. Does not return: libFuzzer ends the process."""
     import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -131,10 +154,20 @@ def by_atheris(name: str, inputs: int, seconds: float, seed: int, place: Path, a
                 os._exit(0)
 
         largest = max(LARGEST, *(len(s) for s in trial.seeds))
-        atheris.Setup(["fuzz", f"-seed={seed + 1}", f"-max_len={largest}", f"-timeout={HANG}",
-                       f"-rss_limit_mb={MEMORY}",
-                       f"-dict={place / 'tokens'}", f"-artifact_prefix={place}/",
-                       "-verbosity=0", str(corpus)], one)  # fmt: skip
+        atheris.Setup(
+            [
+                "fuzz",
+                f"-seed={seed + 1}",
+                f"-max_len={largest}",
+                f"-timeout={HANG}",
+                f"-rss_limit_mb={MEMORY}",
+                f"-dict={place / 'tokens'}",
+                f"-artifact_prefix={place}/",
+                "-verbosity=0",
+                str(corpus),
+            ],
+            one,
+        )
         atheris.Fuzz()
 
 
@@ -191,8 +224,16 @@ class Steps:
         return self
 
 
-def by_steps(name: str, inputs: int, seconds: float, seed: int, place: Path, artefacts: Path | None,
-             guard: Any = None, beyond: int = 0) -> Report:  # fmt: skip
+def by_steps(
+    name: str,
+    inputs: int,
+    seconds: float,
+    seed: int,
+    place: Path,
+    artefacts: Path | None,
+    guard: Any = None,
+    beyond: int = 0,
+) -> Report:
     """One reader under the engine of our own: its seeds, then mutated inputs, ``beyond`` of them if it is given."""
     from verification.hardening.guard import little_memory
     from verification.hardening.targets import without_checksums
@@ -204,8 +245,11 @@ def by_steps(name: str, inputs: int, seconds: float, seed: int, place: Path, art
         inputs = max(inputs, len(pool) + beyond) if beyond else inputs
         while trial.report.inputs < inputs and time.monotonic() - began < seconds:
             fresh = trial.report.inputs < len(trial.seeds)
-            content = pool[trial.report.inputs] if fresh else mutated(
-                generator.choice(pool), generator.choice(pool), generator)  # fmt: skip
+            content = (
+                pool[trial.report.inputs]
+                if fresh
+                else mutated(generator.choice(pool), generator.choice(pool), generator)
+            )
             steps.new, steps.last = 0, 0
             sys.settrace(steps)
             try:
@@ -228,8 +272,15 @@ def engine_here() -> str:
     return "atheris"
 
 
-def campaign(names: list[str], inputs: int, seconds: float, seed: int, engine: str, artefacts: Path | None,
-             say: Callable[[str], None]) -> list[Report]:  # fmt: skip
+def campaign(
+    names: list[str],
+    inputs: int,
+    seconds: float,
+    seed: int,
+    engine: str,
+    artefacts: Path | None,
+    say: Callable[[str], None],
+) -> list[Report]:
     """``inputs`` and ``seconds`` in all, shared out by the readers' weights, one reader after the other."""
     from verification.hardening.targets import TARGETS
 
@@ -239,11 +290,23 @@ def campaign(names: list[str], inputs: int, seconds: float, seed: int, engine: s
         share, each = -(-inputs * weight // sum(weights)), seconds * weight / sum(weights)
         with temporary() as directory:
             output = Path(directory) / "report.json"
-            arguments = [sys.executable, "-m", "verification.hardening", "fuzz-one", name, str(share), str(each),
-                         str(seed),
-                         engine, directory, "" if artefacts is None else str(artefacts), str(output)]  # fmt: skip
-            done = subprocess.run(arguments, capture_output=True, text=True, check=False,
-                                  cwd=Path(__file__).parents[2], errors="replace")  # fmt: skip
+            arguments = [
+                sys.executable,
+                "-m",
+                "verification.hardening",
+                "fuzz-one",
+                name,
+                str(share),
+                str(each),
+                str(seed),
+                engine,
+                directory,
+                "" if artefacts is None else str(artefacts),
+                str(output),
+            ]
+            done = subprocess.run(
+                arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], errors="replace"
+            )
             if output.exists():
                 report = Report(**json.loads(output.read_text()))
             else:
@@ -268,8 +331,7 @@ def one(name: str, inputs: str, seconds: str, seed: str, engine: str, place: str
     Path(output).write_text(json.dumps(asdict(report)))
 
 
-def short(names: list[str], each: int, seed: int, artefacts: Path | None,
-          say: Callable[[str], None]) -> list[Report]:  # fmt: skip
+def short(names: list[str], each: int, seed: int, artefacts: Path | None, say: Callable[[str], None]) -> list[Report]:
     """The seeds and ``each`` mutated inputs for every reader, in this process, which keeps the hook of the guard."""
     from verification.hardening.guard import Guard
 
@@ -283,7 +345,9 @@ def short(names: list[str], each: int, seed: int, artefacts: Path | None,
 
 def told(report: Report, say: Callable[[str], None]) -> None:
     """A line for a reader, and one for each finding."""
-    say(f"{report.target:20} {report.inputs:8,} inputs  {report.read:8,} read  {report.refused:8,} refused  "
-        f"{report.kept:5,} kept  {report.seconds:6.1f} s  findings: {len(report.findings)}")  # fmt: skip
+    say(
+        f"{report.target:20} {report.inputs:8,} inputs  {report.read:8,} read  {report.refused:8,} refused  "
+        f"{report.kept:5,} kept  {report.seconds:6.1f} s  findings: {len(report.findings)}"
+    )
     for text in report.findings:
         say(f"  {text}")

@@ -17,9 +17,20 @@ from typing import Any
 from pmp_ref.errors import InputError
 
 FORBIDDEN = (
-    "compile", "exec", "os.", "pickle.find_class", "marshal.load", "shutil.", "socket.", "subprocess.", "ctypes.",
-    "tempfile.", "pty.", "winreg.", "code.__new__",
-)  # fmt: skip
+    "compile",
+    "exec",
+    "os.",
+    "pickle.find_class",
+    "marshal.load",
+    "shutil.",
+    "socket.",
+    "subprocess.",
+    "ctypes.",
+    "tempfile.",
+    "pty.",
+    "winreg.",
+    "code.__new__",
+)
 HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
 CPU_SECONDS = 5.0  # an input takes a millisecond; computing time, so that a busy machine is no finding
 VIRTUAL = getattr(signal, "ITIMER_VIRTUAL", None)  # not on Windows

@@ -26,8 +26,17 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 RUN = (
-    "--epochs", "60", "--batch-size", "18", "--no-figures", "--quiet", "--threads", "1", "--check-descent", "20",
-)  # fmt: skip
+    "--epochs",
+    "60",
+    "--batch-size",
+    "18",
+    "--no-figures",
+    "--quiet",
+    "--threads",
+    "1",
+    "--check-descent",
+    "20",
+)
 SECONDS = 900.0  # a run takes some three; one that takes this long hangs, however busy the machine: reported as unequal
 
 
@@ -79,8 +88,9 @@ def environment() -> dict[str, str]:
 def complete(*arguments: str) -> float:
     """Run to the end; seconds. Raises RuntimeError if it fails."""
     began = time.monotonic()
-    done = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, timeout=SECONDS,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()}")
     return time.monotonic() - began
@@ -140,9 +150,13 @@ def strike(process: subprocess.Popen[bytes], directory: Path, wait: float, in_a_
 
 def state(directory: Path) -> str:
     """How far the run had come."""
-    for name, words in (("summary.json", "all results"), ("model.npz", "the model, not all results"),
-                        ("checkpoint.npz", "a checkpoint"), ("history.csv", "tables, no checkpoint"),
-                        ("config.json", "the configuration alone")):  # fmt: skip
+    for name, words in (
+        ("summary.json", "all results"),
+        ("model.npz", "the model, not all results"),
+        ("checkpoint.npz", "a checkpoint"),
+        ("history.csv", "tables, no checkpoint"),
+        ("config.json", "the configuration alone"),
+    ):
         if (directory / name).exists():
             return words
     return "no configuration"
@@ -174,11 +188,15 @@ def campaign(place: Path, count: int, seed: int, say: Callable[[str], None]) -> 
             shutil.copytree(broken, before)
         else:
             shutil.rmtree(broken, ignore_errors=True)
-        arguments = ("--resume", str(broken), "--quiet", "--no-figures") if again else (
-            "--data", str(data), "--out", str(broken), *RUN)  # fmt: skip
+        arguments = (
+            ("--resume", str(broken), "--quiet", "--no-figures")
+            if again
+            else ("--data", str(data), "--out", str(broken), *RUN)
+        )
         in_a_write = counts.kills // 2 % 2 == 1
-        process = subprocess.Popen(command(*arguments), env=environment(), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen(
+            command(*arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             struck = strike(process, broken, float(generator.uniform(0, seconds)), in_a_write)
         except RuntimeError as error:

@@ -23,12 +23,30 @@ ROOT = Path(__file__).parents[2]
 PLACE = "läufe und mehr"  # a space, a letter beyond ASCII
 TOOLS = ("mypy", "ruff", "setuptools")  # they check the sources and do not meet the package at run time
 SDIST = (
-    "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "MANIFEST.in", "requirements.txt",
-    "docs/requirements.txt", "docs/theory.md", "docs/conf.py", "pmp_ref/py.typed", "pmp_ref/data/mnist_subset.npz",
-    "tests/conftest.py", "tests/test_bsqh.py", "verification/__main__.py", "verification/hardening/__main__.py",
-)  # fmt: skip
-WHEEL = ("pmp_ref/bsqh.py", "pmp_ref/app/main.py", "pmp_ref/py.typed", "pmp_ref/data/mnist_subset.npz",
-         "pmp_ref/data/mnist_subset.md")  # fmt: skip
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "MANIFEST.in",
+    "requirements.txt",
+    "docs/requirements.txt",
+    "docs/theory.md",
+    "docs/conf.py",
+    "pmp_ref/py.typed",
+    "pmp_ref/data/mnist_subset.npz",
+    "tests/conftest.py",
+    "tests/test_bsqh.py",
+    "verification/__main__.py",
+    "verification/hardening/__main__.py",
+)
+WHEEL = (
+    "pmp_ref/bsqh.py",
+    "pmp_ref/app/main.py",
+    "pmp_ref/py.typed",
+    "pmp_ref/data/mnist_subset.npz",
+    "pmp_ref/data/mnist_subset.md",
+)
 OUTSIDE = """
 import pathlib, sys
 import numpy as np
@@ -65,8 +83,9 @@ def command(*arguments: str | Path, cwd: Path, **environment: str) -> str:
     """Output of a command; RuntimeError with its last lines if it fails."""
     hidden = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}  # as on another machine
     variables = {k: v for k, v in os.environ.items() if k not in hidden} | environment
-    done = subprocess.run([str(a) for a in arguments], cwd=cwd, env=variables, capture_output=True, text=True,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        [str(a) for a in arguments], cwd=cwd, env=variables, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, arguments))[:200]}: {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout

@@ -242,9 +242,15 @@ def _(place: Path) -> Any:
         return lambda: resolve({name: text})
 
     seeds = [bytes([i]) + str(defaults[n]).encode() for i, n in enumerate(names) if defaults[n] is not None]
-    for name, text in (("regulariser", "l0+0.1*l2"), ("layer_weights", "0=0.5,10=2"), ("ramp", "0.1:0.5"),
-                       ("admissible", "-1,0,1"), ("admissible", "-1:2"), ("box", "3"),
-                       ("averaging", "none")):  # fmt: skip
+    for name, text in (
+        ("regulariser", "l0+0.1*l2"),
+        ("layer_weights", "0=0.5,10=2"),
+        ("ramp", "0.1:0.5"),
+        ("admissible", "-1,0,1"),
+        ("admissible", "-1:2"),
+        ("box", "3"),
+        ("averaging", "none"),
+    ):
         seeds.append(bytes([names.index(name)]) + text.encode())
     return reader, seeds
 

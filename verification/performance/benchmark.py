@@ -69,9 +69,14 @@ class Benchmark:
             scaling = self.scaling(ours)
         result += self.peaks()
         return {
-            "date": date.today().isoformat(), "machine": machine(self.cores), "threads": self.threads,
-            "versions": versions, "quick": self.quick, "rows": result, "scaling": scaling,
-        }  # fmt: skip
+            "date": date.today().isoformat(),
+            "machine": machine(self.cores),
+            "threads": self.threads,
+            "versions": versions,
+            "quick": self.quick,
+            "rows": result,
+            "scaling": scaling,
+        }
 
     def row(
         self, ours: Side, others: dict[str, Side], operation: str, config: str, batch: int, dtype: str
@@ -95,8 +100,15 @@ class Benchmark:
         found = summary(rounds(variants, self.wanted, self.budget, self.seconds, self.cores), self.wanted)
         for s in {ours, *others.values()}:
             s.ask("drop")
-        row = {"operation": operation, "config": config, "batch": batch, "dtype": dtype, **found,
-               "ours_peak_mib": None, "torch_peak_mib": None}  # fmt: skip
+        row = {
+            "operation": operation,
+            "config": config,
+            "batch": batch,
+            "dtype": dtype,
+            **found,
+            "ours_peak_mib": None,
+            "torch_peak_mib": None,
+        }
         self.say(line(row))
         return row
 
@@ -136,8 +148,15 @@ class Benchmark:
         for name, points in cases.items():
             found[name] = []
             for size, config, batch in points:
-                ours.ask("setup", key="x", operation="forward_backward", config=config, batch=batch, dtype="float32",
-                         threads=self.threads)  # fmt: skip
+                ours.ask(
+                    "setup",
+                    key="x",
+                    operation="forward_backward",
+                    config=config,
+                    batch=batch,
+                    dtype="float32",
+                    threads=self.threads,
+                )
                 done = rounds({"ours": (ours, "x")}, 3, self.budget / 6, self.seconds, self.cores)
                 found[name].append((size, 1e3 * summary(done, 3)["ours_ms"] / batch))
                 ours.ask("drop")
@@ -175,8 +194,10 @@ def line(row: dict[str, Any]) -> str:
         return f"{head}  ours {row['ours_peak_mib']:.0f} MiB, PyTorch {other}"
     text = f"{head}  ours {row['ours_ms']:9.2f} ms"
     if row["torch_ms"] is not None:
-        text += (f"  PyTorch {row['torch_ms']:9.2f} ms ({row['torch_variant']})  ratio {row['ratio']:.2f} "
-                 f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]")  # fmt: skip
+        text += (
+            f"  PyTorch {row['torch_ms']:9.2f} ms ({row['torch_variant']})  ratio {row['ratio']:.2f} "
+            f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        )
     if row["discarded"]:
         text += f"  {row['discarded']} rounds with other load"
     return text + ("  NO QUIET ROUND: the least disturbed ones were used" if row["busy"] else "")

@@ -54,9 +54,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """All rows as a Markdown table."""
-    text = ["| operation | network | batch | dtype | ours, ms | PyTorch, ms | its best variant | ratio | quartiles "
-            "| ratio to default settings | products alone, ms | rounds (discarded) |",
-            "|---|---|---:|---|---:|---:|---|---:|---|---:|---:|---|"]  # fmt: skip
+    text = [
+        "| operation | network | batch | dtype | ours, ms | PyTorch, ms | its best variant | ratio | quartiles "
+        "| ratio to default settings | products alone, ms | rounds (discarded) |",
+        "|---|---|---:|---|---:|---:|---|---:|---|---:|---:|---|",
+    ]
     for r in result["rows"]:
         if r["operation"] == "peak_memory":
             continue
@@ -68,8 +70,11 @@ def table(result: dict[str, Any]) -> str:
             f"| {r['torch_variant'] or ''} | {number('ratio')} | {number('ratio_low')}–{number('ratio_high')} "
             f"| {number('ratio_default')} | {number('floor_ms')} | {r['rounds']} ({r['discarded']}){mark} |"
         )
-    text += ["", "| operation | network | batch | dtype | ours, MiB above the data | PyTorch, MiB above the data |",
-             "|---|---|---:|---|---:|---:|"]  # fmt: skip
+    text += [
+        "",
+        "| operation | network | batch | dtype | ours, MiB above the data | PyTorch, MiB above the data |",
+        "|---|---|---:|---|---:|---:|",
+    ]
     for r in result["rows"]:
         if r["operation"] == "peak_memory":
             other = "" if r["torch_peak_mib"] is None else f"{r['torch_peak_mib']:.0f}"

@@ -38,8 +38,12 @@ class Side:
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "verification.performance.worker", side],
-            cwd=ROOT, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Send a command and wait for the answer; raises SideError."""
@@ -130,10 +134,17 @@ def summary(done: list[Round], wanted: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "ours_ms": median(r.ms["ours"] for r in use),
         "floor_ms": median(r.ms["floor"] for r in use) if "floor" in use[0].ms else None,
-        "torch_ms": None, "torch_variant": None, "ratio": None, "ratio_low": None, "ratio_high": None,
-        "ratio_default": None, "variants": {},
-        "rounds": len(use), "discarded": sum(not r.quiet for r in done), "busy": not any(r.quiet for r in done),
-    }  # fmt: skip
+        "torch_ms": None,
+        "torch_variant": None,
+        "ratio": None,
+        "ratio_low": None,
+        "ratio_high": None,
+        "ratio_default": None,
+        "variants": {},
+        "rounds": len(use),
+        "discarded": sum(not r.quiet for r in done),
+        "busy": not any(r.quiet for r in done),
+    }
     names = [n for n in use[0].ms if n not in ("ours", "floor")]
     if names:
         result["variants"] = {n: median(r.ms[n] for r in use) for n in names}

@@ -78,9 +78,15 @@ class Problem(NamedTuple):
         """Of the source."""
         made = {"M_SIZE": self.m, "K_SIZE": self.k, "GROUPS": self.groups, "TURNED": int(self.turned)}
         for name, axis in (("ROW", self.rows), ("COLUMN", self.columns)):
-            made |= {f"FROM_{name}S": axis.start, f"TO_{name}S": axis.end, f"KERNEL_{name}S": axis.kernel,
-                     f"{name}_STEP": axis.step, f"{name}_SPREAD": axis.spread, f"{name}_DILATION": axis.dilation,
-                     f"{name}_BEFORE": axis.before}  # fmt: skip
+            made |= {
+                f"FROM_{name}S": axis.start,
+                f"TO_{name}S": axis.end,
+                f"KERNEL_{name}S": axis.kernel,
+                f"{name}_STEP": axis.step,
+                f"{name}_SPREAD": axis.spread,
+                f"{name}_DILATION": axis.dilation,
+                f"{name}_BEFORE": axis.before,
+            }
         return made
 
 
@@ -204,11 +210,20 @@ def cut_correlation(
     instructions = chunks * (copy + ceil(channels, slices) * compute) + once
     cost = busiest(instructions, chunks, blocks, threads, shared)
     macros = {
-        **q.macros(), "TM": tm, "TN": tn, "M_THREADS": m_threads, "STRIPS": strips,
-        "SLICES": slices, "SAMPLES": samples, "ROWS": strips * tn, "COLUMNS": columns, "PITCH": odd(wide),
-        "CHANNELS": channels, "THREADS": threads,
+        **q.macros(),
+        "TM": tm,
+        "TN": tn,
+        "M_THREADS": m_threads,
+        "STRIPS": strips,
+        "SLICES": slices,
+        "SAMPLES": samples,
+        "ROWS": strips * tn,
+        "COLUMNS": columns,
+        "PITCH": odd(wide),
+        "CHANNELS": channels,
+        "THREADS": threads,
         "UNROLL": q.columns.kernel if q.taps * tm * tn <= UNROLLED else 1,
-    }  # fmt: skip
+    }
     return Direct(tuple(macros.items()), blocks, threads, shared, cost)
 
 
@@ -235,9 +250,17 @@ def switchings(q: Problem, batch: int, itemsize: int) -> Iterator[Direct]:
 
 
 def cut_switching(
-    q: Problem, batch: int, itemsize: int, tm: int, tap_rows: int, piece: int, m_threads: int, channels: int,
-    rows: int, samples: int,
-) -> Iterator[Direct]:  # fmt: skip
+    q: Problem,
+    batch: int,
+    itemsize: int,
+    tm: int,
+    tap_rows: int,
+    piece: int,
+    m_threads: int,
+    channels: int,
+    rows: int,
+    samples: int,
+) -> Iterator[Direct]:
     """The blocks with the macros of these names, for some numbers of splits; none if they do not fit."""
     slice_threads = m_threads * channels * (q.rows.kernel // tap_rows)
     row_pieces = ceil(q.columns.end, piece)
@@ -265,10 +288,20 @@ def cut_switching(
     parts = q.groups * ceil(q.m, m_threads * tm) * ceil(q.k, channels)
     least = ceil(units * pieces * piece, slices * LONGEST)
     macros = {
-        **q.macros(), "TM": tm, "TAP_ROWS": tap_rows, "PIECE": piece, "M_THREADS": m_threads,
-        "CHANNELS": channels, "ROWS": rows, "SAMPLES": samples, "COLUMNS": columns, "PITCH": odd(wide),
-        "SLICES": slices, "THREADS": threads, "SUM_ROWS": sum_rows,
-    }  # fmt: skip
+        **q.macros(),
+        "TM": tm,
+        "TAP_ROWS": tap_rows,
+        "PIECE": piece,
+        "M_THREADS": m_threads,
+        "CHANNELS": channels,
+        "ROWS": rows,
+        "SAMPLES": samples,
+        "COLUMNS": columns,
+        "PITCH": odd(wide),
+        "SLICES": slices,
+        "THREADS": threads,
+        "SUM_ROWS": sum_rows,
+    }
     for waves in (1, 2, 4, 8):
         chunk = ceil(units, max(least, min(units, max(1, waves * MULTIPROCESSORS // parts))))
         splits = ceil(units, chunk)

@@ -74,9 +74,19 @@ def pooled(name: str, w: Windows, x: Array) -> Array:
 def pool(name: str, w: Windows, x: Array) -> Any:
     """The kernel of that name for windows on images of the size of x."""
     rows, columns = w.positions(*x.shape[2:])
-    return kernel("pooling", name, REAL=real(x), IN_ROWS=x.shape[2], IN_COLUMNS=x.shape[3], OUT_ROWS=rows,
-                  OUT_COLUMNS=columns, ROWS=w.size[0], COLUMNS=w.size[1], ROW_STRIDE=w.stride[0],
-                  COLUMN_STRIDE=w.stride[1])  # fmt: skip
+    return kernel(
+        "pooling",
+        name,
+        REAL=real(x),
+        IN_ROWS=x.shape[2],
+        IN_COLUMNS=x.shape[3],
+        OUT_ROWS=rows,
+        OUT_COLUMNS=columns,
+        ROWS=w.size[0],
+        COLUMNS=w.size[1],
+        ROW_STRIDE=w.stride[0],
+        COLUMN_STRIDE=w.stride[1],
+    )
 
 
 def planes(x: Array) -> int:

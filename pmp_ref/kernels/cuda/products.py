@@ -69,10 +69,11 @@ class Affine:
         inputs, outputs = self.entering[0] // groups, self.channels // groups
         return {
             APPLY: Matrices(outputs, positions, self.taps, groups, True, False),
-            STATE: Matrices(inputs, batch * math.prod(self.entering[1:]), outputs * self.taps // inputs, groups,
-                            True, False),
+            STATE: Matrices(
+                inputs, batch * math.prod(self.entering[1:]), outputs * self.taps // inputs, groups, True, False
+            ),
             KERNEL: Matrices(outputs, self.taps + bias, positions, groups, True, True),
-        }[which]  # fmt: skip
+        }[which]
 
     def defines(self) -> dict[str, int]:
         """Macros of the source."""
@@ -81,9 +82,14 @@ class Affine:
         w = self.stage.windows
         made = {"GROUPS": self.stage.groups, "IN_CHANNELS": self.entering[0], "OUT_CHANNELS": self.channels}
         for i, axis in enumerate(("ROW", "COLUMN")):
-            made |= {f"IN_{axis}S": self.entering[1 + i], f"OUT_{axis}S": self.leaving[1 + i],
-                     f"KERNEL_{axis}S": w.size[i], f"{axis}_STRIDE": w.stride[i], f"{axis}_PADDING": w.padding[i],
-                     f"{axis}_DILATION": w.dilation[i]}  # fmt: skip
+            made |= {
+                f"IN_{axis}S": self.entering[1 + i],
+                f"OUT_{axis}S": self.leaving[1 + i],
+                f"KERNEL_{axis}S": w.size[i],
+                f"{axis}_STRIDE": w.stride[i],
+                f"{axis}_PADDING": w.padding[i],
+                f"{axis}_DILATION": w.dilation[i],
+            }
         return made
 
     def result(self, which: str, batch: int, bias: bool) -> tuple[int, int]:
@@ -148,8 +154,21 @@ class Product:
         bias, ones = out if bias is None else bias, out if ones is None else ones
         target = empty((t.splits, first + more), out) if t.splits > 1 else out
         blocks = t.m_tiles * t.n_tiles * self.groups * t.splits
-        launch(self.multiply, blocks, t.threads, a, b, bias, target, ones, self.batch, t.chunk, t.m_tiles, t.n_tiles,
-               wide(first + more))  # fmt: skip
+        launch(
+            self.multiply,
+            blocks,
+            t.threads,
+            a,
+            b,
+            bias,
+            target,
+            ones,
+            self.batch,
+            t.chunk,
+            t.m_tiles,
+            t.n_tiles,
+            wide(first + more),
+        )
         if t.splits > 1:
             add_partials(self.add, t.splits, target, bias, out, ones, self.entries)
 
@@ -172,8 +191,7 @@ class DirectProduct:
             return
         ones = out if ones is None else ones
         target = empty((d.splits, first + more), out) if d.splits > 1 else out
-        launch(self.multiply, d.blocks, d.threads, a, b, target, ones, self.batch, d.units, d.chunk,
-               wide(first + more))  # fmt: skip
+        launch(self.multiply, d.blocks, d.threads, a, b, target, ones, self.batch, d.units, d.chunk, wide(first + more))
         if d.splits > 1:
             add_partials(self.add, d.splits, target, out, out, ones, (first, more))
 
@@ -232,8 +250,16 @@ def compile_ahead(layers: Sequence[tuple[Affine, bool]], batches: Iterable[int],
 
 def partial_sums(partial: str, real: str, splits: int, bias: bool, channels: int = 1, inner: int = 1) -> Any:
     """The kernel that adds ``splits`` partial sums, numbers of type ``partial``, and a bias."""
-    return kernel("partials", "sum_partials", PARTIAL=partial, REAL=real, ROWS=rows_adding(splits), BIAS=int(bias),
-                  CHANNELS=channels, INNER=inner)  # fmt: skip
+    return kernel(
+        "partials",
+        "sum_partials",
+        PARTIAL=partial,
+        REAL=real,
+        ROWS=rows_adding(splits),
+        BIAS=int(bias),
+        CHANNELS=channels,
+        INNER=inner,
+    )
 
 
 def rows_adding(splits: int) -> int:

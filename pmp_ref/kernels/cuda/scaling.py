@@ -38,8 +38,15 @@ class CudaScaleShift(ScaleShift):
 def scaled(x: Array, k: Array, bias: Array | None = None) -> Array:
     """k[c] x + bias[c], in one launch."""
     x, k, y = contiguous(x), contiguous(k), empty(x.shape, x)
-    function = kernel("scaling", "scale", REAL=real(x), BIAS=int(bias is not None), THREADS=THREADS,
-                      CHANNELS=x.shape[1], INNER=math.prod(x.shape[2:]))  # fmt: skip
+    function = kernel(
+        "scaling",
+        "scale",
+        REAL=real(x),
+        BIAS=int(bias is not None),
+        THREADS=THREADS,
+        CHANNELS=x.shape[1],
+        INNER=math.prod(x.shape[2:]),
+    )
     launch_entries(function, x.size, x, k, k if bias is None else contiguous(bias), y, x.size)
     return y
 
@@ -52,9 +59,20 @@ def switched(x: Array, p: Array, bias: bool) -> Control:
     splits = ceil(x.shape[0] * inner, chunk)
     partials = empty((splits, 2 * channels), x, np.float64)
     g, ones = empty((channels,), x), empty((channels,), x)
-    function = kernel("scaling", "scale_switching", REAL=real(x), BIAS=0, THREADS=THREADS, CHANNELS=channels,
-                      INNER=inner)  # fmt: skip
+    function = kernel(
+        "scaling", "scale_switching", REAL=real(x), BIAS=0, THREADS=THREADS, CHANNELS=channels, INNER=inner
+    )
     launch(function, channels * splits, THREADS, contiguous(x), contiguous(p), partials, x.shape[0], chunk)
-    launch(partial_sums("double", real(x), splits, False), ceil(2 * channels, 32), 32 * rows_adding(splits), partials,
-           g, g, ones, 2 * channels, channels, splits)  # fmt: skip
+    launch(
+        partial_sums("double", real(x), splits, False),
+        ceil(2 * channels, 32),
+        32 * rows_adding(splits),
+        partials,
+        g,
+        g,
+        ones,
+        2 * channels,
+        channels,
+        splits,
+    )
     return (g, ones) if bias else (g,)

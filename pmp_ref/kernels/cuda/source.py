@@ -34,9 +34,8 @@ def kernel(source: str, name: str, called: str = "", **defines: int | str) -> An
 def applies(*arrays: Array) -> bool:
     """True for CuPy arrays of one dtype, float32 or float64, which are not empty."""
     return all(
-        type(a).__module__ == "cupy" and a.dtype == arrays[0].dtype and str(a.dtype) in REALS and a.size
-        for a in arrays
-    )  # fmt: skip
+        type(a).__module__ == "cupy" and a.dtype == arrays[0].dtype and str(a.dtype) in REALS and a.size for a in arrays
+    )
 
 
 def real(a: Array) -> str:

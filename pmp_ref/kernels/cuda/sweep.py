@@ -123,8 +123,13 @@ class CudaSweep(GpuSweep):
         with quiet():
             for found in self.swept(controls, e.x, e.y) if e.states is None else e.states:
                 total = self.plus(total, controls, found)
-        return replace(e, states=None, switching=total, forward_sweeps=e.forward_sweeps + (e.states is None),
-                       backward_sweeps=e.backward_sweeps + 1)  # fmt: skip
+        return replace(
+            e,
+            states=None,
+            switching=total,
+            forward_sweeps=e.forward_sweeps + (e.states is None),
+            backward_sweeps=e.backward_sweeps + 1,
+        )
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""

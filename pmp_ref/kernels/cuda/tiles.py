@@ -56,11 +56,18 @@ class Tiles:
         """Macros of the source."""
         rows, columns = map(power_of_two, self.tile)
         return {
-            "RM": self.rm, "RN": self.rn, "SLICES": self.slices, "TM": self.tm, "TN": self.tn, "BK": self.bk,
-            "A_ALONG_K": int(a_along_k), "A_LINE": self.bk if a_along_k else rows,
-            "B_ALONG_K": int(b_along_k), "B_LINE": self.bk if b_along_k else columns,
+            "RM": self.rm,
+            "RN": self.rn,
+            "SLICES": self.slices,
+            "TM": self.tm,
+            "TN": self.tn,
+            "BK": self.bk,
+            "A_ALONG_K": int(a_along_k),
+            "A_LINE": self.bk if a_along_k else rows,
+            "B_ALONG_K": int(b_along_k),
+            "B_LINE": self.bk if b_along_k else columns,
             "SPLIT": int(self.splits > 1),
-        }  # fmt: skip
+        }
 
 
 @lru_cache(maxsize=4096)
