@@ -5,7 +5,7 @@
 #   JOBS=...     test processes (default 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format verify lowest cuda optional package docs clean FORCE
+.PHONY: help run test lint format verify lowest cuda optional browser package docs clean FORCE
 
 JOBS ?= 2
 VENV_PYTHON := .venv/bin/python
@@ -68,6 +68,9 @@ optional: $(STAMP) ## run the tests of PyTorch, JAX and ONNX
 	@$(OPTIONAL) --backend torch $(TORCH_TESTS:%=tests/test_%.py) $(ARGS)
 	@$(OPTIONAL) --backend jax.numpy $(JAX_TESTS:%=tests/test_%.py) $(ARGS)
 	@$(OPTIONAL) tests/test_app_compact.py -k onnx $(ARGS)
+
+browser: $(STAMP) ## build the documentation and look at every page in Chromium
+	@$(VENV_PYTHON) -m pytest -m browser -p no:cacheprovider $(ARGS)
 
 package: $(STAMP) ## build sdist and wheel, install the wheel elsewhere, train and read data there
 	@$(VENV_PYTHON) -m verification.hardening package
