@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pmp_ref.acceptance import ACCEPTANCES, Absolute, NoTest, Relative
 from pmp_ref.augmentation import RULES, Classic, Curvature, Fixed
 from pmp_ref.errors import InputError
-from verification.augmentation import largest_eps, largest_factor, most_rejections, rejection_factor
+from verification.claims.augmentation_rules import largest_eps, largest_factor, most_rejections, rejection_factor
 
 positive = st.floats(1e-6, 1e6)
 

@@ -22,12 +22,12 @@ from pmp_ref.bsqh import Method, Stop
 from pmp_ref.regulariser import L0, L1, L2, LHalf, Polynomial, Regulariser
 from pmp_ref.sweep import Sweep
 from tests.strategies import seeds
-from verification import problems, runs
-from verification.augmentation import rule_checks
 from verification.claim import Case, Context
-from verification.convergence import descent_checks, entry_checks
+from verification.claims import problems, runs
+from verification.claims.augmentation_rules import rule_checks
+from verification.claims.convergence import descent_checks, entry_checks
+from verification.claims.problems import Setting
 from verification.libraries import load
-from verification.problems import Setting
 
 LIBRARIES = ("numpy", "array_api_strict")
 BOX = Box(-1.0, 1.0)

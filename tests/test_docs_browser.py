@@ -45,7 +45,7 @@ PAGES = (
     "annotated/pmp_ref.regulariser.html",
     "annotated/pmp_ref.layers.layer.html",
     "annotated/pmp_ref.certificate.html",
-    "annotated/verification.maximiser.html",
+    "annotated/verification.claims.maximiser.html",
     "backends.html",
     "conformance.html",
     "performance.html",

@@ -28,10 +28,10 @@ from pmp_ref.layers import AffineStage, Sigmoid, Tanh
 from pmp_ref.regulariser import L0, L1, L2, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
 from pmp_ref.sweep import Sweep
 from tests.strategies import seeds
-from verification import problems, runs
 from verification.claim import Case, Context
+from verification.claims import problems, runs
+from verification.claims.problems import Setting
 from verification.libraries import load
-from verification.problems import Setting
 
 LIBRARIES = ("numpy", "array_api_strict")
 ETA = 1e-3

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import verification.maximum_principle as claims
+import verification.claims.maximum_principle as claims
 from pmp_ref import certificate
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.arrays import like, to_numpy
@@ -31,7 +31,7 @@ from pmp_ref.regulariser import L0, Polynomial
 from pmp_ref.sweep import Sweep
 from tests.strategies import networks, seeds
 from verification.claim import Case, Context
-from verification.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
+from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
 from verification.libraries import load
 
 LIBRARIES = ("numpy", "array_api_strict")

@@ -16,12 +16,14 @@ from pmp_ref import maximise as maximise_module
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Dense
 from verification import __main__ as command
-from verification import html, oracles, problems, report, runner
-from verification.backends import residual_floor
+from verification import html, oracles, report, runner
 from verification.claim import CLAIMS, Case, Check, Context, Figure, Outcome, Table, claim, evaluate, listen, survey
-from verification.controls import FAULTS, Edit, Executed, Fault, NotPlantable, fault, plant, targets
+from verification.claims import problems
+from verification.claims.array_libraries import residual_floor
 from verification.coverage import parts, watch
 from verification.libraries import NAMES, load
+from verification.planting import kill_matrix
+from verification.planting.fault import FAULTS, Edit, Executed, Fault, NotPlantable, faults, plant, targets
 
 runner.load_all()
 MICRO = ("T0", "T0b", "T1a", "T1d", "T4c", "T14b", "S5d")  # a few claims that take some milliseconds each
@@ -190,7 +192,7 @@ def test_a_fault_that_does_not_fit_the_code_is_an_error(edit: Edit) -> None:
 
 def test_a_fault_must_be_able_to_prove_its_execution() -> None:
     with pytest.raises(ValueError, match="planted"):
-        fault("x", [Edit("pmp_ref.maximise:maximise", "metric", "metric")])
+        faults("x\n  pmp_ref.maximise:maximise\n  - metric\n  + metric")
     assert "x" not in FAULTS
     executed = Executed()
     assert executed.planted("v") == "v"
@@ -198,7 +200,7 @@ def test_a_fault_must_be_able_to_prove_its_execution() -> None:
 
 
 def test_every_fault_fits_the_code() -> None:
-    assert [runner.misfit(one) for one in FAULTS.values() if runner.misfit(one)] == []
+    assert [kill_matrix.misfit(one) for one in FAULTS.values() if kill_matrix.misfit(one)] == []
 
 
 def test_there_are_at_least_thirty_faults_and_all_of_section_6() -> None:
@@ -207,9 +209,9 @@ def test_there_are_at_least_thirty_faults_and_all_of_section_6() -> None:
 
 
 def test_a_cell_is_caught_survived_not_executed_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cell(tag: str, edits: tuple[Edit, ...]) -> runner.Cell:
+    def cell(tag: str, edits: tuple[Edit, ...]) -> kill_matrix.Cell:
         monkeypatch.setitem(FAULTS, "f", Fault("f", edits))
-        return runner.one_cell(CLAIMS[tag], "f")
+        return kill_matrix.one_cell(CLAIMS[tag], "f")
 
     assert cell("T1a", TRANSPOSED.edits).state == "caught"
     harmless = Edit("pmp_ref.layers.dense:Dense.adjoint_state", "matmul(p, k)", "matmul(p, planted(k))")
@@ -222,10 +224,10 @@ def test_a_cell_is_caught_survived_not_executed_or_an_error(monkeypatch: pytest.
 
 
 def test_a_cell_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "CELL_LIMIT", 1)
+    monkeypatch.setattr(kill_matrix, "CELL_LIMIT", 1)
     endless = Edit("pmp_ref.layers.dense:Dense.adjoint_state", "return", "while planted(True): pass\n    return")
     monkeypatch.setitem(FAULTS, "f", Fault("f", (endless,)))
-    cell = runner.one_cell(CLAIMS["T1a"], "f")
+    cell = kill_matrix.one_cell(CLAIMS["T1a"], "f")
     assert cell.state == "error"
     assert "within 1 s" in cell.detail
 
@@ -298,7 +300,7 @@ def test_bounds_follow_from_the_precision(tag: str) -> None:
     ],
 )
 def test_a_fault_is_caught_by_the_claim_meant_for_it(tag: str, name: str) -> None:
-    assert runner.one_cell(CLAIMS[tag], name).state == "caught"
+    assert kill_matrix.one_cell(CLAIMS[tag], name).state == "caught"
 
 
 # --- oracles ----------------------------------------------------------------------------------------------------------
@@ -370,7 +372,7 @@ def results_with(outcome: Outcome) -> runner.Results:
     """Results of all claims, that one outcome for each."""
     results = runner.Results(runner.Settings())
     results.claims = {tag: runner.ClaimResult(tag, outcome, 0.0) for tag in CLAIMS}
-    results.cells = {(tag, name): runner.Cell(tag, name, "caught") for tag in CLAIMS for name in FAULTS}
+    results.cells = {(tag, name): kill_matrix.Cell(tag, name, "caught") for tag in CLAIMS for name in FAULTS}
     everything = frozenset(part.name for part in parts())
     results.claims = {tag: runner.ClaimResult(tag, outcome, 0.0, parts=everything) for tag in CLAIMS}
     return results
@@ -391,24 +393,24 @@ def test_a_failing_claim_turns_the_run_red() -> None:
 def test_a_surviving_or_never_executed_fault_turns_the_run_red() -> None:
     results, name = results_with(GOOD), next(iter(FAULTS))
     for tag in CLAIMS:
-        results.cells[tag, name] = runner.Cell(tag, name, "survived")
+        results.cells[tag, name] = kill_matrix.Cell(tag, name, "survived")
     assert results.problems() == [f"the fault {name!r} survives"]
     for tag in CLAIMS:
-        results.cells[tag, name] = runner.Cell(tag, name, "not executed")
+        results.cells[tag, name] = kill_matrix.Cell(tag, name, "not executed")
     assert results.problems() == [f"the fault {name!r} was never executed"]
 
 
 def test_a_claim_that_catches_nothing_turns_the_run_red() -> None:
     results = results_with(GOOD)
     for name in FAULTS:
-        results.cells["T0", name] = runner.Cell("T0", name, "survived")
+        results.cells["T0", name] = kill_matrix.Cell("T0", name, "survived")
     assert results.problems() == ["T0 catches no fault"]
 
 
 def test_an_error_under_a_fault_does_not_count_as_caught() -> None:
     results, name = results_with(GOOD), next(iter(FAULTS))
     for tag in CLAIMS:
-        results.cells[tag, name] = runner.Cell(tag, name, "error", "TypeError: x")
+        results.cells[tag, name] = kill_matrix.Cell(tag, name, "error", "TypeError: x")
     assert f"the fault {name!r} survives" in results.problems()
     assert any("TypeError" in line for line in results.problems())
 

@@ -1,21 +1,13 @@
 """Numerical verification of the theory of bSQH on this implementation; run ``python -m verification``.
 
-``claim.py`` holds the contract of a claim, ``controls.py`` the planted faults that claims must catch.
-"""
+The rooms, each with one thing in it:
 
-# Modules of claims, in the order of the report. To add a claim: copy one of these files, change it, list it here.
-# A module of this list that is missing or cannot be imported is an error, never skipped.
-MODULES: tuple[str, ...] = (
-    "forward_maps",
-    "costates",
-    "maximiser",
-    "minibatch",
-    "method",
-    "loss_reduction",
-    "proven_bounds",
-    "augmentation",
-    "convergence",
-    "maximum_principle",
-    "certificates",
-    "backends",
-)
+* ``claims`` what the theory says, checked on drawn problems;
+* ``planting`` faults that the claims must catch, the kill matrix, and mutations drawn at random;
+* ``experiments``, ``performance``, ``gpu`` what was measured, and how to measure it again;
+* ``hardening`` hostile files, killed processes, packages; ``conformance`` vectors for programs in other languages;
+* ``cuda_on_cpu`` a tool, not a check: CuPy and its CUDA kernels on a machine without a GPU.
+
+Beside them the second programs, ``plain.py`` (the method once more) and ``oracles.py`` (its parts by other means), and
+what runs the claims: ``claim.py`` their contract, ``runner.py``, ``coverage.py``, ``report.py``, ``html.py``.
+"""

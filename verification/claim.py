@@ -13,7 +13,7 @@ A *claim* is one statement of the theory (T0 … T19 or a part of one, "T7a"), w
         return survey(context, one, micro=2, quick=20, full=200)
 
 The docstring has these three paragraphs in this order; :func:`claim` refuses another. To add a claim, copy a module of
-claims, change it and list its name in ``MODULES`` (``verification/__init__.py``).
+claims, change it and list its name in ``MODULES`` (``verification/claims/__init__.py``).
 
 Rules for a claim
 -----------------
@@ -29,7 +29,7 @@ Rules for a claim
   (``oracles.py``). Look functions up where users do; do not copy a function object into a default argument or a table
   at import time, for then a planted fault cannot reach it.
 * **Formulas in ``verification/``.** A formula of the theory that a claim evaluates itself (a bound, a variance) is a
-  function at module level, so that a fault can be planted in it too (``controls.py``).
+  function at module level, so that a fault can be planted in it too (``planting/fault.py``).
 * **Exceptions.** An exception by which the core refuses or breaks down on an instance (``BREAKDOWNS``) counts as a
   failed instance: ``survey`` records a check with measured = ∞ and the message. Every other exception (TypeError,
   AttributeError, NameError, …) is an error of the claim or of the fault: the run is red, and under a planted fault it

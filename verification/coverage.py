@@ -19,7 +19,7 @@ from typing import Any
 
 import pmp_ref
 from pmp_ref.result import Record, Solution, Status
-from verification.controls import code_of
+from verification.planting.fault import code_of
 
 # Not the core: the application, readers of data files, and what is checked against the core: kernels, compaction.
 OUTSIDE = (

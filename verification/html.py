@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from verification.claim import CLAIMS, Figure, Outcome, Table
-from verification.controls import FAULTS
 from verification.coverage import parts
+from verification.planting.fault import FAULTS
 from verification.runner import Results
 
 STYLE = """

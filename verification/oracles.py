@@ -42,7 +42,7 @@ from pmp_ref.layers import (
 )
 from pmp_ref.loss import CrossEntropy, Loss, Squared
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
-from verification.problems import Setting
+from verification.claims.problems import Setting
 
 # --- definitions by loops (T0) ----------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from verification.claim import CLAIMS, Figure, Table
-from verification.controls import FAULTS
 from verification.coverage import parts
+from verification.planting.fault import FAULTS
 from verification.runner import Results
 
 SCHEMA = 1

@@ -1,47 +1,30 @@
-"""Runs claims: each in its profile, and in the micro profile under every planted fault that touches it.
-
-The kill matrix always runs in the micro profile from seed 0 on NumPy in float64, so that it is the same in every run.
-A cell is
-
-* "caught": the claim made its checks under the fault and at least one failed (a breakdown of the core is a failed
-  check, see ``claim.BREAKDOWNS``);
-* "survived": the planted code ran, and all checks passed;
-* "not executed": the claim never calls the function that holds the fault, so its result is that without the fault
-  (claims are deterministic; the functions called are recorded in an unfaulted run), or it called it without reaching
-  the planted piece;
-* "error": an exception that is not a breakdown of the core, or the time limit. It does not count as caught, and turns
-  the run red.
-"""
+"""Runs claims: each in its profile, and in the micro profile under every planted fault that touches it."""
 
 from __future__ import annotations
 
 import importlib
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from multiprocessing import get_context
 from typing import Any
 
-import verification
 from verification.claim import CLAIMS, Claim, Context, Outcome, evaluate
-from verification.controls import FAULTS, Fault, NotPlantable, plant, read_sources, targets
+from verification.claims import MODULES
 from verification.coverage import parts, watch
 from verification.libraries import load
-
-CELL_LIMIT = 60  # seconds of processor time for one cell; a micro claim takes 0.2 s, so this means that it does not end
-FAULT_MODULES = ("verification.faults", "verification.faults_bounds")
+from verification.planting import TABLES
+from verification.planting.fault import FAULTS, read_sources, targets
+from verification.planting.kill_matrix import Cell, misfit, one_cell
 
 
 def load_all() -> dict[str, Claim]:
     """Import all modules of claims and faults; the claims in the order of the report."""
-    for name in verification.MODULES:
-        importlib.import_module(f"verification.{name}")
-    for name in FAULT_MODULES:
-        importlib.import_module(name)
+    for name in MODULES:
+        importlib.import_module(f"verification.claims.{name}")
+    for name in TABLES:
+        importlib.import_module(f"verification.planting.{name}")
     read_sources()
     return CLAIMS
 
@@ -56,16 +39,6 @@ class ClaimResult:
     micro_seconds: float = 0.0
     parts: frozenset[str] = frozenset()
     faults: frozenset[str] = frozenset()  # names of the faults whose functions it calls
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the kill matrix: a claim under a fault."""
-
-    tag: str
-    fault: str
-    state: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,58 +167,10 @@ def run_claim(settings: Settings, tag: str) -> ClaimResult:
     return ClaimResult(tag, outcome, seconds, took, frozenset(micro.names(known)), faults)
 
 
-@cache
-def misfit(fault: Fault) -> str:
-    """Why the fault does not fit the code, or ""."""
-    try:
-        with plant(fault):
-            return ""
-    except (NotPlantable, SyntaxError) as error:
-        return str(error)
-
-
 def run_fault(name: str, tags: tuple[str, ...]) -> list[Cell]:
     """The cells of one fault for the claims given."""
     claims = load_all()
     return [one_cell(claims[tag], name) for tag in tags]
-
-
-def one_cell(claim: Claim, name: str) -> Cell:
-    """The claim in its micro profile under the fault."""
-    try:
-        with plant(FAULTS[name]) as executed, time_limit(CELL_LIMIT):
-            outcome = evaluate(claim, Context(profile="micro", tag=claim.tag, stop_at_failure=True))
-    except (NotPlantable, OutOfTime) as error:
-        return Cell(claim.tag, name, "error", f"{type(error).__name__}: {error}")
-    if outcome.error:
-        return Cell(claim.tag, name, "error", outcome.error)
-    if not executed.count:
-        return Cell(claim.tag, name, "not executed")
-    return Cell(claim.tag, name, "survived" if outcome.holds else "caught", outcome.problem)
-
-
-class OutOfTime(BaseException):
-    """A cell took longer than its limit. Not an Exception, so that no claim can take it for a failed instance."""
-
-
-@contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise OutOfTime in the with-block after that much processor time, where the system has such a timer (not on
-    Windows). Not by the clock: on a busy machine a cell may wait for minutes."""
-    if not hasattr(signal, "SIGPROF"):
-        yield
-        return
-
-    def ring(number: int, frame: Any) -> None:
-        raise OutOfTime(f"no result within {seconds} s of processor time")
-
-    before = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def _begin() -> None:

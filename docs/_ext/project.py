@@ -72,13 +72,11 @@ CLAIM = re.compile(
 
 
 def claims() -> list[ClaimSource]:
-    """The claims in ``verification/``, read from the sources."""
+    """The claims in ``verification/claims/``, read from the sources."""
     result = []
-    for path in sorted((ROOT / "verification").glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        for m in CLAIM.finditer(text):
-            if path.name != "claim.py":  # its docstring shows an example
-                result.append(ClaimSource(m["tag"], m["title"], f"verification/{path.name}", m["function"]))
+    for path in sorted((ROOT / "verification" / "claims").glob("*.py")):
+        for m in CLAIM.finditer(path.read_text(encoding="utf-8")):
+            result.append(ClaimSource(m["tag"], m["title"], f"verification/claims/{path.name}", m["function"]))
     return result
 
 

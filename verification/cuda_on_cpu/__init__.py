@@ -1,4 +1,4 @@
-"""A CUDA that computes on the CPU, so that CuPy runs where there is no GPU.
+"""A tool, not a check: a CUDA that computes on the CPU, so that CuPy runs where there is no GPU.
 
 CuPy itself is the released one, its front end, its kernels' sources and its calls of CUDA unchanged. What lies under it
 is replaced: ``device.cpp`` is the driver, the runtime, the compiler NVRTC and the products of cuBLAS; ``kernel.h`` lets

@@ -22,11 +22,11 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
 from pmp_ref.result import Status
-from verification import oracles, problems
+from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
-from verification.controls import Edit, fault
-from verification.forward_maps import host
-from verification.problems import Setting
+from verification.claims import problems
+from verification.claims.forward_maps import host
+from verification.claims.problems import Setting
 
 
 def variance_factor(samples: int, size: int) -> float:
@@ -233,22 +233,3 @@ def counterexample(case: Case) -> Iterator[Check]:
         w = float(host(maximise(problem, one, one, 2.0**k, 0.0)[0][0])[0, 0])
         passed += Absolute(1e-6).accepts(0.5 * w * w - 0.5, (w - 1) ** 2, w - 1)
     yield Check(float(passed), 0.0, "trials that pass with an average pointing upwards")
-
-
-fault(
-    "N for N − 1 in the variance of a batch",
-    [Edit("verification.minibatch:variance_factor", "(size * (samples - 1))", "(size * planted(samples))")],
-    section6=True,
-)
-fault(
-    "C_N missing in the bound of the full loss",
-    [Edit("verification.minibatch:full_loss_bound", "+ constant * tau", "+ planted(0.0) * tau")],
-)
-fault(
-    "batch noise with the wrong sign", [Edit("verification.minibatch:full_loss_bound", "+ noise", "- planted(noise)")]
-)
-fault(
-    "¼ missing in Young's inequality",
-    [Edit("verification.minibatch:young", "square / (4 * delta)", "square / (planted(16) * delta)")],
-)
-fault("noise of the average left out", [Edit("verification.minibatch:averaged_bound", "+ extra", "+ planted(0.0)")])

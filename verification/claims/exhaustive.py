@@ -25,8 +25,8 @@ from pmp_ref.loss import Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Polynomial
-from verification import problems
 from verification.claim import Case
+from verification.claims import problems
 
 TANH_CURVATURE = 4 / (3 * np.sqrt(3))  # sup |tanh″|
 

@@ -31,9 +31,9 @@ from pmp_ref.maximise import maximise
 from pmp_ref.result import Record, Solution
 from pmp_ref.second_order import hessian
 from pmp_ref.sweep import mean_loss
-from verification import problems
 from verification.claim import Case, Check
-from verification.problems import Setting
+from verification.claims import problems
+from verification.claims.problems import Setting
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
-from verification import problems, runs
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
-from verification.problems import Setting
-from verification.proven_bounds import lenet_setting
-from verification.runs import Trial
+from verification.claims import problems, runs
+from verification.claims.problems import Setting
+from verification.claims.proven_bounds import lenet_setting
+from verification.claims.runs import Trial
 
 WASTE = 1.1  # goal: trial sweeps per accepted step of the curvature rule on a realistic run
 

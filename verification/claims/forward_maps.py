@@ -57,8 +57,9 @@ from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
 from pmp_ref.result import Iterate
 from pmp_ref.sweep import Evaluation, Sweep, mean_loss
-from verification import oracles, problems
+from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claims import problems
 from verification.libraries import load
 
 # One of each stage and geometry, with the shape of the states that enter: rows ≠ columns, windows that overlap.

@@ -22,10 +22,10 @@ from pmp_ref.layers import Dense
 from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
-from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
-from verification.problems import Setting
-from verification.runs import Trial
+from verification.claims import problems, runs
+from verification.claims.problems import Setting
+from verification.claims.runs import Trial
 
 EXACT = 1e-10  # relative to the terms of T5: quadrature agrees to a tenth of it, sums of some thousand terms to less
 

@@ -27,12 +27,13 @@ from pmp_ref.problem import everywhere
 from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import Sweep
-from verification import plain, problems
+from verification import plain
 from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claims import problems
+from verification.claims.forward_maps import host
+from verification.claims.problems import Setting
 from verification.conformance import translate
 from verification.conformance.cases import describe, described
-from verification.forward_maps import host
-from verification.problems import Setting
 
 
 @dataclass

@@ -31,11 +31,11 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, Polynomial
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
-from verification import oracles, problems
+from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, claim, survey
-from verification.controls import Edit, fault
-from verification.forward_maps import STAGES, difference, draw_state, host, largest_ratio, magnitude, move, terms
-from verification.problems import Setting
+from verification.claims import problems
+from verification.claims.forward_maps import STAGES, difference, draw_state, host, largest_ratio, magnitude, move, terms
+from verification.claims.problems import Setting
 
 SQUARE_STAGES: tuple[tuple[Stage, Any], ...] = (  # where a transposed kernel has the same shape
     (Dense(4), (4,)),
@@ -630,10 +630,3 @@ def loss_derivatives(context: Context) -> Outcome:
         yield Check(largest_ratio(found - second, scale[:, None] + 0 * second), 100 * context.u, f"Φ″, {loss}")
 
     return survey(context, one, micro=4, quick=40, full=400)
-
-
-fault(
-    "σ′ missing in the merged update",
-    [Edit("verification.costates:merged_costate", "slope * q", "planted(q)")],
-    section6=True,
-)

@@ -1,12 +1,23 @@
-"""Negative controls: planted faults. Each is a wrong formula in the real code path that at least one claim must catch.
+"""Planted faults (negative controls): wrong formulas in the real code path, each of which a claim must catch.
 
-A fault is a list of edits. An :class:`Edit` takes one function of ``pmp_ref`` or ``verification`` in the normal form
-of its syntax tree (``ast.unparse``: no comments, line breaks between statements only, single quotes), replaces one
-piece of that text, compiles the result in the function's own module and puts it in the function's place for the time
-of a with-block. No file changes, and a function may move in its file or be formatted anew. The new text calls
-``planted(value)``, which returns the value and counts: a fault that was never executed proves nothing, and counts as
-not caught and as an error. The piece must occur exactly once, so that a fault cannot silently miss when the code is
-rewritten.
+They stand in one table, ``faults_*.py`` beside this file, by subject. An entry reads like a change to the source: name,
+place, the piece that goes, the piece that comes, and why shapes or special cases may hide it. ``[theory]`` marks the
+list of the theory, "Planted faults". ::
+
+    W for Wᵀ in the costate of square dense stages  [theory]
+      pmp_ref.layers.dense:Dense.adjoint_state
+      - matmul(p, k)
+      + matmul(p, planted(k.T if k.shape[0] == k.shape[1] else k))
+      why: square kernels hide it from shapes; non-square ones are right
+
+The place is one function, "module:function" or "module:Class.method". It is taken in the normal form of its syntax tree
+(``ast.unparse``: no comments, line breaks between statements only, single quotes), the piece is replaced, and the
+result, compiled in the function's own module, stands in its place for the time of a with-block. No file changes, and a
+function may move in its file or be formatted anew. A piece must occur exactly once, so that a fault cannot silently
+miss when the code is rewritten. The new text calls ``planted(value)``, which returns the value and counts: a fault that
+was never executed proves nothing, and counts as not caught and as an error.
+
+Which claim catches which fault is computed, not written down (``kill_matrix.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +27,7 @@ import ast
 import builtins
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -41,7 +53,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
-    """A named fault. ``section6``: it is on the list of the theory, "Planted faults"."""
+    """A named fault. ``section6``: it is on the list of the theory, "Planted faults"; ``why`` it may hide."""
 
     name: str
     edits: tuple[Edit, ...]
@@ -62,16 +74,44 @@ class Executed:
 
 
 FAULTS: dict[str, Fault] = {}
+MARK = "  [theory]"
 
 
-def fault(name: str, edits: list[Edit], *, section6: bool = False, why: str = "") -> Fault:
-    """Register a fault. Raises ValueError for a name given twice or an edit that could not prove its execution."""
-    if name in FAULTS and FAULTS[name].edits != tuple(edits):
-        raise ValueError(f"fault {name!r} is registered twice")
-    if not edits or not any("planted(" in edit.new for edit in edits):
+def faults(table: str) -> list[Fault]:
+    """Register the faults of a table. Raises ValueError for a name given twice, an entry without a change, and a fault
+    that could not prove its execution."""
+    found = []
+    for entry in re.split(r"\n\s*\n", table.strip()):
+        lines = [line for line in entry.split("\n") if not line.startswith("#")]
+        if lines:
+            found.append(_read(lines))
+    for one in found:
+        if FAULTS.get(one.name, one) != one:
+            raise ValueError(f"fault {one.name!r} is registered twice")
+        FAULTS[one.name] = one
+    return found
+
+
+def _read(lines: list[str]) -> Fault:
+    """One entry of a table."""
+    name, *rest = lines
+    place, why = "", ""
+    changes: list[tuple[str, list[str], list[str]]] = []  # place, the lines that go, the lines that come
+    for line in rest:
+        if line.startswith("  why: "):
+            why = line[7:]
+        elif line.startswith("  - "):
+            if not changes or changes[-1][2]:
+                changes.append((place, [], []))
+            changes[-1][1].append(line[4:])
+        elif line.startswith("  + ") and changes:
+            changes[-1][2].append(line[4:])
+        else:
+            place = line.strip()
+    edits = tuple(Edit(place, "\n".join(old), "\n".join(new)) for place, old, new in changes)
+    if not any("planted(" in edit.new for edit in edits):
         raise ValueError(f"fault {name!r}: the new text calls planted(…) nowhere, so its execution could not be seen")
-    FAULTS[name] = Fault(name, tuple(edits), section6, why)
-    return FAULTS[name]
+    return Fault(name.removesuffix(MARK), edits, name.endswith(MARK), why)
 
 
 class NotPlantable(Exception):

@@ -24,10 +24,10 @@ from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, GroupL0, Polynomial
 from pmp_ref.result import Status
 from pmp_ref.second_order import hessian
-from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
-from verification.problems import Setting
-from verification.runs import Trial
+from verification.claims import problems, runs
+from verification.claims.problems import Setting
+from verification.claims.runs import Trial
 
 # --- T9 ---------------------------------------------------------------------------------------------------------------
 

@@ -23,10 +23,9 @@ from pmp_ref.loss import Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
-from verification.certificates import close, off, whole_network
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
-from verification.controls import Edit, fault
-from verification.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
+from verification.claims.certificates import close, off, whole_network
+from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
 
 # Roundings in a gap: u* and g carry a few hundred ulp from the linear solve (condition numbers up to about 1e4 occur).
 ROUNDING = 1e-10
@@ -576,30 +575,3 @@ def _residual(u: np.ndarray, g: np.ndarray, r: Regulariser, rho: float, admissib
         if at_bound and (rho > 0 or (out[i] > 0) == (u[i] == admissible.hi)):
             out[i] = 0.0
     return out
-
-
-# --- planted faults ---------------------------------------------------------------------------------------------------
-
-_CERTIFICATE = "pmp_ref.certificate"
-
-fault(
-    "T10c: ¼ for ½ in C_l",
-    section6=True,
-    edits=[Edit("verification.maximum_principle:constant", "0.5 *", "planted(0.25) *")],
-)
-fault(
-    "T10: plain gap finite where H is unbounded",
-    edits=[Edit(f"{_CERTIFICATE}:plain_gap", "return math.inf", "return planted(0.0)")],
-)
-fault(
-    "T10: L2 not seen as coercive in the plain gap",
-    edits=[Edit("pmp_ref.regulariser:Polynomial.asymptotic_slope", "self.a2 > 0", "planted(False)")],
-)
-fault(
-    "T10b: dropping an entry without its L2 part",
-    edits=[Edit("verification.maximum_principle:drop_gain", "r.a2 * u * u / 2", "planted(0 * u)")],
-)
-fault(
-    "T10: suprema of H without the bounds",
-    edits=[Edit("verification.maximum_principle:largest_hamiltonian", "for b in (lo, hi)", "for b in planted(())")],
-)

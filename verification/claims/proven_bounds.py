@@ -56,10 +56,10 @@ from pmp_ref.regulariser import L0, L2, NoPenalty
 from pmp_ref.result import Iterate
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
 from pmp_ref.sweep import mean_loss
-from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
-from verification.exact_bounds import exact_arithmetic
-from verification.problems import Setting
+from verification.claims import problems, runs
+from verification.claims.exact_bounds import exact_arithmetic
+from verification.claims.problems import Setting
 
 # --- T7 ---------------------------------------------------------------------------------------------------------------
 

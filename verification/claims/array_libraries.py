@@ -25,9 +25,8 @@ from pmp_ref.metric import Averaging, GradientScaled, PerLayer
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf
 from pmp_ref.result import Iterate, Record, Solution
 from pmp_ref.sweep import Sweep
-from verification import problems
 from verification.claim import Case, Check, Context, Outcome, claim, survey
-from verification.controls import Edit, fault
+from verification.claims import problems
 from verification.libraries import load
 
 BITWISE = ("numpy", "numpy:readonly", "array_api_strict", "array_api_strict:device1")
@@ -285,36 +284,3 @@ def installed() -> tuple[list[str], list[str]]:
         except InputError as error:
             notes.append(f"{name} not compared: {error}")
     return found, [*notes, *(f"{name} compared" for name in found)]
-
-
-# --- planted faults ---------------------------------------------------------------------------------------------------
-
-fault(
-    "candidate written into the control",
-    [Edit("pmp_ref.regulariser:free_maximiser", "u + g / (2 * eps)", "planted(u.__iadd__(g / (2 * eps)))")],
-)
-fault(
-    "a NumPy number in place of a Python float",
-    [
-        Edit(
-            "pmp_ref.regulariser:free_maximiser",
-            "u + g / (2 * eps)",
-            'u + g / (planted(__import__("numpy").float64(2.0)) * eps)',
-        )
-    ],
-    why="float32 arrays of NumPy become float64, those of other libraries do not",
-)
-fault(
-    "arrays made on the default device",
-    [Edit("pmp_ref.loss:one_hot", "device=device(y)", "device=planted(None)")],
-)
-fault(
-    "samples of the last chunk left out of the sweep",
-    [
-        Edit(
-            "pmp_ref.sweep:Sweep.chunks",
-            "range(0, x.shape[0], self.chunk)",
-            "planted(range(0, max(x.shape[0] - 1, 1), self.chunk))",
-        )
-    ],
-)

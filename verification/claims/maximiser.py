@@ -20,7 +20,7 @@ from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, L2, REGULARISERS, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
 from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, claim, survey
-from verification.forward_maps import host
+from verification.claims.forward_maps import host
 
 SETS: tuple[Admissible, ...] = (
     WHOLE_LINE,
