@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import Absolute, Acceptance, NoTest, Relative
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import like
 from pmp_ref.augmentation import Classic, Curvature, Fixed
@@ -342,6 +342,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
         yield abs(b.eps - due) <= 1e-9 * due, f"ε = {b.eps} for {due} after |Ĉ|τ = {used:.3g} ν"
     yield from close_to_minimiser(s, c)
     yield from lost_in_rounding(s, c)
+    yield from not_yet(s, c)
     start = replace(s, controls=map_controls(lambda a: 0 * a, s.controls))  # at 0 every g/(2ε) is a step
     below = go(start, Stop(steps=3), Method(Curvature(eps0=1e18 * c), eps_max=1e20 * c))
     yield (
@@ -354,6 +355,8 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(zero, Stop(steps=3), Method(Fixed(eps0=1.0)))
     yield run.status is Status.CONTROL_UNCHANGED and len(run.records) == 1, "w = u ends the run"
     yield run.records[0].verdict == "control unchanged" and run.iterate.step == 0, "a null step is no step"
+    run = go(zero, Stop(steps=3, residual=1e9), Method(Fixed(eps0=1.0)))
+    yield run.status is Status.CONTROL_UNCHANGED, f"{run.status}: w = u is no proof of a small residual"
 
     few = Method(Classic(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
     run = go(s, Stop(steps=3), few)
@@ -406,6 +409,8 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     heavy = go(ones, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
     yield len(heavy.steps) == 1, "one step to 0"
+    heavy = go(ones, Stop(epochs=5, residual=1e9), Method(Classic(eps0=1.0)), batch_size=6)
+    yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 1, f"{heavy.status}: w = u on all data"
     scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
     run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
@@ -420,6 +425,29 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
     yield same and full.records[3:] == rest.records, "a run in two parts is the run in one part"
+
+
+class Never(Acceptance):
+    """A test that nothing passes."""
+
+    eta, share = 1e-6, 1.0
+
+    def accepts(self, delta_j: float, tau: float, sum_dh: float) -> bool:
+        """False."""
+        return False
+
+
+def not_yet(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
+    """While ρ is on its ramp no test of convergence counts; a batch that is skipped leaves ε at its cap."""
+    penalised = replace(s, problem=replace(s.problem, regulariser=everywhere(s.network, L1()), rho=1e-6))
+    method = Method(Fixed(eps0=4 * c), ramp=Ramp(0.0, 0.5))
+    for stop in (Stop(steps=8, residual=1e9), Stop(steps=8, increment=1e9)):
+        run = go(penalised, stop, method)
+        rhos = [r.rho for r in run.records]
+        yield max(rhos[:-1]) < rhos[-1] == 1e-6, f"{run.status} with ρ = {rhos[-1]:g} of 1e-06"
+    method = Method(Classic(eps0=c, sigma=7.0), acceptance=Never(), eps_max=20 * c)
+    run = go(s, Stop(epochs=2), method, batch_size=2)
+    yield run.iterate.skipped >= 2 and max(r.eps for r in run.records) <= 20 * c, "ε after skipped batches"
 
 
 def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:

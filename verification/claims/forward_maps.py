@@ -70,6 +70,7 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
     (Convolution(2, (3, 2), stride=(2, 1), padding=(1, 2)), (1, 5, 4)),
     (Convolution(4, 2, stride=2, dilation=(2, 1), groups=2), (4, 6, 5)),
     (Convolution(2, (2, 2), padding=1, dilation=2, bias=False), (3, 4, 3)),
+    (Convolution(2, (2, 3), stride=(2, 2), padding=(1, 1)), (1, 5, 6)),  # a row and a column that no window meets
     (ScaleShift(), (3, 2, 4)),
     (ScaleShift(bias=False), (4,)),
     (AveragePool(2), (2, 4, 6)),

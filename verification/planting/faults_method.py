@@ -169,6 +169,22 @@ no test accepts infinite losses
   - math.isfinite(delta_j)
   + planted(True)
 
+ΔJ of float32 from two means
+  pmp_ref.trial:measure
+  - yield [fused(_rise, e.losses, trial.losses)]
+  + mean = namespace(e.losses).mean
+  +     yield [planted(mean(trial.losses) - mean(e.losses)) * e.losses.shape[0]]
+
+second opinion made with the solver's own sweep
+  pmp_ref.app.descent:recheck
+  - Sweep(problem.network, problem.loss)
+  + planted(problem.sweep)
+
+second opinion in the precision of the run
+  pmp_ref.app.descent:recheck
+  - cast(((x,),), 'float64')[0][0], cast(u, 'float64'), cast(w, 'float64')
+  + planted(x), u, w
+
 ρ missing in ΣΔH
   pmp_ref.bsqh:step
   - sum_dh = m.linear - rho * (m.penalty_w - m.penalty)
@@ -323,6 +339,26 @@ converged by increment at any τ
   pmp_ref.bsqh:judge
   - record.tau < stop.increment
   + record.tau < planted(2 * stop.increment)
+
+convergence tested while ρ is on its ramp
+  pmp_ref.bsqh:solve
+  - stop if rho == problem.rho else
+  + stop if planted(True) else
+
+control unchanged counted as converged
+  pmp_ref.bsqh:judge
+  - verdict != 'control unchanged'
+  + planted(True)
+
+end of epoch: control unchanged counted as converged
+  pmp_ref.bsqh:end_of_epoch
+  - if tau == 0:
+  + if planted(False):
+
+a skipped batch leaves ε above its cap
+  pmp_ref.bsqh:judge
+  - eps=min(it.eps, method.eps_max)
+  + eps=planted(it.eps)
 
 end of epoch: residual without ε
   pmp_ref.bsqh:end_of_epoch
