@@ -28,7 +28,7 @@ from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import Sweep
 from verification import plain
-from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims import problems
 from verification.claims.forward_maps import host
 from verification.claims.problems import Setting
@@ -103,9 +103,7 @@ def compare(name: str, records: tuple[Record, ...], controls: list[np.ndarray], 
         where = f"trial {k}, {name}"
         if {record.verdict, trial.verdict} == {"control unchanged", "precision limit"}:  # w = u or not is rounding
             continue
-        yield Check(
-            float(record.verdict != trial.verdict), 0.0, f"verdict {record.verdict} for {trial.verdict}, {where}"
-        )
+        yield holds(record.verdict == trial.verdict, f"verdict {record.verdict} for {trial.verdict}, {where}")
         scale = abs(trial.numbers["J"]) + abs(trial.numbers["J_before"]) + abs(trial.numbers["sum_dh"])
         for field, due in trial.numbers.items():
             value = float(getattr(record, field))
@@ -158,15 +156,11 @@ def algorithm(context: Context) -> Outcome:
         )
         yield from compare(name, run.records, trace, trials)
         due = trials[-1].status
-        yield Check(float(due not in ("", str(run.status))), 0.0, f"status {run.status} for {due}, {name}")
+        yield holds(due in ("", str(run.status)), f"status {run.status} for {due}, {name}")
         accepted = [r for r in run.records if r.accepted]
-        yield Check(float(run.steps != tuple(accepted)), 0.0, f"steps of the solution, {name}")
-        last = run.iterate
-        yield Check(
-            float(last.total_rejections != sum(r.verdict == "rejected" for r in run.records)),
-            0.0,
-            f"total rejections, {name}",
-        )
+        yield holds(run.steps == tuple(accepted), f"steps of the solution, {name}")
+        rejected = sum(r.verdict == "rejected" for r in run.records)
+        yield holds(run.iterate.total_rejections == rejected, f"total rejections, {name}")
 
     return survey(context, one, micro=len(CONFIGURATIONS), quick=3 * len(CONFIGURATIONS), full=30 * len(CONFIGURATIONS))
 
@@ -284,7 +278,7 @@ def statuses(context: Context) -> Outcome:
     """
 
     def one(case: Case) -> Iterator[Check]:
-        yield from (Check(float(not good), 0.0, words) for good, words in provoked(case))
+        yield from (holds(good, words) for good, words in provoked(case))
 
     return survey(context, one, micro=1, quick=6, full=60)
 
@@ -534,7 +528,7 @@ def undefined(context: Context) -> Outcome:
                 after, record = step(s.problem, method, it, s.problem.rho)
                 if record.accepted:
                     good = math.isfinite(record.J) and record.J < record.J_before
-                    yield Check(float(not good), 0.0, f"accepted J = {record.J}, {s.name}")
+                    yield holds(good, f"accepted J = {record.J}, {s.name}")
                     break
                 assert after.evaluation is not None and it.evaluation is not None
                 changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
@@ -543,10 +537,10 @@ def undefined(context: Context) -> Outcome:
                 changed += float(np.sum(to_vector(after.metric) != to_vector(it.metric)))
                 yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
                 again = prepare(s.problem, method, after, s.x, s.y)
-                yield Check(float(again.backward_sweeps != after.backward_sweeps), 0.0, "no sweep after a rejection")
+                yield holds(again.backward_sweeps == after.backward_sweeps, "no sweep after a rejection")
                 moved = float(np.sum(to_vector(again.metric) != to_vector(it.metric)))
                 yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
-                yield Check(float(not after.eps > it.eps), 0.0, f"ε grows, {s.name}")
+                yield holds(after.eps > it.eps, f"ε grows, {s.name}")
                 it = after
             else:
                 yield Check(math.inf, 0.0, f"no trial accepted in 40, {s.name}")
@@ -657,7 +651,7 @@ def rules(context: Context) -> Outcome:
             residual, dh, eps, tau, level = (float(2.0**k) for k in rng.uniform(-2, 2, 5))
             due = residual * dh <= level * 2 * eps * tau if dh > 2 * eps * tau else residual <= level
             found = Stop(residual=level).stationary(residual, dh, eps, tau)
-            yield Check(float(found != due), 0.0, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
+            yield holds(found == due, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
         zero = ((case.asarray(np.zeros((2, 3))),),)
         for metric in (PerLayer(), GradientScaled()):
             _, d = metric.update(None, 0, zero)

@@ -25,7 +25,7 @@ from pmp_ref.metric import Averaging, GradientScaled, PerLayer
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf
 from pmp_ref.result import Iterate, Record, Solution
 from pmp_ref.sweep import Sweep
-from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims import problems
 from verification.claims.fast_path import KERNELS, fast_path_checks
 from verification.libraries import load
@@ -233,7 +233,7 @@ def to_rounding(context: Context) -> Outcome:
         for name, (other, index) in others.items():
             found = trace(run(other, index, steps))
             same = found.verdicts == reference.verdicts
-            yield Check(float(not same), 0.0, f"decisions, {name}, {s.name}")
+            yield holds(same, f"decisions, {name}, {s.name}")
             if same:
                 yield Check(distance(reference, found), TOLERANCE, f"numbers, {name}, {s.name}")
         yield from fast_path_checks(case, KERNELS[case.index % 2 :: 2])

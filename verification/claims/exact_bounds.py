@@ -23,7 +23,7 @@ from pmp_ref.bounds.terminal import corner_softmax
 from pmp_ref.layers import AveragePool, Dense
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
-from verification.claim import Case, Check
+from verification.claim import Case, Check, holds
 
 
 def exact_arithmetic(case: Case) -> Iterator[Check]:
@@ -232,7 +232,7 @@ def quotients(case: Case) -> Iterator[Check]:
     a, b = (((case.rng.standard_normal((3, 4)),),) for _ in range(2))
     tau = squared_length(a, b)
     exact = sum(((q - p) ** 2 for p, q in zip(fractions(a[0][0]), fractions(b[0][0]), strict=True)), Fraction(0))
-    yield Check(float(not Fraction(tau.lower) <= exact <= Fraction(tau.upper)), 0.0, "τ: exact value outside")
+    yield holds(Fraction(tau.lower) <= exact <= Fraction(tau.upper), "τ: exact value outside")
     zero = Interval(0.0, 0.0)
     for low, high in ((0.3, 0.7), (-0.7, -0.3), (-0.7, 0.3)):
         c = StepCertificate(
@@ -252,9 +252,7 @@ def quotients(case: Case) -> Iterator[Check]:
             wide = max(wanted[0] - Fraction(found.lower), Fraction(found.upper) - wanted[1])
             yield Check(float(off > 0), 0.0, f"{name} from its parts: exact values outside")
             yield Check(float(wide), 1e-14, f"{name} from its parts: wider than they are")
-        yield Check(
-            float(math.isfinite(c.looseness) != (low > 0)), 0.0, "looseness where the lower end is not positive"
-        )
+        yield holds(math.isfinite(c.looseness) == (low > 0), "looseness where the lower end is not positive")
         if low > 0:
             yield Check(abs(c.looseness - high / low), 1e-14, "looseness")
 

@@ -26,7 +26,7 @@ from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.result import Iterate
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
 from pmp_ref.sweep import Evaluation, Sweep
-from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.problems import Setting
 from verification.claims.runs import Trial
@@ -163,7 +163,7 @@ def trial_checks(s: Setting, trial: Trial, eta: float, ratios: dict[str, list[fl
         need = -eta * r.tau - nu if not r.accepted else -math.inf
         yield Check(proven.delta_J.upper, need, f"rejected only where J does not fall enough; {s.name}", ">=")
         if r.eps >= C + eta and r.sum_dh > 10 * nu:
-            yield Check(float(not r.accepted), 0.0, f"ε ≥ C + η is accepted; {s.name}")
+            yield holds(r.accepted, f"ε ≥ C + η is accepted; {s.name}")
     length = float(np.linalg.norm(trial.delta)) * (1 + 1e-12)
     coarse = global_constant(s.problem, radii_around(trial.u, length), s.x, s.y)
     yield Check(r.c_hat, coarse + slack, f"Ĉ ≤ C̄ (T7); {s.name}")
@@ -192,13 +192,13 @@ def threshold(case: Case) -> Iterator[Check]:
         r = trials[0].record
         yield Check(abs(r.c_hat - lam / 2), 1e-8 * lam, f"Ĉ = ½λ_max; {s.name}")
         yield Check(abs(r.sum_dh - 2 * eps * r.tau), 1e-9 * r.sum_dh, f"ΔH = 2ετ; {s.name}")
-        yield Check(float(r.accepted != expected), 0.0, f"ε = {factor}·(C + η)/2; {s.name}")
+        yield holds(r.accepted == expected, f"ε = {factor}·(C + η)/2; {s.name}")
     s = problems.quadratic(case, regulariser=case.choose(L0, L2, lambda: Polynomial(1.0, 0.5, 0.0))(), rho=0.05)
     C = runs.curvature_norm(s, s.controls)[0]
     _, trials = runs.run(s, Method(Fixed((C + eta) * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
     for trial in trials:
         if trial.record.verdict in ("accepted", "rejected"):
-            yield Check(float(not trial.record.accepted), 0.0, f"ε = C + η passes; {s.name}")
+            yield holds(trial.record.accepted, f"ε = C + η passes; {s.name}")
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def convex_layers(context: Context) -> Outcome:
         _, trials = runs.run(q, Method(Fixed((C + eta) / 2 * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
         for trial in trials:
             if trial.record.verdict in ("accepted", "rejected"):
-                yield Check(float(not trial.record.accepted), 0.0, f"convex: ε = (C + η)/2 passes; {q.name}")
+                yield holds(trial.record.accepted, f"convex: ε = (C + η)/2 passes; {q.name}")
 
     outcome = survey(context, one, micro=2, quick=16, full=120)
     rows = tuple((name, value) for name, value in least.items() if math.isfinite(value))
@@ -407,7 +407,7 @@ def verdict_checks(s: Setting, trials: list[Trial], plain: bool) -> Iterator[Che
         q = r.sum_dh / (r.eps * r.tau)
         gap, doubt = r.eps - needed(r.c_hat, 1e-4, q), r.rounding / r.tau
         if abs(gap) > doubt:
-            yield Check(float(r.accepted != (gap > 0)), 0.0, f"accepted iff Ĉ + η ≤ qε; {s.name}")
+            yield holds(r.accepted == (gap > 0), f"accepted iff Ĉ + η ≤ qε; {s.name}")
         yield Check(q, 1 - 1e-9, f"q ≥ 1; {s.name}", ">=")
         if plain:  # w = u + g/(2ε) + δ with |δ| ≤ roundoff·|w|: q = 2 − 2⟨δ, w − u⟩/τ
             near = 1e-12 + 4 * np.finfo(float).eps * math.sqrt(inner(trial.w, trial.w) / r.tau)
@@ -476,7 +476,7 @@ def relative_test(context: Context) -> Outcome:
         for factor, expected in ((1.001, True), (0.999, False)):
             eps = factor * relative_threshold(lam / 2, eta1) / 2
             _, trials = runs.run(q, Method(Fixed(eps), Relative(eta1)), Stop(steps=1))
-            yield Check(float(trials[0].record.accepted != expected), 0.0, f"ε = {factor}·C/(2(1 − η₁)); {q.name}")
+            yield holds(trials[0].record.accepted == expected, f"ε = {factor}·C/(2(1 − η₁)); {q.name}")
         yield from scale_free(case, eta1)
 
     return survey(context, one, micro=2, quick=9, full=60)
@@ -498,7 +498,7 @@ def scale_free(case: Case, eta1: float) -> Iterator[Check]:
         solution, trials = runs.run(setting, Method(rule, Relative(eta1)), Stop(steps=4))
         records.append((solution.controls, [t.record.verdict for t in trials]))
     (u1, v1), (u2, v2) = records
-    yield Check(float(v1 != v2), 0.0, f"the same verdicts; {one.name}")
+    yield holds(v1 == v2, f"the same verdicts; {one.name}")
     yield Check(float(np.max(np.abs(to_vector(u1) - to_vector(u2)))), 0.0, f"the same controls; {one.name}")
 
 

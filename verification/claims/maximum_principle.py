@@ -23,7 +23,7 @@ from pmp_ref.loss import Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
-from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims.certificates import close, off, whole_network
 from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
 
@@ -544,7 +544,7 @@ def _entries(case: Case, kind: str) -> Iterator[Check]:
         slope = rho if kind == "L1" else math.inf if kind == "L0 + L2" else 0.0  # H → ∞ where |g_i| > lim ρr(w)/|w|
         for a, h in zip(u.flat, g.flat, strict=True):
             plain = plain_gap(np.array([a]), np.array([h]), r, rho, admissible)
-            yield Check(float(math.isinf(plain) != (abs(h) > slope)), 0.0, f"{name}: plain gap infinite, g {h:.3g}")
+            yield holds(math.isinf(plain) == (abs(h) > slope), f"{name}: plain gap infinite, g {h:.3g}")
     star = eps_star(u, g, r, rho, admissible)
     yield close(star, expected, f"{name}: ε* against its definition")
     if kind == "L0, box":  # the best value 2ρ/|g| is inside the longer side only

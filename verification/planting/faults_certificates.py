@@ -65,6 +65,11 @@ T11: quotient by the distance, not its square
   - np.where(d == 0, 1.0, d) ** 2
   + planted(np.abs(np.where(d == 0, 1.0, d)))
 
+T11: penalty left out on finite sets
+  pmp_ref.certificate:_rise
+  - rho * change
+  + planted(0.0) * change
+
 T11: slope of L1 without the sign
   pmp_ref.regulariser:Polynomial.derivative
   - xp.where(w > 0, self.a1, -self.a1)

@@ -31,6 +31,26 @@ acceptance reversed  [theory]
   - delta_j <= -self.eta * tau
   + planted(delta_j) >= -self.eta * tau
 
+everything accepted
+  pmp_ref.acceptance:Absolute.accepts
+  - delta_j <= -self.eta * tau
+  + planted(True)
+
+nothing accepted
+  pmp_ref.acceptance:Absolute.accepts
+  - delta_j <= -self.eta * tau
+  + planted(False)
+
+accepted without sufficient decrease
+  pmp_ref.acceptance:Absolute.accepts
+  - -self.eta * tau
+  + planted(0.0)
+
+a trial must reduce J by half of ΣΔH too
+  pmp_ref.acceptance:Absolute.accepts
+  - -self.eta * tau
+  + planted(-2 * self.eta) * tau - 0.5 * sum_dh
+
 sufficient decrease with the wrong sign of η
   pmp_ref.acceptance:Absolute.accepts
   - -self.eta * tau
@@ -69,6 +89,16 @@ classic rule: ε grows after acceptance
   - self.zeta * eps
   + planted(eps / self.zeta)
 
+classic rule: ε doubled on rejection
+  pmp_ref.augmentation:Classic.rejected
+  - self.sigma * eps
+  + planted(2 * self.sigma) * eps
+
+classic rule: ε kept after acceptance
+  pmp_ref.augmentation:Classic.accepted
+  - max(self.zeta * eps, self.eps_min)
+  + planted(eps)
+
 classic rule: ε_min ignored
   pmp_ref.augmentation:Classic.accepted
   - max(self.zeta * eps, self.eps_min)
@@ -88,6 +118,11 @@ curvature rule: factor σ unused where Ĉ is unknown
   pmp_ref.augmentation:Curvature.rejected
   - return self.sigma * eps
   + return planted(self.sigma_min * eps)
+
+curvature rule: ε grows after acceptance
+  pmp_ref.augmentation:Curvature.accepted
+  - self.zeta * eps
+  + planted(4.0) * eps
 
 curvature rule: memory reversed
   pmp_ref.augmentation:Curvature.accepted
