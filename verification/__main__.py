@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError, nearest
 from verification import report
 from verification.claim import CLAIMS, PROFILES, Context, evaluate, listen
+from verification.entry import enter
 from verification.libraries import NAMES, load
 from verification.runner import Results, Settings, load_all, run
 
@@ -43,13 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    any_encoding()
-    options = parser().parse_args(arguments)
-    try:
-        return command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return enter(parser(), command, arguments)
 
 
 def command(options: argparse.Namespace) -> int:

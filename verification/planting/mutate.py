@@ -2,9 +2,8 @@
 
 A mutation is one small change anywhere in ``pmp_ref``: an operator, a comparison, a constant, two exchanged arguments
 or branches, a statement left out. Kinds are drawn alike, then a place of that kind. Each is made in a copy of the
-checkout and judged there: first by the claims in their micro profile, then by the tests, those that name the mutated
-module before the others. A mutation *lives* if all of it passes. What lived is to be read: it is equivalent, or shows a
-place that nobody looks at.
+checkout and judged there: first by the claims in their micro profile, then by the tests of the module. A mutation
+*lives* if all of it passes. What lived is to be read: it is equivalent, or shows a place that nobody looks at.
 
 Verdicts are added to ``reports/mutations-SEED.jsonl`` one by one, and a second call goes on where the first stopped.
 Left out are kernels that need CUDA, type annotations, docstrings and the texts of errors.
@@ -16,6 +15,7 @@ import ast
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +34,7 @@ NOT_HERE = ("pmp_ref/kernels/cuda/", "pmp_ref/cupy_kernels.py")  # need CuPy
 NO_CLAIMS = ("pmp_ref/app/", "pmp_ref/compact/", "pmp_ref/data/")  # tests alone speak of these
 # Tests of the claims, of documentation and of programs around the package: they say nothing about a formula in it.
 OTHER_TESTS = ("verification", "docs", "experiments", "gpu", "cuda", "performance", "backend_docs", "strategies")
+MOST_TESTS = 6  # files for a module
 CLAIMS_LIMIT, TESTS_LIMIT = 300, 1800  # seconds; what takes longer does not end
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
@@ -154,16 +155,19 @@ def draw(count: int, seed: int) -> list[Mutation]:
 
 
 def tests_for(path: str) -> list[str]:
-    """The test files to run: those named for the module first, then those that name it most often."""
-    name = Path(path).stem
-    module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    files = [f for f in (ROOT / "tests").glob("test_*.py") if not f.stem.removeprefix("test_").startswith(OTHER_TESTS)]
-
-    def order(file: Path) -> tuple[bool, int, int, str]:
-        text = file.read_text(encoding="utf-8")
-        return name not in file.stem, -text.count(module), -text.count(module.rpartition(".")[0]), file.name
-
-    return [f"tests/{file.name}" for file in sorted(files, key=order)]
+    """The tests of a module: files named for it, and those that name most of what it defines or the module itself."""
+    stem, module = Path(path).stem, path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    defined = {name for name in defined if not name.startswith("__")}
+    found = []
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        if not file.stem.removeprefix("test_").startswith(OTHER_TESTS):
+            text = file.read_text(encoding="utf-8")
+            named = len(defined & set(re.findall(r"\w+", text))) + 5 * (module in text) + 20 * (stem in file.stem)
+            named += 2 * any(f"_{room}_" in file.stem for room in module.split(".")[1:-1])
+            found.append((-named, len(text), f"tests/{file.name}"))
+    return [name for _, _, name in sorted(found)[:MOST_TESTS]]
 
 
 CLAIMS_HOLD = """
