@@ -58,6 +58,7 @@ def test_indices_are_published_and_distinct() -> None:
     held = arrays()
     for part, count, official in (("train", 5000, 60_000), ("test", 1000, 10_000)):
         indices = held[f"{part}_indices"]
+        assert count == 10 * build_subset.PER_CLASS[part]
         assert indices.shape == (count,) and (np.diff(indices) > 0).all()
         assert 0 <= indices[0] and indices[-1] < official
 

@@ -68,31 +68,20 @@ def second(s: Setting, method: Method, stop: Stop, batch_size: int | None, seed:
     )
     more = {"steps": stop.steps or math.inf, "epochs": stop.epochs or math.inf, "batch_size": batch_size, "seed": seed}
     for t in plain.bsqh(problem, to_vector(s.controls), s.x, s.y, **translate.choices(spec, problem), **more):
-        numbers = {
-            "eps": t.eps,
-            "tau": t.tau,
-            "sum_dh": t.sum_dh,
-            "c_hat": t.c_hat,
+        numbers = {name: getattr(t, name) for name in SAME} | {
             "delta_J": t.delta_j,
-            "J": t.J,
-            "loss": float(np.mean(t.losses)),
-            "rho": t.rho,
             "J_before": t.J_u,
-            "rounding": t.rounding,
+            "loss": float(np.mean(t.losses)),
             "loss_before": float(np.mean(t.losses_u)),
-            "residual": t.residual,
-            "rejections": t.rejections,
-            "epoch": t.epoch,
-            "position": t.position,
-            "step": t.step,
-            "forward_sweeps": sweeps["forward"],
-            "backward_sweeps": sweeps["backward"],
             "averaged": float(t.averaged),
             "nonzeros": t.kept,
+            "forward_sweeps": sweeps["forward"],
+            "backward_sweeps": sweeps["backward"],
         }
         yield Trial(t.verdict, numbers, t.after, t.status)
 
 
+SAME = "eps tau sum_dh c_hat J rho rounding residual rejections epoch position step".split()  # named alike in both
 EXACT = ("rejections", "epoch", "position", "step", "forward_sweeps", "backward_sweeps", "averaged", "nonzeros")
 
 
