@@ -37,15 +37,17 @@ OTHER_TESTS = ("verification", "docs", "experiments", "gpu", "cuda", "performanc
 MOST_TESTS = 6  # files for a module
 CLAIMS_LIMIT, TESTS_LIMIT = 300, 1800  # seconds; what takes longer does not end
 
-OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Add,
-    ast.FloorDiv: ast.Div, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And,
-    ast.USub: ast.UAdd, ast.Invert: ast.UAdd,
-}  # fmt: skip
-COMPARISONS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
+
+def exchanged(pairs: str) -> dict[type[ast.AST], type[ast.AST]]:
+    """Node of the syntax tree → node that takes its place."""
+    return {getattr(ast, a): getattr(ast, b) for a, b in (pair.split() for pair in pairs.split(","))}
+
+
+OPERATORS = exchanged(
+    "Add Sub, Sub Add, Mult Div, Div Mult, FloorDiv Div, Pow Mult, Mod Add, USub UAdd, Invert UAdd, "
+    "BitAnd BitOr, BitOr BitAnd, And Or, Or And"
+)
+COMPARISONS = exchanged("Lt LtE, LtE Lt, Gt GtE, GtE Gt, Eq NotEq, NotEq Eq, Is IsNot, IsNot Is, In NotIn, NotIn In")
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,17 @@ def run(count: int, seed: int, jobs: int) -> int:
                 trees.put(tree)
 
         waiting = {pool.submit(one, mutation): mutation for mutation in drawn if mutation not in verdicts}
-        for future in as_completed(waiting):
-            mutation, killer = waiting[future], future.result()
-            verdicts[mutation] = killer
-            with store.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"mutation": asdict(mutation), "killed by": killer}, ensure_ascii=False) + "\n")
-            print(f"{'killed' if killer else 'LIVED '}  {mutation}  {killer}", flush=True)
+        try:
+            for future in as_completed(waiting):
+                mutation, killer = waiting[future], future.result()
+                verdicts[mutation] = killer
+                entry = {"mutation": asdict(mutation), "killed by": killer}
+                with store.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                print(f"{'killed' if killer else 'LIVED '}  {mutation}  {killer}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     lived = [mutation for mutation in drawn if not verdicts[mutation]]
     by_claims = sum(verdicts[mutation].startswith("claim ") for mutation in drawn)
     print(f"\n{count - len(lived)} of {count} killed, {by_claims} of them by claims; lived:")
