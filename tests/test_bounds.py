@@ -16,6 +16,7 @@ from pmp_ref.architectures import residual_net
 from pmp_ref.bounds import ball_bound, certified_eps, certify_step, global_constant, radii_around, radii_of_box
 from pmp_ref.bounds.constants import overlaps
 from pmp_ref.bounds.intervals import Ball, Point, hull
+from pmp_ref.bounds.segment import Jet, Rows, affine
 from pmp_ref.bounds.step import Interval, moment, penalty_change
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bounds.terminal import corner_softmax
@@ -157,6 +158,26 @@ def test_a_certificate_holds_the_change_of_the_objective(regulariser: Any, loss:
     assert c.proves_descent(-change / c.tau.upper - 1) == (c.delta_J.upper <= change + c.tau.upper)
     assert c.refutes_descent(1e6) and not c.proves_descent(1e6)
     assert 1.0 <= c.looseness <= 1.1
+
+
+@given(seed=seeds)
+def test_a_stage_that_moves_far_encloses_the_rounding_of_its_step(seed: int) -> None:
+    """Sums of the step that nearly cancel, controls that are nothing beside it, a state known up to an error."""
+    rng, n, c = np.random.default_rng(seed), 30, 0.375
+    u, delta = 1e-9 * rng.standard_normal((2, n)), rng.standard_normal((2, n))
+    half = 1e3 * rng.standard_normal(n // 2)
+    delta[:, n // 2 :] = delta[:, : n // 2] * (1 + 1e-9)
+    x = np.concatenate([half, -half])
+    for err in (0.0, 0.5):
+        state = Jet((Point(x[None], np.array([err])), None), None, moving=False)
+        rows = Rows(np.array([0]), np.array([c]), np.array([0.125]), 2)
+        z = affine(Dense(2, bias=False), state, (u,), (delta,), rows).thin[0]
+        assert z is not None
+        for o in range(2):
+            true = [Fraction(v) + Fraction(err) * int(np.sign(d)) for v, d in zip(x, delta[o], strict=True)]
+            kernel = [Fraction(a) + Fraction(c) * Fraction(d) for a, d in zip(u[o], delta[o], strict=True)]
+            exact = sum((a * b for a, b in zip(kernel, true, strict=True)), Fraction(0))
+            assert abs(exact - Fraction(float(z.mid[0, o]))) <= Fraction(float(z.err[0]))
 
 
 def test_an_enclosure_of_a_step_that_overflows_proves_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def test_indices_are_published_and_distinct() -> None:
     held = arrays()
     for part, count, official in (("train", 5000, 60_000), ("test", 1000, 10_000)):
         indices = held[f"{part}_indices"]
+        assert count == 10 * build_subset.PER_CLASS[part]
         assert indices.shape == (count,) and (np.diff(indices) > 0).all()
         assert 0 <= indices[0] and indices[-1] < official
 
@@ -102,6 +104,20 @@ def test_script_refuses_other_data(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0\0\x08\x01\0\0\0\x02\0\1" if labels else header + bytes(range(8)))
     with pytest.raises(InputError, match="does not hold MNIST: its train classes have other counts"):
         build_subset.build(tmp_path)
+
+
+def test_script_writes_what_it_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the download left out: the arrays of the bundled file where it is told; other content is refused."""
+    held = arrays()
+    monkeypatch.setattr(build_subset, "fetch", lambda name, directory, progress: directory)
+    monkeypatch.setattr(build_subset, "build", lambda directory: held)
+    monkeypatch.setattr(sys, "argv", ["build_subset", "--out", str(tmp_path / "a.npz")])
+    build_subset.main()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert build_subset.content_sha256(dict(archive)) == build_subset.CONTENT_SHA256
+    monkeypatch.setattr(build_subset, "build", lambda directory: held | {"test_labels": held["test_labels"][::-1]})
+    with pytest.raises(InputError, match="expected e32ca5d6"):
+        build_subset.main()
 
 
 def test_it_is_near_mnist_in_mean_and_deviation() -> None:

@@ -6,17 +6,14 @@ Each property is also run with a fault planted in the code it tests, and must fa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import verification.claims.maximum_principle as claims
-from pmp_ref import certificate
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.arrays import like, to_numpy
 from pmp_ref.certificate import augmented_gaps, certify, eps_star, stationarity_residual
@@ -29,6 +26,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, Polynomial
 from pmp_ref.sweep import Sweep
+from tests.planted import fails_under, fixed_examples
 from tests.strategies import networks, seeds
 from verification.claim import Case, Context
 from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
@@ -36,11 +34,6 @@ from verification.libraries import load
 
 LIBRARIES = ("numpy", "array_api_strict")
 ROUNDING = 1e-10  # of gaps, relative to Σ|gu| + ρ: minimisers are known to the rounding of a linear solve
-
-# Faults must be found in every run, so the examples do not depend on chance; one failure is enough, however large.
-planted = settings(
-    derandomize=True, max_examples=60, database=None, phases=[Phase.generate], report_multiple_bugs=False
-)
 
 
 @dataclass(frozen=True)
@@ -147,48 +140,29 @@ def test_certificate_is_the_smallest_augmentation(
     certificate_is_sharp(network, seed, r, admissible, rho, t)
 
 
-def must_fail(check: Callable[..., None], *strategies: Any) -> None:
-    """The property, run on fixed examples, fails with an AssertionError."""
-    with pytest.raises(AssertionError):
-        planted(given(*strategies)(check))()
-
-
-def test_fault_a_quarter_for_a_half_in_the_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    planted(given(marginal_draws, st.just(1.0))(augmented_principle))()
-    monkeypatch.setattr(claims, "constant", lambda curvature: 0.25 * max(curvature, 0.0))
-    must_fail(augmented_principle, marginal_draws, st.just(1.0))
-
-
-def test_fault_wrong_sign_of_the_terminal_costate(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Sweep.terminal_costate
-    monkeypatch.setattr(Sweep, "terminal_costate", lambda self, x, y, samples: -honest(self, x, y, samples))
-    must_fail(augmented_principle, draws, factors)
-
-
-def test_fault_twice_the_contribution_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """g²/(2ρ) for g²/(4ρ): g multiplied by √2 at the zero entries."""
-    honest = Polynomial.eps_star
-
-    def wrong(self: Polynomial, u: Any, g: Any, rho: float, box: Box) -> float | None:
-        return honest(self, u, np.where(u == 0, math.sqrt(2) * g, g), rho, box)
-
-    monkeypatch.setattr(Polynomial, "eps_star", wrong)
-    must_fail(augmented_principle, marginal_draws, st.just(1.0))
-    must_fail(certificate_is_sharp, *sharp_on_the_line)
-
-
-def test_fault_threshold_of_the_maximiser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """√(2ρ/ε) for √(ρ/ε) in the maximiser that the gaps are taken with."""
-    honest = Polynomial.on_line
-    monkeypatch.setattr(Polynomial, "on_line", lambda self, u, g, eps, rho, box: honest(self, u, g, eps, 2 * rho, box))
-    must_fail(certificate_is_sharp, *sharp_on_the_line)
-
-
-def test_fault_penalty_left_out_on_finite_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = certificate._rise
-    monkeypatch.setattr(certificate, "_rise", lambda u, g, r, rho, v: honest(u, g, r, 0.0, v))
-    ternary_sets = st.just(FiniteSet((-1.0, 0.0, 1.0)))
-    must_fail(certificate_is_sharp, *certificates[:3], ternary_sets, *certificates[4:])
-
-
 sharp_on_the_line = (networks(classes=3), seeds, st.just(L0()), st.just(WHOLE_LINE), rhos, multiples)
+
+
+def test_the_marginal_draws_hold_without_a_fault() -> None:
+    fixed_examples(given(marginal_draws, st.just(1.0))(augmented_principle))()
+
+
+@pytest.mark.parametrize("name", ["T10c: ¼ for ½ in C_l", "T11: g²/(2ρ) for g²/(4ρ) in ε*"])
+def test_the_augmented_principle_fails_close_to_a_change_of_support(name: str) -> None:
+    fails_under(name, augmented_principle, marginal_draws, st.just(1.0))
+
+
+def test_the_augmented_principle_fails_under_a_wrong_sign_of_the_terminal_costate() -> None:
+    fails_under("wrong sign of p_L", augmented_principle, draws, factors)
+
+
+@pytest.mark.parametrize("name", ["T11: g²/(2ρ) for g²/(4ρ) in ε*", "threshold √(2ρ/ε) for √(ρ/ε)"])
+def test_the_certificate_fails_under_a_planted_fault(name: str) -> None:
+    fails_under(name, certificate_is_sharp, *sharp_on_the_line)
+
+
+def test_the_certificate_fails_without_the_penalty_on_finite_sets() -> None:
+    ternary_sets = st.just(FiniteSet((-1.0, 0.0, 1.0)))
+    fails_under(
+        "T11: penalty left out on finite sets", certificate_is_sharp, *certificates[:3], ternary_sets, *certificates[4:]
+    )

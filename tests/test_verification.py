@@ -22,7 +22,7 @@ from verification.claims import problems
 from verification.claims.array_libraries import residual_floor
 from verification.coverage import parts, watch
 from verification.libraries import NAMES, load
-from verification.planting import kill_matrix
+from verification.planting import kill_matrix, mutate
 from verification.planting.fault import FAULTS, Edit, Executed, Fault, NotPlantable, faults, plant, targets
 
 runner.load_all()
@@ -230,6 +230,64 @@ def test_a_cell_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     cell = kill_matrix.one_cell(CLAIMS["T1a"], "f")
     assert cell.state == "error"
     assert "within 1 s" in cell.detail
+
+
+# --- mutations --------------------------------------------------------------------------------------------------------
+
+SOURCE = '''
+def f(a, b: int = 3) -> int:
+    """Text."""
+    if a < b:
+        raise ValueError("a", 1)
+    a += 2
+    return g(a, b) if not a else -b
+'''
+
+
+def test_mutations_are_single_changes_of_what_computes() -> None:
+    found = mutate.sites("x.py", SOURCE.encode())
+    assert [(m.kind, m.line, m.after) for m in found] == [
+        ("constant", 2, "(4)"),
+        ("statement", 4, "pass"),
+        ("comparison", 4, "(a <= b)"),
+        ("operator", 6, "a -= 2"),
+        ("statement", 6, "pass"),
+        ("constant", 6, "(3)"),
+        ("exchange", 7, "(-b if not a else g(a, b))"),
+        ("operator", 7, "(a)"),
+        ("exchange", 7, "(g(b, a))"),
+        ("operator", 7, "(+b)"),
+    ]
+    for mutation in found:
+        changed = mutation.applied(SOURCE.encode())
+        compile(changed, "x.py", "exec")
+        assert changed != SOURCE.encode()
+        assert changed.startswith(SOURCE.encode()[: mutation.start]) and changed.endswith(
+            SOURCE.encode()[mutation.end :]
+        )
+
+
+def test_mutations_are_drawn_alike_from_one_seed_and_not_twice() -> None:
+    drawn = mutate.draw(50, 3)
+    assert drawn == mutate.draw(60, 3)[:50] and len(set(drawn)) == 50
+    assert drawn != mutate.draw(50, 4)
+    assert {m.kind for m in drawn} == {"operator", "comparison", "constant", "exchange", "statement"}
+
+
+def test_a_mutation_is_judged_by_tests_that_pass_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test sees the change, one fails in any case: the first is the killer, the second kills nothing."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "m.py").write_text("def f(a):\n    return a + 1\n", encoding="utf-8")
+    (tmp_path / "tests" / "test_m.py").write_text(
+        "from m import f\ndef test_ill():\n    assert False\ndef test_good():\n    assert f(1) == 2\n", encoding="utf-8"
+    )
+    monkeypatch.setattr(mutate, "NO_CLAIMS", ("m.py",))
+    monkeypatch.setattr(mutate, "tests_for", lambda path: ["tests/test_m.py"])
+    first, *_ = mutate.sites("m.py", (tmp_path / "m.py").read_bytes())
+    assert first.after == "(a - 1)" and mutate.judge(first, tmp_path) == "FAILED tests/test_m.py::test_good"
+    harmless = mutate.Mutation("operator", "m.py", 2, first.start, first.end, first.before, "(1 + a)")
+    assert mutate.judge(harmless, tmp_path) == ""
+    assert (tmp_path / "m.py").read_text(encoding="utf-8") == "def f(a):\n    return a + 1\n"
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------------

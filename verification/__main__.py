@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError, nearest
 from verification import report
 from verification.claim import CLAIMS, PROFILES, Context, evaluate, listen
+from verification.entry import enter
 from verification.libraries import NAMES, load
 from verification.runner import Results, Settings, load_all, run
 
@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m verification",
         description="Check the theory of bSQH numerically, and check the checks by planted faults.",
     )
+    p.add_argument("action", nargs="?", choices=("mutate",), help="try mutations that nobody chose, instead of a run")
+    p.add_argument("--draw", type=int, default=200, metavar="N", help="mutate: so many mutations (default: 200)")
     length = p.add_mutually_exclusive_group()
     length.add_argument(
         "--quick", action="store_true", help="a few instances of each claim, within three minutes (default)"
@@ -41,13 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    any_encoding()
-    options = parser().parse_args(arguments)
-    try:
-        return command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return enter(parser(), command, arguments)
 
 
 def command(options: argparse.Namespace) -> int:
@@ -56,6 +52,10 @@ def command(options: argparse.Namespace) -> int:
         raise InputError(f"unknown dtype {options.dtype!r}: {nearest(options.dtype, ('float64', 'float32'))}")
     if options.seed < 0 or options.jobs < 1:
         raise InputError(f"seed {options.seed}, jobs {options.jobs}; expected a seed ≥ 0 and at least one process")
+    if options.action == "mutate":
+        from verification.planting import mutate
+
+        return 1 if mutate.run(options.draw, options.seed, options.jobs) else 0
     load(options.backend)
     load_all()
     if options.list:

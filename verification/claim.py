@@ -155,6 +155,11 @@ class Check:
         return 1.0 - self.load
 
 
+def holds(condition: Any, problem: str) -> Check:
+    """The check that a condition is true; ``problem`` says in words on what."""
+    return Check(float(not condition), 0.0, problem)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of the report; cells are strings or numbers."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from verification.claim import CLAIMS, Figure, Table
+from verification.claim import CLAIMS
 from verification.coverage import parts
 from verification.planting.fault import FAULTS
 from verification.runner import Results
@@ -98,63 +99,24 @@ def as_json(results: Results) -> dict[str, Any]:
     """The results as the documented object (docs/verification.md)."""
     s = results.settings
     kinds = {part.name: part.kind for part in parts()}
-    return _plain(
-        {
-            "schema": SCHEMA,
-            "profile": s.profile,
-            "seed": s.seed,
-            "backend": s.backend,
-            "dtype": s.dtype,
-            "seconds": results.seconds,
-            "ok": not results.problems(),
-            "problems": results.problems(),
-            "claims": [
-                {
-                    "tag": tag,
-                    "title": CLAIMS[tag].title,
-                    "statement": CLAIMS[tag].statement,
-                    "holds": r.outcome.holds,
-                    "applicable": r.outcome.applicable,
-                    "measured": r.outcome.measured,
-                    "sense": r.outcome.sense,
-                    "bound": r.outcome.bound,
-                    "margin": r.outcome.margin,
-                    "instances": r.outcome.instances,
-                    "checks": r.outcome.checks,
-                    "failed": r.outcome.failed,
-                    "worst": r.outcome.worst,
-                    "problem": r.outcome.problem,
-                    "seconds": r.seconds,
-                    "micro_seconds": r.micro_seconds,
-                    "backend": s.backend,
-                    "dtype": s.dtype,
-                    "error": r.outcome.error,
-                    "notes": list(r.outcome.notes),
-                    "tables": [_table(t) for t in r.outcome.tables],
-                    "figures": [_figure(f) for f in r.outcome.figures],
-                    "catches": results.catches(tag),
-                }
-                for tag, r in results.claims.items()
-            ],
-            "faults": [
-                {
-                    "name": name,
-                    "caught_by": results.caught_by(name),
-                    "section6": fault.section6,
-                    "edits": [{"target": e.target, "old": e.old, "new": e.new} for e in fault.edits],
-                }
-                for name, fault in FAULTS.items()
-            ],
-            "kill_matrix": {
-                "claims": list(results.claims),
-                "faults": list(FAULTS),
-                "cells": [[results.cells[tag, name].state for name in FAULTS] for tag in results.claims],
-            },
-            "coverage": [
-                {"name": name, "kind": kinds[name], "exercised_by": tags} for name, tags in results.covered().items()
-            ],
-        }
-    )
+    about = {"profile": s.profile, "seed": s.seed, "backend": s.backend, "dtype": s.dtype}
+    claims = [
+        {"tag": tag, "title": CLAIMS[tag].title, "statement": CLAIMS[tag].statement}
+        | asdict(r.outcome)
+        | {"seconds": r.seconds, "micro_seconds": r.micro_seconds, "backend": s.backend, "dtype": s.dtype}
+        | {"catches": results.catches(tag)}
+        for tag, r in results.claims.items()
+    ]
+    faults = [asdict(fault) | {"caught_by": results.caught_by(name)} for name, fault in FAULTS.items()]
+    matrix = {
+        "claims": list(results.claims),
+        "faults": list(FAULTS),
+        "cells": [[results.cells[tag, name].state for name in FAULTS] for tag in results.claims],
+    }
+    coverage = [{"name": name, "kind": kinds[name], "exercised_by": tags} for name, tags in results.covered().items()]
+    problems = results.problems()
+    found = {"schema": SCHEMA, "ok": not problems, "problems": problems, **about, "seconds": results.seconds}
+    return _plain(found | {"claims": claims, "faults": faults, "kill_matrix": matrix, "coverage": coverage})
 
 
 def write_json(results: Results, path: Path) -> None:
@@ -181,22 +143,6 @@ def write_faults(results: Results, path: Path) -> None:
         label = f"**{words}**" if fault.section6 else words
         lines.append(f"| {label} | {where} | {', '.join(results.caught_by(name)) or 'none'} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _table(table: Table) -> dict[str, Any]:
-    return {"title": table.title, "columns": list(table.columns), "rows": [list(row) for row in table.rows]}
-
-
-def _figure(figure: Figure) -> dict[str, Any]:
-    curves = [{"name": c.name, "x": list(c.x), "y": list(c.y), "style": c.style} for c in figure.curves]
-    return {
-        "title": figure.title,
-        "x": figure.x_label,
-        "y": figure.y_label,
-        "log_x": figure.log_x,
-        "log_y": figure.log_y,
-        "curves": curves,
-    }
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import Absolute, Acceptance, NoTest, Relative
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import like
 from pmp_ref.augmentation import Classic, Curvature, Fixed
@@ -28,7 +28,7 @@ from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import Sweep
 from verification import plain
-from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims import problems
 from verification.claims.forward_maps import host
 from verification.claims.problems import Setting
@@ -68,31 +68,20 @@ def second(s: Setting, method: Method, stop: Stop, batch_size: int | None, seed:
     )
     more = {"steps": stop.steps or math.inf, "epochs": stop.epochs or math.inf, "batch_size": batch_size, "seed": seed}
     for t in plain.bsqh(problem, to_vector(s.controls), s.x, s.y, **translate.choices(spec, problem), **more):
-        numbers = {
-            "eps": t.eps,
-            "tau": t.tau,
-            "sum_dh": t.sum_dh,
-            "c_hat": t.c_hat,
+        numbers = {name: getattr(t, name) for name in SAME} | {
             "delta_J": t.delta_j,
-            "J": t.J,
-            "loss": float(np.mean(t.losses)),
-            "rho": t.rho,
             "J_before": t.J_u,
-            "rounding": t.rounding,
+            "loss": float(np.mean(t.losses)),
             "loss_before": float(np.mean(t.losses_u)),
-            "residual": t.residual,
-            "rejections": t.rejections,
-            "epoch": t.epoch,
-            "position": t.position,
-            "step": t.step,
-            "forward_sweeps": sweeps["forward"],
-            "backward_sweeps": sweeps["backward"],
             "averaged": float(t.averaged),
             "nonzeros": t.kept,
+            "forward_sweeps": sweeps["forward"],
+            "backward_sweeps": sweeps["backward"],
         }
         yield Trial(t.verdict, numbers, t.after, t.status)
 
 
+SAME = "eps tau sum_dh c_hat J rho rounding residual rejections epoch position step".split()  # named alike in both
 EXACT = ("rejections", "epoch", "position", "step", "forward_sweeps", "backward_sweeps", "averaged", "nonzeros")
 
 
@@ -103,9 +92,7 @@ def compare(name: str, records: tuple[Record, ...], controls: list[np.ndarray], 
         where = f"trial {k}, {name}"
         if {record.verdict, trial.verdict} == {"control unchanged", "precision limit"}:  # w = u or not is rounding
             continue
-        yield Check(
-            float(record.verdict != trial.verdict), 0.0, f"verdict {record.verdict} for {trial.verdict}, {where}"
-        )
+        yield holds(record.verdict == trial.verdict, f"verdict {record.verdict} for {trial.verdict}, {where}")
         scale = abs(trial.numbers["J"]) + abs(trial.numbers["J_before"]) + abs(trial.numbers["sum_dh"])
         for field, due in trial.numbers.items():
             value = float(getattr(record, field))
@@ -158,15 +145,11 @@ def algorithm(context: Context) -> Outcome:
         )
         yield from compare(name, run.records, trace, trials)
         due = trials[-1].status
-        yield Check(float(due not in ("", str(run.status))), 0.0, f"status {run.status} for {due}, {name}")
+        yield holds(due in ("", str(run.status)), f"status {run.status} for {due}, {name}")
         accepted = [r for r in run.records if r.accepted]
-        yield Check(float(run.steps != tuple(accepted)), 0.0, f"steps of the solution, {name}")
-        last = run.iterate
-        yield Check(
-            float(last.total_rejections != sum(r.verdict == "rejected" for r in run.records)),
-            0.0,
-            f"total rejections, {name}",
-        )
+        yield holds(run.steps == tuple(accepted), f"steps of the solution, {name}")
+        rejected = sum(r.verdict == "rejected" for r in run.records)
+        yield holds(run.iterate.total_rejections == rejected, f"total rejections, {name}")
 
     return survey(context, one, micro=len(CONFIGURATIONS), quick=3 * len(CONFIGURATIONS), full=30 * len(CONFIGURATIONS))
 
@@ -284,7 +267,7 @@ def statuses(context: Context) -> Outcome:
     """
 
     def one(case: Case) -> Iterator[Check]:
-        yield from (Check(float(not good), 0.0, words) for good, words in provoked(case))
+        yield from (holds(good, words) for good, words in provoked(case))
 
     return survey(context, one, micro=1, quick=6, full=60)
 
@@ -342,6 +325,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
         yield abs(b.eps - due) <= 1e-9 * due, f"ε = {b.eps} for {due} after |Ĉ|τ = {used:.3g} ν"
     yield from close_to_minimiser(s, c)
     yield from lost_in_rounding(s, c)
+    yield from not_yet(s, c)
     start = replace(s, controls=map_controls(lambda a: 0 * a, s.controls))  # at 0 every g/(2ε) is a step
     below = go(start, Stop(steps=3), Method(Curvature(eps0=1e18 * c), eps_max=1e20 * c))
     yield (
@@ -354,6 +338,8 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(zero, Stop(steps=3), Method(Fixed(eps0=1.0)))
     yield run.status is Status.CONTROL_UNCHANGED and len(run.records) == 1, "w = u ends the run"
     yield run.records[0].verdict == "control unchanged" and run.iterate.step == 0, "a null step is no step"
+    run = go(zero, Stop(steps=3, residual=1e9), Method(Fixed(eps0=1.0)))
+    yield run.status is Status.CONTROL_UNCHANGED, f"{run.status}: w = u is no proof of a small residual"
 
     few = Method(Classic(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
     run = go(s, Stop(steps=3), few)
@@ -406,6 +392,8 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     heavy = go(ones, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
     yield len(heavy.steps) == 1, "one step to 0"
+    heavy = go(ones, Stop(epochs=5, residual=1e9), Method(Classic(eps0=1.0)), batch_size=6)
+    yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 1, f"{heavy.status}: w = u on all data"
     scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
     run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
@@ -420,6 +408,29 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
     yield same and full.records[3:] == rest.records, "a run in two parts is the run in one part"
+
+
+class Never(Acceptance):
+    """A test that nothing passes."""
+
+    eta, share = 1e-6, 1.0
+
+    def accepts(self, delta_j: float, tau: float, sum_dh: float) -> bool:
+        """False."""
+        return False
+
+
+def not_yet(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
+    """While ρ is on its ramp no test of convergence counts; a batch that is skipped leaves ε at its cap."""
+    penalised = replace(s, problem=replace(s.problem, regulariser=everywhere(s.network, L1()), rho=1e-6))
+    method = Method(Fixed(eps0=4 * c), ramp=Ramp(0.0, 0.5))
+    for stop in (Stop(steps=8, residual=1e9), Stop(steps=8, increment=1e9)):
+        run = go(penalised, stop, method)
+        rhos = [r.rho for r in run.records]
+        yield max(rhos[:-1]) < rhos[-1] == 1e-6, f"{run.status} with ρ = {rhos[-1]:g} of 1e-06"
+    method = Method(Classic(eps0=c, sigma=7.0), acceptance=Never(), eps_max=20 * c)
+    run = go(s, Stop(epochs=2), method, batch_size=2)
+    yield run.iterate.skipped >= 2 and max(r.eps for r in run.records) <= 20 * c, "ε after skipped batches"
 
 
 def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
@@ -506,7 +517,7 @@ def undefined(context: Context) -> Outcome:
                 after, record = step(s.problem, method, it, s.problem.rho)
                 if record.accepted:
                     good = math.isfinite(record.J) and record.J < record.J_before
-                    yield Check(float(not good), 0.0, f"accepted J = {record.J}, {s.name}")
+                    yield holds(good, f"accepted J = {record.J}, {s.name}")
                     break
                 assert after.evaluation is not None and it.evaluation is not None
                 changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
@@ -515,10 +526,10 @@ def undefined(context: Context) -> Outcome:
                 changed += float(np.sum(to_vector(after.metric) != to_vector(it.metric)))
                 yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
                 again = prepare(s.problem, method, after, s.x, s.y)
-                yield Check(float(again.backward_sweeps != after.backward_sweeps), 0.0, "no sweep after a rejection")
+                yield holds(again.backward_sweeps == after.backward_sweeps, "no sweep after a rejection")
                 moved = float(np.sum(to_vector(again.metric) != to_vector(it.metric)))
                 yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
-                yield Check(float(not after.eps > it.eps), 0.0, f"ε grows, {s.name}")
+                yield holds(after.eps > it.eps, f"ε grows, {s.name}")
                 it = after
             else:
                 yield Check(math.inf, 0.0, f"no trial accepted in 40, {s.name}")
@@ -629,7 +640,7 @@ def rules(context: Context) -> Outcome:
             residual, dh, eps, tau, level = (float(2.0**k) for k in rng.uniform(-2, 2, 5))
             due = residual * dh <= level * 2 * eps * tau if dh > 2 * eps * tau else residual <= level
             found = Stop(residual=level).stationary(residual, dh, eps, tau)
-            yield Check(float(found != due), 0.0, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
+            yield holds(found == due, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
         zero = ((case.asarray(np.zeros((2, 3))),),)
         for metric in (PerLayer(), GradientScaled()):
             _, d = metric.update(None, 0, zero)

@@ -23,7 +23,7 @@ from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
-from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.problems import Setting
 from verification.claims.proven_bounds import lenet_setting
@@ -316,9 +316,9 @@ def monotone_search(context: Context) -> Outcome:
                     )
             if len(sequence) > 1:
                 same = all(np.array_equal(to_vector(t.u), to_vector(sequence[0].u)) for t in sequence)
-                yield Check(float(not same), 0.0, f"a rejected trial leaves u as it was; {s.name}")
+                yield holds(same, f"a rejected trial leaves u as it was; {s.name}")
                 rising = all(b.record.eps > a.record.eps for a, b in itertools.pairwise(sequence))
-                yield Check(float(not rising), 0.0, f"ε rises along rejections; {s.name}")
+                yield holds(rising, f"ε rises along rejections; {s.name}")
 
     return survey(context, one, micro=3, quick=21, full=140)
 

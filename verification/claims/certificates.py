@@ -30,7 +30,7 @@ from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0
 from pmp_ref.result import Iterate, Record
 from pmp_ref.second_order import largest_eigenvalue
-from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems
 
 
@@ -89,7 +89,7 @@ def whole_network(case: Case) -> Iterator[Check]:
             and row.emptied == (name == "kernel" and not u.any())
             and row.plain_gap == plain
         )
-        yield Check(float(not exact), 0.0, f"certify: counts of stage {l} {name}")
+        yield holds(exact, f"certify: counts of stage {l} {name}")
         yield Check(
             abs(row.eps_star - star) + abs(row.augmented_gap - gain.sum()) + abs(row.largest_gap - gain.max()),
             tolerance * (1 + star),
@@ -116,7 +116,7 @@ def whole_network(case: Case) -> Iterator[Check]:
     empty = tuple(l for l, name, u, _, _ in parts if name == "kernel" and not u.any())
     whole = found.emptied_layers == empty and found.plain_gap == plain_total
     whole = whole and (found.eps, found.rho) == (eps, h.problem.rho)
-    yield Check(float(not whole), 0.0, "certify: emptied layers, plain gap, ε, ρ")
+    yield holds(whole, "certify: emptied layers, plain gap, ε, ρ")
     yield from stored_in_float32(case)
 
 

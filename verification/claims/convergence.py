@@ -24,7 +24,7 @@ from pmp_ref.metric import GradientScaled, Identity, PerLayer
 from pmp_ref.regulariser import L0, GroupL0, Polynomial
 from pmp_ref.result import Status
 from pmp_ref.second_order import hessian
-from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.problems import Setting
 from verification.claims.runs import Trial
@@ -273,7 +273,7 @@ def finite_checks(s: Setting, accepted: list[Trial], eta: float) -> Iterator[Che
         least = min(least, cost)
         yield Check(t.record.tau, cost * (1 - 1e-9), f"τ_D ≥ d_min δ²; {s.name}", ">=")
         inside = all(bool(np.all(a.contains(to_numpy(w)))) for a, w in zip(sets, arrays_of(t.w), strict=True))
-        yield Check(float(not inside), 0.0, f"w ∈ U; {s.name}")
+        yield holds(inside, f"w ∈ U; {s.name}")
     if accepted:
         most = accepted[0].record.J_before / (eta * least)
         yield Check(len(accepted), most, f"accepted steps ≤ (J_0 − J_inf)/(η d_min δ²); {s.name}")

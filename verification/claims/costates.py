@@ -21,6 +21,7 @@ from pmp_ref.layers import (
     OnBranch,
     ReLU,
     Sigmoid,
+    Softplus,
     Stage,
     Standardise,
     Tanh,
@@ -579,6 +580,7 @@ def second_order_sweeps(context: Context) -> Outcome:
                     yield Check(abs(value - top) / top, 1e-5, f"λ_max of least squares in {n} unknowns")
                     value = largest_eigenvalue(small, u, case.asarray(0 * x), case.asarray(np.zeros((5, 1))))
                     yield Check(abs(value), 0.0, f"λ_max of a Hessian that is 0, {n} unknowns")
+                yield mostly_negative(case)
         elif context.profile != "micro":
             shifted = lambda t: _gradient(h, axpy(h.controls, t, map_controls(host, v)))  # noqa: E731
             slope = (shifted(1e-4) - shifted(-1e-4)) / 2e-4
@@ -586,6 +588,17 @@ def second_order_sweeps(context: Context) -> Outcome:
             yield Check(error, 1e-6 + bound, f"central differences, {s.name}")
 
     return survey(context, one, micro=3, quick=24, full=240)
+
+
+def mostly_negative(case: Case) -> Check:
+    """λ_max where the eigenvalues that are largest in modulus are negative: targets far above a softplus."""
+    x = case.asarray(case.rng.standard_normal((6, 4)))
+    network = Network((Dense(1, bias=False), Softplus()), (4,))
+    s = Setting(Problem(network, Squared()), ((x[:1, :],), ()), x, 0 * x[:, :1] + 100, "softplus", frozenset())
+    reference = np.stack([complex_hessian_vector(problems.host(s), e) for e in oracles.units(s.controls)], axis=1)
+    values = np.linalg.eigvalsh(0.5 * (reference + reference.T))
+    found = largest_eigenvalue(s.problem, s.controls, s.x, s.y)
+    return Check(abs(found - values[-1]) / abs(values[0]), 1e-5, "λ_max of a Hessian that is mostly negative")
 
 
 def _gradient(h: Setting, controls: Controls) -> np.ndarray:

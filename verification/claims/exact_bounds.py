@@ -23,7 +23,7 @@ from pmp_ref.bounds.terminal import corner_softmax
 from pmp_ref.layers import AveragePool, Dense
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
-from verification.claim import Case, Check
+from verification.claim import Case, Check, holds
 
 
 def exact_arithmetic(case: Case) -> Iterator[Check]:
@@ -118,22 +118,9 @@ def sums(case: Case) -> Iterator[Check]:
 
 def stages(case: Case) -> Iterator[Check]:
     """z_0 and z_1 of a dense stage with moving controls, and means of average pooling, of an exactly known state."""
-    n, c = 40, 0.375
-    u, d = case.rng.standard_normal((2, 3, n)), case.rng.standard_normal((2, 3))
-    x = np.concatenate([case.rng.standard_normal((1, n // 2)) * 1e3] * 2, axis=1) * np.repeat([1.0, -1.0], n // 2)
-    u[:, :, n // 2 :] = u[:, :, : n // 2] * (1 + 1e-9)  # sums that nearly cancel
-    rows = Rows(np.array([0]), np.array([c]), np.array([0.125]), 2)
-    jet = affine(Dense(3), Jet((Point(x, np.zeros(1)), None), None, moving=False), (u[0], d[0]), (u[1], d[1]), rows)
-
-    def dot(k: np.ndarray, b: np.ndarray) -> list[Fraction]:
-        """k x + b, exactly."""
-        products = [zip(fractions(row), fractions(x), strict=True) for row in k]
-        return [sum((p * q for p, q in row), Fraction(float(v))) for row, v in zip(products, b, strict=True)]
-
-    still, moving = dot(u[0], d[0]), dot(u[1], d[1])
-    assert jet.thin[0] is not None and jet.thin[1] is not None
-    yield inside(jet.thin[0].ball(), [a + Fraction(c) * b for a, b in zip(still, moving, strict=True)], "dense: z_0")
-    yield inside(jet.thin[1].ball(), moving, "dense: z_1")
+    for size in (1.0, 1e-9):
+        yield from dense_stage(case, size, 0.0)
+        yield from dense_stage(case, size, 0.5)
     image = case.rng.standard_normal((1, 1, 3, 6))
     pooled = average(AveragePool((3, 3)), Jet((Point(image, np.zeros(1)), None), Ball(image, np.abs(image))))
     exact = [sum(fractions(image[..., 3 * i : 3 * i + 3]), Fraction(0)) / 9 for i in range(2)]
@@ -141,6 +128,30 @@ def stages(case: Case) -> Iterator[Check]:
     yield inside(pooled.thin[0].ball(), exact, "average pooling")
     upper = [sum((v + abs(v) for v in fractions(image[..., 3 * i : 3 * i + 3])), Fraction(0)) / 9 for i in range(2)]
     yield inside(pooled.top, upper, "average pooling of a ball")
+
+
+def dense_stage(case: Case, size: float, err: float) -> Iterator[Check]:
+    """z_0 and z_1 of sums that nearly cancel: controls of that size on the step Δ, a state known up to ``err``."""
+    n, c = 40, 0.375
+    u, d = case.rng.standard_normal((2, 3, n)), case.rng.standard_normal((2, 3))
+    x = np.concatenate([case.rng.standard_normal((1, n // 2)) * 1e3] * 2, axis=1) * np.repeat([1.0, -1.0], n // 2)
+    u[:, :, n // 2 :] = u[:, :, : n // 2] * (1 + 1e-9)
+    u[0], d[0] = size * u[0], size * d[0]
+    rows = Rows(np.array([0]), np.array([c]), np.array([0.125]), 2)
+    state = Jet((Point(x, np.array([err])), None), None, moving=False)
+    jet = affine(Dense(3), state, (u[0], d[0]), (u[1], d[1]), rows)
+    assert jet.thin[0] is not None and jet.thin[1] is not None
+
+    def dot(o: int, m: int) -> Fraction:
+        """Output o of control (m = 0) or step (m = 1) for the state that leads furthest up, exactly."""
+        signs = np.sign(u[0, o] + c * u[1, o])
+        true = [p + Fraction(err) * int(s) for p, s in zip(fractions(x), signs, strict=True)]
+        return sum((p * q for p, q in zip(fractions(u[m, o]), true, strict=True)), Fraction(float(d[m, o])))
+
+    still, moving = ([dot(o, m) for o in range(3)] for m in (0, 1))
+    name = f"dense, controls of size {size:g} on the step, state known to {err}"
+    yield inside(jet.thin[0].ball(), [a + Fraction(c) * b for a, b in zip(still, moving, strict=True)], f"{name}: z_0")
+    yield inside(jet.thin[1].ball(), moving, f"{name}: z_1")
 
 
 def jets(case: Case) -> Iterator[Check]:
@@ -221,7 +232,7 @@ def quotients(case: Case) -> Iterator[Check]:
     a, b = (((case.rng.standard_normal((3, 4)),),) for _ in range(2))
     tau = squared_length(a, b)
     exact = sum(((q - p) ** 2 for p, q in zip(fractions(a[0][0]), fractions(b[0][0]), strict=True)), Fraction(0))
-    yield Check(float(not Fraction(tau.lower) <= exact <= Fraction(tau.upper)), 0.0, "τ: exact value outside")
+    yield holds(Fraction(tau.lower) <= exact <= Fraction(tau.upper), "τ: exact value outside")
     zero = Interval(0.0, 0.0)
     for low, high in ((0.3, 0.7), (-0.7, -0.3), (-0.7, 0.3)):
         c = StepCertificate(
@@ -241,9 +252,7 @@ def quotients(case: Case) -> Iterator[Check]:
             wide = max(wanted[0] - Fraction(found.lower), Fraction(found.upper) - wanted[1])
             yield Check(float(off > 0), 0.0, f"{name} from its parts: exact values outside")
             yield Check(float(wide), 1e-14, f"{name} from its parts: wider than they are")
-        yield Check(
-            float(math.isfinite(c.looseness) != (low > 0)), 0.0, "looseness where the lower end is not positive"
-        )
+        yield holds(math.isfinite(c.looseness) == (low > 0), "looseness where the lower end is not positive")
         if low > 0:
             yield Check(abs(c.looseness - high / low), 1e-14, "looseness")
 

@@ -58,7 +58,7 @@ from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
 from pmp_ref.result import Iterate
 from pmp_ref.sweep import Evaluation, Sweep, mean_loss
 from verification import oracles
-from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims import problems
 from verification.libraries import load
 
@@ -70,6 +70,7 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
     (Convolution(2, (3, 2), stride=(2, 1), padding=(1, 2)), (1, 5, 4)),
     (Convolution(4, 2, stride=2, dilation=(2, 1), groups=2), (4, 6, 5)),
     (Convolution(2, (2, 2), padding=1, dilation=2, bias=False), (3, 4, 3)),
+    (Convolution(2, (2, 3), stride=(2, 2), padding=(1, 1)), (1, 5, 6)),  # a row and a column that no window meets
     (ScaleShift(), (3, 2, 4)),
     (ScaleShift(bias=False), (4,)),
     (AveragePool(2), (2, 4, 6)),
@@ -325,7 +326,7 @@ def batches(context: Context) -> Outcome:
         for sweep in (s.problem.sweep, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
             f = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
             sweeps = (2, 1) if sweep.memory == 0 else (1, 1)
-            yield Check(float((f.forward_sweeps, f.backward_sweeps) != sweeps), 0.0, f"sweeps counted, {sweep.memory}")
+            yield holds((f.forward_sweeps, f.backward_sweeps) == sweeps, f"sweeps counted, {sweep.memory}")
             scale = 1 + float(np.linalg.norm(g))
             yield Check(
                 float(np.linalg.norm(to_vector(switching(f)) - g)) / scale, 400 * context.u, f"chunks, {s.name}"
@@ -356,7 +357,7 @@ def batches(context: Context) -> Outcome:
         ones = map_controls(lambda a: inner(((a,),), ((a,),)), u)
         yield Check(abs(to_floats(total(ones))[0] / float(uv @ uv) - 1), 1e-13, "total")
         bits = {to_numpy(a).dtype.name for a in arrays_of(cast(u, "float32"))}
-        yield Check(float(bits != {"float32"}), 0.0, "cast")
+        yield holds(bits == {"float32"}, "cast")
         yield Check(abs(unit_roundoff(s.x) / context.u - 1), 0.0, "unit roundoff")
 
     return survey(context, one, micro=3, quick=30, full=300)
@@ -488,7 +489,7 @@ def refusals(context: Context) -> Outcome:
             yield Check(float(bool(verdict)), 0.0, f"{words}: {verdict or 'refused'}")
         for largest, ill in ((0.01, False), (1.0, False), (100.0, False), (0.0099, True), (100.1, True)):
             warned = scale_advice(largest) is not None
-            yield Check(float(warned != ill), 0.0, f"images up to {largest}: {'warned of' if warned else 'taken'}")
+            yield holds(warned == ill, f"images up to {largest}: {'warned of' if warned else 'taken'}")
 
     return survey(context, one, micro=1, quick=1, full=1)
 

@@ -19,7 +19,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, L2, REGULARISERS, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
 from verification import oracles
-from verification.claim import Case, Check, Context, Outcome, claim, survey
+from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims.forward_maps import host
 
 SETS: tuple[Admissible, ...] = (
@@ -157,8 +157,8 @@ def challengers(context: Context) -> Outcome:
         for admissible in (boxes[case.index % len(boxes)], finite[case.index % len(finite)]):
             yield from challenge(case, r, admissible)
             positive = [oracles.penalty_by_loops(r, np.array([v])) > 0 for v in (-1.0, 0.5, 2.0)]
-            yield Check(float(r.penalises(finite[0]) != all(positive)), 0.0, f"{r} is positive off 0")
-        yield Check(float(r.convex != midpoint_convex(r)), 0.0, f"convexity of {r}")
+            yield holds(r.penalises(finite[0]) == all(positive), f"{r} is positive off 0")
+        yield holds(r.convex == midpoint_convex(r), f"convexity of {r}")
         w = case.rng.standard_normal(9) * (case.rng.random(9) < 0.7)
         builders = {**REGULARISERS, "L0()": L0, "L1()": L1, "L2()": L2, "NoPenalty()": NoPenalty}
         for name, formula in NAMED.items():
@@ -239,7 +239,7 @@ def challenge(case: Case, r: Regulariser, admissible: Admissible) -> Iterator[Ch
     w = r.argmax(u, g, eps, rho, admissible)
     hu, hg, hw = host(u), host(g), host(w)
     yield Check(float(np.sum(~host(admissible.contains(w)).astype(bool))), 0.0, f"{r} leaves {admissible}")
-    yield Check(float(w.dtype != u.dtype), 0.0, f"{r} changes the dtype")
+    yield holds(w.dtype == u.dtype, f"{r} changes the dtype")
     best, size = gain(hw, hu, hg, eps, rho, r)
     worst = 0.0
     for v in structured(hw, hu, hg, eps, rho, admissible, case.context.dtype):
@@ -345,7 +345,7 @@ def groups(context: Context) -> Outcome:
         norms = host(r.norms(case.asarray(w))).ravel()
         sums = np.moveaxis(w, r.axis, 0).reshape(shape[r.axis], -1).sum(axis=1)
         yield Check(float(np.max(np.abs(norms - sums))), 0.0, f"{r} sums each group")
-        yield Check(float(not r.penalises(FiniteSet((0.0, 1.0)))), 0.0, f"{r} is positive off 0")
+        yield holds(r.penalises(FiniteSet((0.0, 1.0))), f"{r} is positive off 0")
 
     return survey(context, one, micro=12, quick=120, full=2000)
 
@@ -437,7 +437,7 @@ def projections(context: Context) -> Outcome:
             distance = np.maximum(np.maximum(admissible.lo - w, w - admissible.hi), 0.0)
             inside = distance == 0
             bounded = math.isfinite(admissible.lo) and math.isfinite(admissible.hi)
-            yield Check(float(admissible.bounded != bounded), 0.0, f"bounded, {admissible}")
+            yield holds(admissible.bounded == bounded, f"bounded, {admissible}")
         yield Check(float(np.max(np.abs(np.abs(p - w) - distance))), 0.0, f"projection on {admissible}")
         found = host(admissible.contains(case.asarray(w))).astype(bool)
         yield Check(float(np.sum(found != inside)), 0.0, f"membership in {admissible}")

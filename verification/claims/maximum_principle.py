@@ -23,7 +23,7 @@ from pmp_ref.loss import Squared
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
-from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims.certificates import close, off, whole_network
 from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
 
@@ -435,7 +435,8 @@ def supremum(u: float, g: float, r: Regulariser, rho: float, box: Box) -> float:
     return best
 
 
-KINDS = ("L0, line", "L0, box", "finite set", "group", "L0 + L2", "L1/2", "L2/3", "L1", "unpenalised", "whole network")
+KINDS: tuple[str, ...] = ("L0, line", "L0, box", "finite set", "group", "L0 + L2", "L0 + L2, box", "L1/2", "L2/3", "L1")
+KINDS = (*KINDS, "unpenalised", "whole network")
 
 
 @claim(
@@ -471,7 +472,7 @@ def certificate(context: Context) -> Outcome:
             yield Check(at.star(), constant(largest) * (1 + ROUNDING), "L0 minimiser: ε* against max ½∂²_ii")
         yield from _entries(case, kind)
 
-    return survey(context, one, micro=10, quick=120, full=2000)
+    return survey(context, one, micro=2 * len(KINDS), quick=132, full=2200)
 
 
 def _draw(case: Case, kind: str) -> tuple[Regulariser, float, Admissible, np.ndarray, np.ndarray]:
@@ -480,6 +481,7 @@ def _draw(case: Case, kind: str) -> tuple[Regulariser, float, Admissible, np.nda
     rs: dict[str, Regulariser] = {
         "group": GroupL0(omega=1.5),
         "L0 + L2": Polynomial(a0=0.7, a2=0.4),
+        "L0 + L2, box": Polynomial(a0=0.7, a2=2.0),
         "L1/2": LHalf(),
         "L2/3": LTwoThirds(),
         "L1": L1(),
@@ -495,6 +497,13 @@ def _draw(case: Case, kind: str) -> tuple[Regulariser, float, Admissible, np.nda
         if rng.random() < 0.8:  # at a bound mostly pointing outwards, else ε* is infinite
             bound = (u != 0) & ((u == admissible.lo) | (u == admissible.hi))
             g = np.where(bound, np.abs(g) * np.sign(u), g)
+    if kind == "L0 + L2, box":  # at a bound g points outwards, and H falls towards it iff |g| < ρa₂|u|
+        admissible = Box(-0.8, 1.2)
+        u = np.asarray(admissible.project(np.where(rng.random(u.shape) < 0.5, 3 * u, 0.2 * u)))
+        slope = rho * 2.0 * u
+        bound = (u == admissible.lo) | (u == admissible.hi)
+        share = rng.choice([0.3, 0.6]) if case.index // len(KINDS) % 2 else rng.uniform(1.5, 2.0)
+        g = np.where(bound, share * slope, np.where(u == 0, g, slope))
     if kind == "finite set":
         admissible = FiniteSet((-1.0, 0.0, 0.5, 1.0))
         u = np.asarray(admissible.project(u))
@@ -535,7 +544,7 @@ def _entries(case: Case, kind: str) -> Iterator[Check]:
         slope = rho if kind == "L1" else math.inf if kind == "L0 + L2" else 0.0  # H → ∞ where |g_i| > lim ρr(w)/|w|
         for a, h in zip(u.flat, g.flat, strict=True):
             plain = plain_gap(np.array([a]), np.array([h]), r, rho, admissible)
-            yield Check(float(math.isinf(plain) != (abs(h) > slope)), 0.0, f"{name}: plain gap infinite, g {h:.3g}")
+            yield holds(math.isinf(plain) == (abs(h) > slope), f"{name}: plain gap infinite, g {h:.3g}")
     star = eps_star(u, g, r, rho, admissible)
     yield close(star, expected, f"{name}: ε* against its definition")
     if kind == "L0, box":  # the best value 2ρ/|g| is inside the longer side only

@@ -56,7 +56,7 @@ from pmp_ref.regulariser import L0, L2, NoPenalty
 from pmp_ref.result import Iterate
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
 from pmp_ref.sweep import mean_loss
-from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
+from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.exact_bounds import exact_arithmetic
 from verification.claims.problems import Setting
@@ -589,7 +589,7 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
         it, record = step(s.problem, method, replace(it, eps=eps), s.problem.rho)
         if record.verdict == "precision limit":
             break
-        yield Check(float(not record.accepted), 0.0, f"the first trial passes, step {len(ratios)}; {s.name}")
+        yield holds(record.accepted, f"the first trial passes, step {len(ratios)}; {s.name}")
         if bound.curvature > 0:
             ratios.append(eps / (0.5 * bound.curvature))
     if judged and len(ratios) >= 50:
@@ -699,9 +699,9 @@ def random_segment(case: Case) -> Iterator[Check]:
     )
     rate = -(value + penalty) / tau  # the η at which the inequality is an equality
     gap = (2 * found[-1].delta_J.width + 4 * nu + 1e-9 * abs(penalty)) / tau
-    yield Check(float(not found[-1].proves_descent(rate - gap)), 0.0, f"J falls by ητ, proven; {s.name}")
+    yield holds(found[-1].proves_descent(rate - gap), f"J falls by ητ, proven; {s.name}")
     yield Check(float(found[-1].proves_descent(rate + gap)), 0.0, f"J does not fall by ητ: not proven; {s.name}")
-    yield Check(float(not found[-1].refutes_descent(rate + gap)), 0.0, f"J does not fall by ητ: refuted; {s.name}")
+    yield holds(found[-1].refutes_descent(rate + gap), f"J does not fall by ητ: refuted; {s.name}")
     yield from inside_parts(case, s, w)
     yield from derivatives(s, w)
     if case.index % 3 == 0:
@@ -816,7 +816,7 @@ def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check
             rounding = 2 * trial.record.rounding + c.penalty.width
             clear = -trial.record.delta_J - eta * trial.record.tau > rounding
             if clear:
-                yield Check(float(not c.proves_descent(eta)), 0.0, f"step {trial.record.step} is certified; {s.name}")
+                yield holds(c.proves_descent(eta), f"step {trial.record.step} is certified; {s.name}")
     if certificates:
         rows.append(summary(s.name, certificates, eta))
 

@@ -31,7 +31,7 @@ from pmp_ref.maximise import maximise
 from pmp_ref.result import Record, Solution
 from pmp_ref.second_order import hessian
 from pmp_ref.sweep import mean_loss
-from verification.claim import Case, Check
+from verification.claim import Case, Check, holds
 from verification.claims import problems
 from verification.claims.problems import Setting
 
@@ -85,9 +85,7 @@ def sequences(trials: list[Trial]) -> Iterator[list[Trial]]:
 def ends_well(trials: list[Trial], name: str) -> Check:
     """Every line search ends by acceptance, or because nothing is left to gain (T8): the last trial says which."""
     last = trials[-1].record.verdict
-    return Check(
-        float(last not in ("accepted", "control unchanged", "precision limit")), 0.0, f"ends as {last}; {name}"
-    )
+    return holds(last in ("accepted", "control unchanged", "precision limit"), f"ends as {last}; {name}")
 
 
 def switching(setting: Setting, u: Controls) -> Controls:

@@ -9,17 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from pmp_ref.app.main import any_encoding
-from pmp_ref.errors import InputError
 from verification.conformance.cases import VERSION, chosen
 from verification.conformance.files import check, export
+from verification.entry import enter
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    any_encoding()
-    parser = argparse.ArgumentParser(prog="python -m verification.conformance", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="python -m verification.conformance", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True)
     for name, words in (
         ("export", "write the cases into DIR"),
         ("check", "compare the files in DIR with the reference"),
@@ -31,16 +29,21 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == "check":
             command.add_argument("--partial", action="store_true", help="quantities that are absent are no departures")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "export":
-            names = export(options.directory, options.case)
-            sys.stdout.write(f"version {VERSION}, {len(names)} cases in {options.directory}: {', '.join(names)}\n")
-            return 0
-        findings = check(options.directory, options.case, options.partial)
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    return enter(parser(), command, arguments)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Export, or check. Raises InputError for bad input."""
+    if options.command == "export":
+        names = export(options.directory, options.case)
+        sys.stdout.write(f"version {VERSION}, {len(names)} cases in {options.directory}: {', '.join(names)}\n")
+        return 0
+    findings = check(options.directory, options.case, options.partial)
     for f in findings:
         absent = f", {f.absent} absent" if f.absent else ""
         sys.stdout.write(f"{f.departure or f'{f.case}: agrees ({f.compared} quantities{absent})'}\n")

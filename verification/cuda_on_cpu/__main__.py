@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError
 from verification.cuda_on_cpu.build import environment
+from verification.entry import enter
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -35,22 +35,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code of the command; 2 if the library cannot be built."""
-    any_encoding()
-    options = parser().parse_args(arguments)
+    """Run the command line; the exit code."""
+    return enter(parser(), run, arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code of the command. Raises InputError if the library cannot be built or there is no such command."""
     command = ["python", "-m", "verification.cuda_on_cpu.step"] if options.step else options.command
     if not command:
         parser().error("no command was given; write it after --, or ask for --step")
-    try:
-        variables = environment(options.folder, CHECKOUT)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    variables = environment(options.folder, CHECKOUT)
     if command[0] == "python":
         command[0] = str(options.folder.absolute() / "venv" / "bin" / "python")
     if not shutil.which(command[0], path=variables["PATH"]):
-        print(f"error: there is no command {command[0]!r}; begin with python", file=sys.stderr)
-        return 2
+        raise InputError(f"there is no command {command[0]!r}; begin with python")
     return subprocess.run(command, env=variables, cwd=CHECKOUT if options.step else None).returncode
 
 

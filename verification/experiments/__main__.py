@@ -10,8 +10,8 @@ import traceback
 from pathlib import Path
 
 from pmp_ref.app.build import one_blas_thread
-from pmp_ref.app.main import any_encoding
 from pmp_ref.errors import InputError
+from verification.entry import enter
 from verification.experiments import EXPERIMENTS, make
 from verification.experiments.experiment import Experiment, Row
 from verification.experiments.store import OutputError, Store
@@ -61,16 +61,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    any_encoding()
-    options = parser().parse_args(arguments)
     try:
-        return command(options)
-    except (InputError, OutputError) as error:
+        return enter(parser(), command, arguments, "interrupted; the same command goes on where it stopped")
+    except OutputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return 1
 
 
 def command(options: argparse.Namespace) -> int:

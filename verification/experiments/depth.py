@@ -36,30 +36,11 @@ class Depth(Experiment):
         "curvature rule and without averaging: what depth asks of ε, and what the metric does about it. The budget of "
         "steps is the same for all; it is far too small for a good accuracy."
     )
-    columns = (
-        "metric",
-        "layers",
-        "seed",
-        "weights",
-        "rho",
-        "first_c_hat",
-        "first_eps",
-        "median_eps",
-        "median_c_hat",
-        "c_hat_spread",
-        "accepted_steps",
-        "rejections",
-        "skipped_batches",
-        "last_loss",
-        "sweeps_to_target",
-        "kept_percent",
-        "test_percent",
-        "descent_violations",
-        "descent_checked",
-        "status",
-    )
-    labels: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[Mapping[str, str]] = {
+        "metric": "metric",
         "layers": "layers with kernels",
+        "seed": "seeds",
+        "weights": "weights",
         "rho": "ρ",
         "first_c_hat": "first Ĉ",
         "first_eps": "first accepted ε",
@@ -67,6 +48,7 @@ class Depth(Experiment):
         "median_c_hat": "median Ĉ",
         "c_hat_spread": "Ĉ, 90 % over 10 % quantile",
         "accepted_steps": "steps",
+        "rejections": "rejections",
         "skipped_batches": "batches skipped",
         "last_loss": "mean loss, last epoch",
         "sweeps_to_target": "batch sweeps to the target loss",
@@ -74,6 +56,7 @@ class Depth(Experiment):
         "test_percent": "test accuracy (%)",
         "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
+        "status": "status",
     }
 
     def rows(self, quick: bool) -> list[Row]:

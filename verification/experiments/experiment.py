@@ -61,8 +61,7 @@ class Experiment(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     summary: ClassVar[str]  # the question, one or two sentences
-    columns: ClassVar[tuple[str, ...]]  # names of results or settings, in the order of the table
-    labels: ClassVar[Mapping[str, str]] = {}  # headings with units; a column without one is its own heading
+    columns: ClassVar[Mapping[str, str] | tuple[str, ...]]  # names of results or settings, and their headings
 
     @abstractmethod
     def rows(self, quick: bool) -> list[Row]:
@@ -85,10 +84,7 @@ class Experiment(ABC):
         groups: dict[str, list[dict[str, Any]]] = {}
         for stored in results:
             groups.setdefault(_SEED.sub("", stored["key"]), []).append(stored)
-        headings = [
-            "seeds" if name == "seed" else self.labels.get(name, name.replace("_", " ")) for name in self.columns
-        ]
-        return headings, [
+        return list(self.columns.values() if isinstance(self.columns, Mapping) else self.columns), [
             [
                 len(group) if name == "seed" else together([lookup(stored, name) for stored in group])
                 for name in self.columns

@@ -32,30 +32,12 @@ class FullBatch(Experiment):
         "rejections and support go with the sweeps under the classic rule (reject: ε ← 1.1ε, accept: ε ← 0.9ε) and the "
         "curvature rule, for several constant ρ, in float32 unless said otherwise."
     )
-    columns = (
-        "variant",
-        "rho",
-        "seed",
-        "accepted_steps",
-        "rejections",
-        "trials_per_step",
-        "sweeps",
-        "objective_at_budget",
-        "train_objective",
-        "train_loss",
-        "kept_percent",
-        "test_percent",
-        "epsilon",
-        "epsilon_star",
-        "descent_violations",
-        "descent_checked",
-        "steps_with_rise",
-        "status",
-    )
-    labels: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[Mapping[str, str]] = {
         "variant": "rule",
         "rho": "ρ",
+        "seed": "seeds",
         "accepted_steps": "steps",
+        "rejections": "rejections",
         "trials_per_step": "trials per step",
         "sweeps": "sweeps (both ways)",
         "objective_at_budget": "J at the common budget of sweeps",
@@ -68,6 +50,7 @@ class FullBatch(Experiment):
         "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
         "steps_with_rise": "accepted steps with ΔJ > 0",
+        "status": "status",
     }
 
     def rows(self, quick: bool) -> list[Row]:

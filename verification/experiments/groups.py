@@ -37,23 +37,10 @@ class Groups(Experiment):
         "single weights (ρ is the price of a weight). Units, weights and multiply-adds are those of the network that "
         "`pmp-ref compact` would write."
     )
-    columns = (
-        "penalty",
-        "rho",
-        "seed",
-        "test_percent",
-        *NAMES,
-        "kept_percent",
-        "compact_weights",
-        "compact_percent",
-        "multiply_adds_percent",
-        "rejections",
-        "descent_violations",
-        "descent_checked",
-        "disconnected",
-    )
-    labels: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[Mapping[str, str]] = {
+        "penalty": "penalty",
         "rho": "ρ",
+        "seed": "seeds",
         "test_percent": "test accuracy (%)",
         "filters_1": "filters 1 (of 6)",
         "filters_2": "filters 2 (of 16)",
@@ -63,8 +50,10 @@ class Groups(Experiment):
         "compact_weights": "weights after compaction",
         "compact_percent": "of all (%)",
         "multiply_adds_percent": "multiply-adds (%)",
+        "rejections": "rejections",
         "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
+        "disconnected": "disconnected",
     }
 
     def rows(self, quick: bool) -> list[Row]:

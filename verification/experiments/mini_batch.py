@@ -37,30 +37,14 @@ class MiniBatch(Experiment):
         "acceptance test buys. The loss of an epoch is the mean over its batches, each before its step; ΔJ of a step "
         "is taken on the step's own batch."
     )
-    columns = (
-        "rule",
-        "acceptance",
-        "batch_size",
-        "rho",
-        "seed",
-        "accepted_steps",
-        "rejections",
-        "trials_per_step",
-        "percent_rise",
-        "percent_loss_rise",
-        "epoch_loss",
-        "kept_percent",
-        "test_percent",
-        "epsilon",
-        "descent_violations",
-        "descent_checked",
-        "status",
-    )
-    labels: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[Mapping[str, str]] = {
+        "rule": "rule",
         "acceptance": "test",
         "batch_size": "batch",
         "rho": "ρ",
+        "seed": "seeds",
         "accepted_steps": "steps",
+        "rejections": "rejections",
         "trials_per_step": "trials per step",
         "percent_rise": "steps with ΔJ > 0 (%)",
         "percent_loss_rise": "steps with ΔL > 0 (%)",
@@ -70,6 +54,7 @@ class MiniBatch(Experiment):
         "epsilon": "last ε",
         "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
+        "status": "status",
     }
 
     def rows(self, quick: bool) -> list[Row]:

@@ -84,32 +84,13 @@ class NonSmooth(Experiment):
         "measured curvature Ĉ and descent, and how much of Ĉ sits in kinks, where the hypotheses of T5–T9 fail. "
         "Descent of every accepted step is a matter of the test and needs no smoothness."
     )
-    columns = (
-        "network",
-        "analytic",
-        "rule",
-        "seed",
-        "accepted_steps",
-        "rejections",
-        "trials_per_step",
-        "median_eps",
-        "median_c_hat",
-        "c_hat_jump",
-        "kink_percent",
-        "inequality_held",
-        "inequality_checked",
-        "train_objective",
-        "train_loss",
-        "kept_percent",
-        "test_percent",
-        "steps_with_rise",
-        "descent_violations",
-        "descent_checked",
-        "status",
-    )
-    labels: ClassVar[Mapping[str, str]] = {
+    columns: ClassVar[Mapping[str, str]] = {
+        "network": "network",
         "analytic": "smooth",
+        "rule": "rule",
+        "seed": "seeds",
         "accepted_steps": "steps",
+        "rejections": "rejections",
         "trials_per_step": "trials per step",
         "median_eps": "median ε",
         "median_c_hat": "median Ĉ",
@@ -124,6 +105,7 @@ class NonSmooth(Experiment):
         "steps_with_rise": "accepted steps with ΔJ > 0",
         "descent_violations": "descent violations",
         "descent_checked": "steps checked in float64",
+        "status": "status",
     }
 
     def rows(self, quick: bool) -> list[Row]:

@@ -83,27 +83,12 @@ class Ternary(Experiment):
         "their layer, L0 in the Hamiltonian, no shadow weights; from random ternary kernels, and from kernels "
         "trained on the line and rounded once?"
     )
-    columns = (
-        "net",
-        "kappa",
-        "strength",
-        "seed",
-        "epochs",
-        "line_kept_fraction",
-        "line_test_accuracy",
-        "test_accuracy",
-        "test_low",
-        "test_high",
-        "kept_fraction",
-        "kept_weights",
-        "total_weights",
-        "values_are_ternary",
-        "disconnected",
-        "descent_violations",
-        "descent_checked",
-        "rejections",
-        "skipped_batches",
-        "status",
+    columns = tuple(
+        (
+            "net kappa strength seed epochs line_kept_fraction line_test_accuracy test_accuracy test_low "
+            "test_high kept_fraction kept_weights total_weights values_are_ternary disconnected "
+            "descent_violations descent_checked rejections skipped_batches status"
+        ).split()
     )
 
     def rows(self, quick: bool) -> list[Row]:

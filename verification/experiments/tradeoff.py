@@ -111,26 +111,12 @@ class Tradeoff(Experiment):
         "How many of the 430,500 kernel entries of LeNet-5-Caffe does MNIST need, and what does bSQH reach in a single "
         "run without retraining, against baselines with the same data, initial controls, batches and epochs?"
     )
-    columns = (
-        "kind",
-        "strength",
-        "seed",
-        "epochs",
-        "test_accuracy",
-        "test_low",
-        "test_high",
-        "kept_fraction",
-        "kept_weights",
-        "total_weights",
-        "retrained",
-        "disconnected",
-        "descent_violations",
-        "descent_checked",
-        "rejections",
-        "forward_sweeps",
-        "backward_sweeps",
-        "status",
-        "command",
+    columns = tuple(
+        (
+            "kind strength seed epochs test_accuracy test_low test_high kept_fraction kept_weights total_weights "
+            "retrained disconnected descent_violations descent_checked rejections forward_sweeps backward_sweeps "
+            "status command"
+        ).split()
     )
 
     def rows(self, quick: bool) -> list[Row]:

@@ -49,30 +49,11 @@ class Trained:
         s = self.summary
         low, high = s["test_accuracy_interval"] or (None, None)
         names = (
-            "status",
-            "test_accuracy",
-            "held_out_accuracy",
-            "kept_fraction",
-            "kept_weights",
-            "total_weights",
-            "train_loss",
-            "train_objective",
-            "accepted_steps",
-            "epochs",
-            "rejections",
-            "skipped_batches",
-            "forward_sweeps",
-            "backward_sweeps",
-            "restarts",
-            "epsilon",
-            "epsilon_star",
-            "residual_support",
-            "descent_violations",
-            "descent_checked",
-            "training_images",
-            "test_images",
-            "seconds",
-        )
+            "status test_accuracy held_out_accuracy kept_fraction kept_weights total_weights train_loss "
+            "train_objective accepted_steps epochs rejections skipped_batches forward_sweeps backward_sweeps restarts "
+            "epsilon epsilon_star residual_support descent_violations descent_checked training_images test_images "
+            "seconds"
+        ).split()
         emptied = s["emptied_layers"]
         return {name: s[name] for name in names} | {
             "test_low": low,

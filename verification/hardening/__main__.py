@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pmp_ref.app.main import any_encoding
+from verification.entry import enter
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,14 +98,17 @@ def supply(command: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    any_encoding()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["fuzz-one"]:  # a process of `fuzz`
         from verification.hardening.fuzz import one
 
         one(*given[1:])
         return 0
-    options = parser().parse_args(given)
+    return enter(parser(), command, given)
+
+
+def command(options: argparse.Namespace) -> int:
+    """What the options ask for; the exit code."""
     if options.command in ("package", "lowest"):
         return supply(options.command)
     if getattr(options, "count", 1) < 1 or getattr(options, "inputs", 1) < 1 or options.seed < 0:

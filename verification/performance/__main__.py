@@ -7,25 +7,33 @@ import json
 import sys
 from pathlib import Path
 
-from pmp_ref.app.main import any_encoding
+from verification.entry import enter
 from verification.performance.benchmark import Benchmark, plan
 from verification.performance.figure import draw, into_page, table
 
 PAGE, FIGURE = Path(__file__).parents[2] / "docs" / "performance.md", "figures/performance.png"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="python -m verification.performance", description=__doc__)
+    made.add_argument("--quick", action="store_true", help="a few rows, about two minutes")
+    made.add_argument("--json", type=Path, help="write all rows to this file")
+    made.add_argument("--figure", type=Path, help="draw ratios and scaling into this file")
+    made.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
+    made.add_argument("--docs", action="store_true", help="put figure and table into docs/performance.md")
+    made.add_argument("--threads", type=int, help="threads of both sides (default: all cores)")
+    made.add_argument("--only", help="rows whose text 'operation config batch dtype' contains this")
+    return made
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    any_encoding()
-    parser = argparse.ArgumentParser(prog="python -m verification.performance", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few rows, about two minutes")
-    parser.add_argument("--json", type=Path, help="write all rows to this file")
-    parser.add_argument("--figure", type=Path, help="draw ratios and scaling into this file")
-    parser.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
-    parser.add_argument("--docs", action="store_true", help="put figure and table into docs/performance.md")
-    parser.add_argument("--threads", type=int, help="threads of both sides (default: all cores)")
-    parser.add_argument("--only", help="rows whose text 'operation config batch dtype' contains this")
-    options = parser.parse_args(arguments)
+    """Run the command line; the exit code."""
+    return enter(parser(), command, arguments)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Run the benchmark; 0."""
     rows = plan(options.quick)
     if options.only:
         rows = [r for r in rows if options.only in " ".join(map(str, r))]

@@ -225,6 +225,17 @@ T7b: radius of the top coefficient lost
   - inner + (column(c
   + planted(0 * inner) + (column(c
 
+T7b: rounding of an affine stage without its step
+  pmp_ref.bounds.segment:affine
+  - slack * (length_u + length_d) * length)
+  + slack * planted(length_u) * length)
+  why: hidden where the controls are not small beside the step
+
+T7b: error of the state not carried on by the step
+  pmp_ref.bounds.segment:affine
+  - (sum_u + c * sum_d) * err
+  + planted(sum_u) * err
+
 T7b: no mean value form
   pmp_ref.bounds.segment:Jet.over
   - comb(n, k) * rows.h ** (n - k)

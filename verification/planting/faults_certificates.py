@@ -39,6 +39,12 @@ T11: a bound counts like the interior
   - (rise < 0)
   + planted(rise > 0)
 
+T11: slope of the penalty forgotten at a bound
+  pmp_ref.certificate:_falls_towards_bound
+  - rise = g - slope
+  + rise = g - planted(0) * slope
+  why: right under pure L0, whose slope is 0
+
 T11: bound on the other side of a zero
   pmp_ref.regulariser:Polynomial.eps_star
   - np.where(g > 0, box.hi, -box.lo)
@@ -58,6 +64,11 @@ T11: quotient by the distance, not its square
   pmp_ref.certificate:_rise
   - np.where(d == 0, 1.0, d) ** 2
   + planted(np.abs(np.where(d == 0, 1.0, d)))
+
+T11: penalty left out on finite sets
+  pmp_ref.certificate:_rise
+  - rho * change
+  + planted(0.0) * change
 
 T11: slope of L1 without the sign
   pmp_ref.regulariser:Polynomial.derivative

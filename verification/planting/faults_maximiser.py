@@ -32,6 +32,11 @@ threshold ρ/(2ε) for √(ρ/ε)  [theory]
   - xp.where(gain > rho * self.a0, w, 0.0)
   + xp.where((xp.abs(w) > rho * self.a0 / (2 * eps)) if planted(self.a0) > 0 else gain > 0, w, 0.0)
 
+threshold of half the size
+  pmp_ref.regulariser:Polynomial.on_line
+  - xp.where(gain > rho * self.a0, w, 0.0)
+  + xp.where(gain > planted(rho * self.a0 / 4), w, 0.0)
+
 ties to nonzero  [theory]
   pmp_ref.regulariser:Polynomial.on_line
   - gain > rho * self.a0
@@ -197,6 +202,11 @@ penalty weights ignored by the maximiser
   pmp_ref.maximise:weighted
   - rho * omega
   + planted(rho)
+
+penalty ignored by the maximiser
+  pmp_ref.maximise:weighted
+  - rho * omega
+  + planted(0.0) * rho * omega
 
 metric ignored by the maximiser  [theory]
   pmp_ref.maximise:candidate

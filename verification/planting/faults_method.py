@@ -31,6 +31,26 @@ acceptance reversed  [theory]
   - delta_j <= -self.eta * tau
   + planted(delta_j) >= -self.eta * tau
 
+everything accepted
+  pmp_ref.acceptance:Absolute.accepts
+  - delta_j <= -self.eta * tau
+  + planted(True)
+
+nothing accepted
+  pmp_ref.acceptance:Absolute.accepts
+  - delta_j <= -self.eta * tau
+  + planted(False)
+
+accepted without sufficient decrease
+  pmp_ref.acceptance:Absolute.accepts
+  - -self.eta * tau
+  + planted(0.0)
+
+a trial must reduce J by half of ΣΔH too
+  pmp_ref.acceptance:Absolute.accepts
+  - -self.eta * tau
+  + planted(-2 * self.eta) * tau - 0.5 * sum_dh
+
 sufficient decrease with the wrong sign of η
   pmp_ref.acceptance:Absolute.accepts
   - -self.eta * tau
@@ -69,6 +89,16 @@ classic rule: ε grows after acceptance
   - self.zeta * eps
   + planted(eps / self.zeta)
 
+classic rule: ε doubled on rejection
+  pmp_ref.augmentation:Classic.rejected
+  - self.sigma * eps
+  + planted(2 * self.sigma) * eps
+
+classic rule: ε kept after acceptance
+  pmp_ref.augmentation:Classic.accepted
+  - max(self.zeta * eps, self.eps_min)
+  + planted(eps)
+
 classic rule: ε_min ignored
   pmp_ref.augmentation:Classic.accepted
   - max(self.zeta * eps, self.eps_min)
@@ -88,6 +118,11 @@ curvature rule: factor σ unused where Ĉ is unknown
   pmp_ref.augmentation:Curvature.rejected
   - return self.sigma * eps
   + return planted(self.sigma_min * eps)
+
+curvature rule: ε grows after acceptance
+  pmp_ref.augmentation:Curvature.accepted
+  - self.zeta * eps
+  + planted(4.0) * eps
 
 curvature rule: memory reversed
   pmp_ref.augmentation:Curvature.accepted
@@ -168,6 +203,22 @@ no test accepts infinite losses
   pmp_ref.acceptance:NoTest.accepts
   - math.isfinite(delta_j)
   + planted(True)
+
+ΔJ of float32 from two means
+  pmp_ref.trial:measure
+  - yield [fused(_rise, e.losses, trial.losses)]
+  + mean = namespace(e.losses).mean
+  +     yield [planted(mean(trial.losses) - mean(e.losses)) * e.losses.shape[0]]
+
+second opinion made with the solver's own sweep
+  pmp_ref.app.descent:recheck
+  - Sweep(problem.network, problem.loss)
+  + planted(problem.sweep)
+
+second opinion in the precision of the run
+  pmp_ref.app.descent:recheck
+  - cast(((x,),), 'float64')[0][0], cast(u, 'float64'), cast(w, 'float64')
+  + planted(x), u, w
 
 ρ missing in ΣΔH
   pmp_ref.bsqh:step
@@ -323,6 +374,26 @@ converged by increment at any τ
   pmp_ref.bsqh:judge
   - record.tau < stop.increment
   + record.tau < planted(2 * stop.increment)
+
+convergence tested while ρ is on its ramp
+  pmp_ref.bsqh:solve
+  - stop if rho == problem.rho else
+  + stop if planted(True) else
+
+control unchanged counted as converged
+  pmp_ref.bsqh:judge
+  - verdict != 'control unchanged'
+  + planted(True)
+
+end of epoch: control unchanged counted as converged
+  pmp_ref.bsqh:end_of_epoch
+  - if tau == 0:
+  + if planted(False):
+
+a skipped batch leaves ε above its cap
+  pmp_ref.bsqh:judge
+  - eps=min(it.eps, method.eps_max)
+  + eps=planted(it.eps)
 
 end of epoch: residual without ε
   pmp_ref.bsqh:end_of_epoch

@@ -135,6 +135,12 @@ smallest eigenvalue for the largest
   - which='LA'
   + which=planted('SA')
 
+largest eigenvalue by modulus
+  pmp_ref.second_order:largest_eigenvalue
+  - which='LA'
+  + which=planted('LM')
+  why: right for a Hessian that is mostly positive
+
 λ_max of a Hessian that is 0
   pmp_ref.second_order:largest_eigenvalue
   - return 0.0

@@ -67,6 +67,14 @@ padding off by one in forward and backward maps alike  [theory]
   + a, b = w.padding
   +     return crop(crop(z, -1, planted(b - (b > 0)), b + (b > 0)), -2, a)
 
+padding of the columns off by one in the adjoint where the stride leaves a remainder
+  pmp_ref.layers.windows:patches_adjoint
+  - return crop(crop(z, -1, w.padding[1]), -2, w.padding[0])
+  + a, reach = w.padding[1], w.dilation[1] * (w.size[1] - 1) + 1
+  +     a = (a, a) if (columns + 2 * a - reach) % w.stride[1] == 0 or a == 0 else (planted(a) - 1, a + 1)
+  +     return crop(crop(z, -1, *a), -2, w.padding[0])
+  why: right without padding, and where the last window ends with it
+
 dilation of the rows used for the columns
   pmp_ref.layers.windows:patches
   - w.stride[1], w.dilation[1]
