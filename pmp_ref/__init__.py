@@ -4,10 +4,10 @@ Reference implementation of the batch sequential quadratic Hamiltonian method (b
 ``pmp_ref.bsqh``; ``docs/theory.md`` holds the statements T0–T19 that docstrings refer to.
 """
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
-from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
 from pmp_ref.certificate import Certificate, certify
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
@@ -29,8 +29,8 @@ from pmp_ref.layers import (
     Tanh,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial
@@ -44,29 +44,30 @@ __all__ = [
     "L1",
     "L2",
     "WHOLE_LINE",
-    "Absolute",
+    "AbsoluteTest",
     "AveragePool",
     "Averaging",
     "Box",
     "Certificate",
-    "Classic",
+    "ClassicRule",
     "Convolution",
     "CrossEntropy",
-    "Curvature",
+    "CurvatureRule",
     "Dense",
     "Evaluation",
     "FiniteSet",
-    "Fixed",
+    "FixedRule",
     "Flatten",
     "GlobalAveragePool",
-    "GradientScaled",
+    "GradientMetric",
     "GroupL0",
-    "Identity",
+    "IdentityMetric",
     "InputError",
     "Iterate",
     "LHalf",
     "LTwoThirds",
     "LabelWarning",
+    "LayerMetric",
     "LeakyReLU",
     "MaxPool",
     "Method",
@@ -74,20 +75,19 @@ __all__ = [
     "NoPenalty",
     "NoTest",
     "PenaltyWarning",
-    "PerLayer",
     "Polynomial",
     "Problem",
     "Ramp",
     "ReLU",
     "Record",
-    "Relative",
+    "RelativeTest",
     "ScaleShift",
     "ScaleWarning",
     "SiLU",
     "Sigmoid",
     "Softplus",
     "Solution",
-    "Squared",
+    "SquaredLoss",
     "Standardise",
     "Status",
     "Stop",

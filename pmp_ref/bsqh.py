@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Acceptance, NoTest
+from pmp_ref.acceptance import AbsoluteTest, Acceptance, NoTest
 from pmp_ref.arrays import Array, Controls, as_floats, device, is_array, namespace, to_floats, to_numpy, unit_roundoff
-from pmp_ref.augmentation import Curvature, Rule
+from pmp_ref.augmentation import CurvatureRule, Rule
 from pmp_ref.controls import arrays_of, by_stage, total, vectors
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
 from pmp_ref.hamiltonian import increments, residual_squares, squared_increments
 from pmp_ref.maximise import maximise, weighted
-from pmp_ref.metric import Averaging, Identity, Metric
+from pmp_ref.metric import Averaging, IdentityMetric, Metric
 from pmp_ref.problem import Problem, scale_advice
 from pmp_ref.result import Iterate, Record, Solution, Status
 from pmp_ref.sweep import quiet
@@ -55,9 +55,9 @@ class Method:
     guarantee that the line search ends by acceptance (T8); the default is far above any curvature in floating point.
     """
 
-    rule: Rule = field(default_factory=Curvature)
-    acceptance: Acceptance = field(default_factory=Absolute)
-    metric: Metric = field(default_factory=Identity)
+    rule: Rule = field(default_factory=CurvatureRule)
+    acceptance: Acceptance = field(default_factory=AbsoluteTest)
+    metric: Metric = field(default_factory=IdentityMetric)
     averaging: Averaging | None = None
     ramp: Ramp | None = None
     max_rejections: int = 200
@@ -239,7 +239,7 @@ def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -
         known = None if it.prepared else method  # a restart: metric and average already know this batch
         e, *followed = problem.sweep.run(sweep_and_follow, problem, known, e, u, x, y, *rest)
     elif not it.prepared:
-        idle = type(method.metric) is Identity and method.averaging is None
+        idle = type(method.metric) is IdentityMetric and method.averaging is None
         run = (lambda f, *arguments: f(*arguments)) if idle else problem.sweep.run
         g, *followed = run(follow, problem, method, e.switching, *rest)
         e = replace(e, switching=g)

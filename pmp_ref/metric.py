@@ -27,7 +27,7 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True)
-class Identity(Metric):
+class IdentityMetric(Metric):
     """d = 1."""
 
     entrywise = True
@@ -104,7 +104,7 @@ def _quotient(d: Array, total: Array, size: int) -> Array:
 
 
 @dataclass(frozen=True)
-class PerLayer(_Scaled):
+class LayerMetric(_Scaled):
     """One d for each control: the root mean square of its switching function."""
 
     def square(self, g: Array) -> Array:
@@ -112,7 +112,7 @@ class PerLayer(_Scaled):
 
 
 @dataclass(frozen=True)
-class GradientScaled(_Scaled):
+class GradientMetric(_Scaled):
     """d_i = √(running mean of g_i²): an entry with small switching functions takes longer steps and meets a higher
     L0 threshold √(ρ/(ε d_i))."""
 
@@ -151,4 +151,4 @@ class Averaging:
         return entrywise(lambda m: fused(_corrected, m, count, beta=self.beta), memory)
 
 
-METRICS = {"identity": Identity, "layer": PerLayer, "gradient": GradientScaled}
+METRICS = {"identity": IdentityMetric, "layer": LayerMetric, "gradient": GradientMetric}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref import Absolute, Network, Status, certify
+from pmp_ref import AbsoluteTest, Network, Status, certify
 from pmp_ref.app import run as application
 from pmp_ref.app.build import build, split
 from pmp_ref.app.evaluate import Accuracy
@@ -295,7 +295,7 @@ def test_a_run_that_gives_up_exits_with_3(data: Path, tmp_path: Path, monkeypatc
     arguments = ("--rule", "fixed", "--eps0", "1e-6", "--batch-size", "full", "--dtype", "float64")
     assert run(data, tmp_path / "a", *arguments) == 3
     assert summary(tmp_path / "a")["status"] == "augmentation limit"
-    monkeypatch.setattr(Absolute, "accepts", lambda *_: False)
+    monkeypatch.setattr(AbsoluteTest, "accepts", lambda *_: False)
     assert run(data, tmp_path / "b", "--batch-size", "full", "--max-rejections", "3") == 3
 
 

@@ -133,7 +133,7 @@ GENERATOR = np.random.default_rng(0)
 U, G, D = (GENERATOR.standard_normal((3, 4)) for _ in range(3))
 D = np.abs(D)
 MEAN = np.asarray(0.7)
-SCALED = metric.GradientScaled(floor=0.5, ceiling=1.5)
+SCALED = metric.GradientMetric(floor=0.5, ceiling=1.5)
 SETS = (Box(), Box(-0.4, 0.9), FiniteSet((-1.0, 0.0, 0.5)))
 PENALTIES = (L0(), L1(), L2(), Polynomial(1.0, 0.5, 0.1), LHalf(), LTwoThirds(), NoPenalty())
 

@@ -11,7 +11,7 @@ import pytest
 
 from pmp_ref import architectures as A
 from pmp_ref import layers as L
-from pmp_ref.augmentation import Classic
+from pmp_ref.augmentation import ClassicRule
 from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
@@ -112,7 +112,7 @@ def test_runs_take_the_same_decisions(backend: Backend) -> None:
     network = NETWORKS["lenet"]
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((8, *network.input_shape)), generator.integers(0, 3, 8)
-    u, how = initial_controls(network, 0, x), {"stop": Stop(steps=4), "method": Method(Classic(0.02, sigma=2.0))}
+    u, how = initial_controls(network, 0, x), {"stop": Stop(steps=4), "method": Method(ClassicRule(0.02, sigma=2.0))}
     here = solve(Problem(network, rho=1e-3), u, x, y, **how)
     problem = Problem(network, rho=1e-3, sweep=GpuSweep(network, CrossEntropy()))
     there = solve(problem, map_controls(backend.asarray, u), backend.asarray(x), backend.asarray(y), **how)

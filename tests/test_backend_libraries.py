@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.arrays import library
-from pmp_ref.augmentation import Classic
+from pmp_ref.augmentation import ClassicRule
 from pmp_ref.bsqh import Method, Stop, solve, take_batch
 from pmp_ref.certificate import certify
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.metric import Averaging, GradientScaled
+from pmp_ref.metric import Averaging, GradientMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, LTwoThirds
@@ -40,12 +40,14 @@ NUMBERS = [f.name for f in dataclasses.fields(Record) if f.type in ("float", "in
 RUNS: dict[str, tuple[Problem, dict[str, Any]]] = {
     "full batch": (
         Problem(NET, rho=1e-3, regulariser=L0()),
-        {"method": Method(Classic(0.05, sigma=2.0)), "stop": Stop(steps=8)},
+        {"method": Method(ClassicRule(0.05, sigma=2.0)), "stop": Stop(steps=8)},
     ),
     "mini-batches": (
         Problem(NET, rho=1e-3, regulariser=LTwoThirds()),
         {
-            "method": Method(Classic(1e-3, sigma=2.0, zeta=0.7), Relative(0.3), GradientScaled(), Averaging(0.5)),
+            "method": Method(
+                ClassicRule(1e-3, sigma=2.0, zeta=0.7), RelativeTest(0.3), GradientMetric(), Averaging(0.5)
+            ),
             "stop": Stop(epochs=3),
             "batch_size": 3,
         },

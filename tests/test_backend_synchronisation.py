@@ -20,16 +20,16 @@ import pytest
 import pmp_ref
 from pmp_ref import bsqh
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import to_numpy
-from pmp_ref.augmentation import Classic
+from pmp_ref.augmentation import ClassicRule
 from pmp_ref.bsqh import Method, prepare, step, take_batch
 from pmp_ref.controls import map_controls
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import GpuSweep
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, GroupL0, LHalf, LTwoThirds, Polynomial
@@ -57,17 +57,17 @@ NET = Network(
 
 ALL = Polynomial(1.0, 0.5, 0.1)
 CASES: dict[str, tuple[dict[str, Any], Method]] = {
-    "L0": ({"regulariser": L0()}, Method(metric=Identity())),
+    "L0": ({"regulariser": L0()}, Method(metric=IdentityMetric())),
     "sum on a box": (
         {"regulariser": ALL, "admissible": Box(-2.0, 2.0)},
-        Method(acceptance=Relative(), metric=PerLayer()),
+        Method(acceptance=RelativeTest(), metric=LayerMetric()),
     ),
-    "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientScaled())),
-    "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientScaled(), averaging=Averaging())),
-    "groups": ({"regulariser": GroupL0()}, Method(metric=PerLayer(), averaging=Averaging())),
+    "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientMetric())),
+    "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientMetric(), averaging=Averaging())),
+    "groups": ({"regulariser": GroupL0()}, Method(metric=LayerMetric(), averaging=Averaging())),
     "finite set": ({"regulariser": ALL, "admissible": FiniteSet(tuple(k / 4 for k in range(-8, 9)))}, Method()),
-    "squared loss": ({"loss": Squared(), "regulariser": L0()}, Method(Classic())),
-    "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientScaled())),
+    "squared loss": ({"loss": SquaredLoss(), "regulariser": L0()}, Method(ClassicRule())),
+    "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientMetric())),
     "recomputed": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy(), chunk=2, memory=0)}, Method()),
 }
 

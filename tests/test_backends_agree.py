@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.augmentation import Classic, Curvature
+from pmp_ref.augmentation import ClassicRule, CurvatureRule
 from pmp_ref.bsqh import Method, Ramp, Stop, solve
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, GradientMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L1, GroupL0, LHalf, LTwoThirds, Polynomial
@@ -30,29 +30,34 @@ NET = Network(
 )
 
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "full batch": ({"rho": 1e-3}, {"method": Method(Classic(0.1, sigma=2.0)), "stop": Stop(steps=4)}),
+    "full batch": ({"rho": 1e-3}, {"method": Method(ClassicRule(0.1, sigma=2.0)), "stop": Stop(steps=4)}),
     "relative": (
         {"rho": 1e-3, "regulariser": Polynomial(1.0, 0.5, 0.1), "admissible": Box(-2.0, 2.0)},
-        {"method": Method(Curvature(0.1), Relative()), "stop": Stop(steps=4)},
+        {"method": Method(CurvatureRule(0.1), RelativeTest()), "stop": Stop(steps=4)},
     ),
     "mini-batches": (
         {"rho": 0.01, "regulariser": LHalf()},
         {
-            "method": Method(Curvature(0.3), metric=GradientScaled(), averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
+            "method": Method(
+                CurvatureRule(0.3), metric=GradientMetric(), averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)
+            ),
             "stop": Stop(epochs=2, residual=1e-9),
             "batch_size": 3,
         },
     ),
-    "groups": ({"rho": 0.01, "regulariser": GroupL0()}, {"method": Method(metric=PerLayer()), "stop": Stop(steps=4)}),
+    "groups": (
+        {"rho": 0.01, "regulariser": GroupL0()},
+        {"method": Method(metric=LayerMetric()), "stop": Stop(steps=4)},
+    ),
     "finite set": (
         {"rho": 1e-3, "admissible": FiniteSet(tuple(k / 8 for k in range(-9, 10, 3))), "regulariser": L1()},
-        {"method": Method(Classic(0.03, sigma=2.0)), "stop": Stop(steps=2)},
+        {"method": Method(ClassicRule(0.03, sigma=2.0)), "stop": Stop(steps=2)},
     ),
     "recomputed": (
         {"rho": 1e-3, "regulariser": LTwoThirds(), "sweep": Sweep(NET, CrossEntropy(), chunk=3, memory=0)},
         {"stop": Stop(steps=3)},
     ),
-    "squared": ({"loss": Squared()}, {"stop": Stop(steps=3)}),
+    "squared": ({"loss": SquaredLoss()}, {"stop": Stop(steps=3)}),
 }
 
 

@@ -24,7 +24,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Activation, Dense, Flatten, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Standardise, Tanh
 from pmp_ref.layers.windows import Windows
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, Polynomial
@@ -146,7 +146,7 @@ def small(loss: Any = None, regulariser: Any = None) -> tuple[Problem, Any, Any,
 
 
 @pytest.mark.parametrize("regulariser", [L1(), L2(), LHalf(), Polynomial(1.0, 0.5, 0.25)])
-@pytest.mark.parametrize("loss", [None, Squared()])
+@pytest.mark.parametrize("loss", [None, SquaredLoss()])
 def test_a_certificate_holds_the_change_of_the_objective(regulariser: Any, loss: Any) -> None:
     problem, u, x, y = small(loss, regulariser)
     w = map_controls(lambda a: np.where(a > 0.3, 0.0, a + 0.1), u)
@@ -242,7 +242,7 @@ def test_other_refusals() -> None:
         with pytest.raises(InputError, match="bounded box"):
             radii_of_box(Problem(problem.network, admissible=unbounded))
     with pytest.raises(InputError):
-        ball_bound(Problem(problem.network, Squared()), u, x, np.zeros((4, 3)))
+        ball_bound(Problem(problem.network, SquaredLoss()), u, x, np.zeros((4, 3)))
     net = residual_net((1, 4, 4), classes=2, width=4, blocks=(1,), groups=2)
     image = np.ones((1, 1, 4, 4))
     with pytest.raises(InputError):

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from pmp_ref import bsqh
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.augmentation import Classic, Curvature, Fixed, Rule
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule, Rule
 from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step, take_batch
 from pmp_ref.controls import arrays_of, cast, from_vector, map_controls, to_vector
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty, Polynomial
@@ -61,11 +61,11 @@ def same(a: Any, b: Any) -> bool:
 
 METHODS = (
     Method(),
-    Method(Classic()),
-    Method(Classic(1e-3, sigma=2.0)),
-    Method(Curvature(1e-3), Relative(0.3)),
-    Method(metric=GradientScaled()),
-    Method(Classic(1e-2), metric=PerLayer(beta=0.5)),
+    Method(ClassicRule()),
+    Method(ClassicRule(1e-3, sigma=2.0)),
+    Method(CurvatureRule(1e-3), RelativeTest(0.3)),
+    Method(metric=GradientMetric()),
+    Method(ClassicRule(1e-2), metric=LayerMetric(beta=0.5)),
 )
 REGULARISERS = (L0(), L1(), Polynomial(1.0, 0.1, 0.5), LHalf(), GroupL0(), NoPenalty())
 
@@ -106,7 +106,7 @@ def test_accepted_steps_satisfy_the_inequality_and_rejected_ones_never(
         j = objective(problem, before, x, y, rho)
         assert abs(j - record.J_before) <= 1e-13 * (1 + abs(j))
         bound = -method.acceptance.eta * record.tau  # η of the absolute test
-        if isinstance(method.acceptance, Relative):
+        if isinstance(method.acceptance, RelativeTest):
             bound = -method.acceptance.eta1 * record.sum_dh
         if record.accepted:
             change = objective(problem, after, x, y, rho) - j
@@ -134,7 +134,7 @@ def test_full_batch_objective_never_rises(network: Network, seed: int, method: M
 
 def test_increments_curvature_and_gains_are_those_of_the_theory() -> None:
     """τ, ΣΔH ≥ ετ, Ĉ = [ΔJ + ΣΔH]/τ and the residual 2ε‖D(w − u)‖ from the controls themselves, under a metric."""
-    problem, method = Problem(NET, rho=0.01), Method(metric=GradientScaled())
+    problem, method = Problem(NET, rho=0.01), Method(metric=GradientMetric())
     u, x, y = data()
     trials = Trials(u)
     solve(problem, u, x, y, stop=Stop(steps=5), method=method, callback=trials)
@@ -158,7 +158,7 @@ def test_line_search_is_monotone(regulariser: Any) -> None:
     """T18: along the rejections of one control τ and ΣΔH fall."""
     u, x, y = data()
     trials = Trials(u)
-    problem, method = Problem(NET, regulariser=regulariser, rho=0.01), Method(Classic(1e-4, 1.5))
+    problem, method = Problem(NET, regulariser=regulariser, rho=0.01), Method(ClassicRule(1e-4, 1.5))
     solve(problem, u, x, y, stop=Stop(steps=3), method=method, callback=trials)
     rows = trials.records
     sequences = [(a, b) for a, b in pairwise(rows) if b.rejections == a.rejections + 1]
@@ -168,7 +168,7 @@ def test_line_search_is_monotone(regulariser: Any) -> None:
 
 
 def test_without_a_test_every_finite_trial_is_accepted() -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Fixed(1e-4), NoTest()))
+    s = run(Problem(NET, rho=0.01), method=Method(FixedRule(1e-4), NoTest()))
     assert len(s.steps) == len(s.records) == 15
     assert max(r.delta_J for r in s.records) > 0  # J does rise at this ε
 
@@ -195,7 +195,7 @@ class Counting(Sweep):
 def test_a_step_without_rejection_costs_one_sweep_each_way() -> None:
     calls: list[str] = []
     problem = Problem(NET, rho=1e-3, sweep=Counting(calls))
-    s = run(problem, method=Method(Classic(10.0, zeta=1.0)), stop=Stop(steps=7))
+    s = run(problem, method=Method(ClassicRule(10.0, zeta=1.0)), stop=Stop(steps=7))
     assert [r.verdict for r in s.records] == ["accepted"] * 7
     assert Counter(calls) == {"forward": 8, "backward": 7}  # one more forward sweep for the start
     assert (s.iterate.forward_sweeps, s.iterate.backward_sweeps) == (8, 7)
@@ -204,7 +204,7 @@ def test_a_step_without_rejection_costs_one_sweep_each_way() -> None:
 @pytest.mark.parametrize("options", [{}, {"batch_size": 5}, {"batch_size": 5, "stop": Stop(epochs=3, residual=1e-9)}])
 def test_every_sweep_is_counted(options: dict[str, Any]) -> None:
     calls: list[str] = []
-    s = run(Problem(NET, rho=1e-3, sweep=Counting(calls)), method=Method(Classic(1e-3, sigma=2.0)), **options)
+    s = run(Problem(NET, rho=1e-3, sweep=Counting(calls)), method=Method(ClassicRule(1e-3, sigma=2.0)), **options)
     assert s.iterate.total_rejections > 0
     assert Counter(calls) == {"forward": s.iterate.forward_sweeps, "backward": s.iterate.backward_sweeps}
 
@@ -223,7 +223,7 @@ def test_chunk_sizes_change_the_run_by_rounding_only() -> None:
 
 
 def test_a_rejected_trial_leaves_controls_and_evaluation_untouched() -> None:
-    problem, method = Problem(NET, rho=0.01), Method(Classic(1e-4, sigma=2.0))
+    problem, method = Problem(NET, rho=0.01), Method(ClassicRule(1e-4, sigma=2.0))
     u, x, y = data()
     it = prepare(problem, method, Iterate(u, 1e-4), x, y)
     held = [*arrays_of(u), *arrays_of(it.controls), *arrays_of(it.evaluation.switching), it.evaluation.losses]  # type: ignore[union-attr]
@@ -238,7 +238,7 @@ def test_a_rejected_trial_leaves_controls_and_evaluation_untouched() -> None:
 
 
 def test_an_accepted_trial_hands_over_its_own_evaluation() -> None:
-    problem, method = Problem(NET, rho=0.01), Method(Classic(10.0))
+    problem, method = Problem(NET, rho=0.01), Method(ClassicRule(10.0))
     u, x, y = data()
     it, record = step(problem, method, prepare(problem, method, Iterate(u, 10.0), x, y), 0.01)
     assert record.accepted and not it.prepared and it.evaluation is not None and it.evaluation.switching is None
@@ -256,7 +256,7 @@ def test_step_asks_for_a_prepared_iterate() -> None:
 def test_the_metric_stays_between_the_rejections_of_one_control() -> None:
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Classic(1e-4, 2.0), metric=GradientScaled())
+    method = Method(ClassicRule(1e-4, 2.0), metric=GradientMetric())
     solve(Problem(NET, rho=0.01), u, x, y, stop=Stop(steps=4), method=method, callback=trials)
     metrics: dict[int, set[int]] = {}
     for it in trials.iterates:
@@ -301,20 +301,20 @@ def test_precision_limit_in_float32() -> None:
 def test_a_start_with_a_huge_epsilon_ends_at_once_and_the_message_names_both_remedies() -> None:
     u, x, y = data()
     u, x = cast(u, "float32"), x.astype(np.float32)
-    ends = [solve(Problem(NET), u, x, y, stop=Stop(steps=3), method=Method(Curvature(eps))) for eps in (1e6, 1.0)]
+    ends = [solve(Problem(NET), u, x, y, stop=Stop(steps=3), method=Method(CurvatureRule(eps))) for eps in (1e6, 1.0)]
     assert [(s.status, len(s.steps)) for s in ends] == [(Status.PRECISION_LIMIT, 0), (Status.ITERATION_LIMIT, 3)]
     assert "float64" in Status.PRECISION_LIMIT.message and "smaller ε₀" in Status.PRECISION_LIMIT.message
 
 
 def test_augmentation_limit_by_the_fixed_rule() -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Fixed(1e-4)))
+    s = run(Problem(NET, rho=0.01), method=Method(FixedRule(1e-4)))
     assert s.status is Status.AUGMENTATION_LIMIT and [r.verdict for r in s.records] == ["rejected"]
     assert s.iterate.eps == 1e-4 and same(s.controls, data()[0])  # the ε that failed
 
 
 @pytest.mark.parametrize("caps", [{"max_rejections": 3}, {"eps_max": 1e-3}], ids=str)
 def test_augmentation_limit_by_the_caps(caps: dict[str, Any]) -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Classic(2e-4, sigma=2.0), **caps))
+    s = run(Problem(NET, rho=0.01), method=Method(ClassicRule(2e-4, sigma=2.0), **caps))
     assert s.status is Status.AUGMENTATION_LIMIT and len(s.records) == 3
     assert s.iterate.rejections == s.iterate.total_rejections == 3 and same(s.controls, data()[0])
     words = {"max_rejections": "allow more rejections", "eps_max": "raise eps_max"}
@@ -335,7 +335,7 @@ def test_no_steps_asked_for() -> None:
 def overflowing() -> tuple[Problem, Any, Any, Any]:
     network = Network((L.Dense(2, bias=False), L.Dense(2, bias=False)), (2,))
     u, x, _ = data(0, 3, network)
-    return Problem(network, Squared()), u, x, np.zeros((3, 2))
+    return Problem(network, SquaredLoss()), u, x, np.zeros((3, 2))
 
 
 @pytest.mark.filterwarnings("ignore:the largest absolute value in the images")  # they are meant to overflow
@@ -349,17 +349,17 @@ def test_non_finite_if_every_trial_is() -> None:
     """J(u) is finite, ε far too small: J(w) overflows in every trial up to the cap; NaN is never accepted."""
     problem, u, x, y = overflowing()
     u = map_controls(lambda a: a + 1.0, u)
-    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(Classic(1e-290, sigma=1.01), max_rejections=4))
+    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(ClassicRule(1e-290, sigma=1.01), max_rejections=4))
     assert s.status is Status.NON_FINITE and same(s.controls, u)
     assert [r.verdict for r in s.records] == ["non-finite trial"] * 4
     # the same start with larger steps of ε recovers
-    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(Classic(1e-290, sigma=1e12), max_rejections=40))
+    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(ClassicRule(1e-290, sigma=1e12), max_rejections=40))
     assert s.status is Status.ITERATION_LIMIT and "non-finite trial" in {r.verdict for r in s.records}
 
 
 def test_control_unchanged_at_a_fixed_point() -> None:
     """Ternary controls at a large ε: the maximiser is the control itself."""
-    s = solve(*ternary(), stop=Stop(steps=5, residual=1.0), method=Method(Classic(100.0)))
+    s = solve(*ternary(), stop=Stop(steps=5, residual=1.0), method=Method(ClassicRule(100.0)))
     assert s.status is Status.CONTROL_UNCHANGED
     assert s.records[-1].verdict == "control unchanged" and s.records[-1].tau == 0 and s.records[-1].residual == 0
 
@@ -374,7 +374,7 @@ def test_a_control_unchanged_by_rounding_is_not_converged_by_residual() -> None:
     """At ε = 10¹⁸ g/(2ε) is below the spacing of u: the residual 2ε‖w − u‖ = 0 proves nothing."""
     u, x, y = data()
     u = map_controls(lambda a: a + 1.0, u)
-    s = solve(Problem(NET), u, x, y, stop=Stop(steps=5, residual=1e-6), method=Method(Fixed(1e18), eps_max=1e19))
+    s = solve(Problem(NET), u, x, y, stop=Stop(steps=5, residual=1e-6), method=Method(FixedRule(1e18), eps_max=1e19))
     assert s.status is Status.CONTROL_UNCHANGED and not s.steps
 
 
@@ -388,7 +388,7 @@ def test_a_small_augmentation_is_not_taken_for_a_small_residual(admissible: Any,
         problem.project(u),
         x,
         y,
-        method=Method(Fixed(1e-9), NoTest()),
+        method=Method(FixedRule(1e-9), NoTest()),
         batch_size=batch_size,
         stop=Stop(epochs=2, residual=1e-4),
     )
@@ -401,7 +401,7 @@ def test_residual_is_measured_at_the_first_trial_of_a_control() -> None:
     e = problem.sweep.backward(u, problem.sweep.forward(u, x, y))
     norm = float(np.linalg.norm(to_vector(e.switching)))
     for tolerance, status in ((1.001 * norm, Status.CONVERGED_RESIDUAL), (0.999 * norm, Status.ITERATION_LIMIT)):
-        s = run(problem, method=Method(Classic(1e-3, sigma=2.0)), stop=Stop(steps=1, residual=tolerance))
+        s = run(problem, method=Method(ClassicRule(1e-3, sigma=2.0)), stop=Stop(steps=1, residual=tolerance))
         assert s.status is status and s.records[0].verdict == "rejected"
         np.testing.assert_allclose(s.records[0].residual, norm, rtol=1e-9)
     assert same(run(problem, stop=Stop(steps=1, residual=1.001 * norm)).controls, u)
@@ -450,7 +450,7 @@ class Interrupting(Sweep):
         return super().backward(controls, e)
 
 
-INTERRUPTED = Method(Curvature(0.05), metric=GradientScaled(beta=0.9))
+INTERRUPTED = Method(CurvatureRule(0.05), metric=GradientMetric(beta=0.9))
 
 
 @pytest.mark.parametrize("which", ["forward", "backward"])
@@ -491,14 +491,17 @@ def test_ctrl_c_between_the_sweeps_leaves_a_complete_iterate(function: str, monk
 
 
 RUNS: dict[str, dict[str, Any]] = {
-    "full batch": {"method": Method(Classic(1e-3, sigma=2.0), metric=GradientScaled(beta=0.5)), "stop": Stop(steps=6)},
+    "full batch": {
+        "method": Method(ClassicRule(1e-3, sigma=2.0), metric=GradientMetric(beta=0.5)),
+        "stop": Stop(steps=6),
+    },
     "mini-batches": {
         "method": replace(INTERRUPTED, averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
         "batch_size": 5,
         "stop": Stop(epochs=4),
     },
     "skipped batches": {
-        "method": Method(Classic(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
+        "method": Method(ClassicRule(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
         "batch_size": 3,
         "stop": Stop(epochs=5),
     },
@@ -641,7 +644,7 @@ def test_each_step_is_judged_on_its_own_batch_with_one_rho() -> None:
     problem = Problem(NET, rho=0.05)
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Curvature(0.05), ramp=Ramp(0.0, 1.0))
+    method = Method(CurvatureRule(0.05), ramp=Ramp(0.0, 1.0))
     solve(problem, u, x, y, method=method, batch_size=5, stop=Stop(epochs=3), callback=trials, seed=7)
     rhos = []
     for before, after, r in trials.pairs():
@@ -659,7 +662,7 @@ def test_each_step_is_judged_on_its_own_batch_with_one_rho() -> None:
 def test_batches_without_an_accepted_trial_are_skipped_and_counted() -> None:
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Classic(0.05, sigma=1.3, zeta=0.4), max_rejections=2)
+    method = Method(ClassicRule(0.05, sigma=1.3, zeta=0.4), max_rejections=2)
     s = solve(Problem(NET, rho=0.01), u, x, y, method=method, batch_size=4, stop=Stop(epochs=8), callback=trials)
     done = Counter((r.epoch, r.position) for r in s.steps)
     tried = {(r.epoch, r.position) for r in s.records}
@@ -671,16 +674,16 @@ def test_batches_without_an_accepted_trial_are_skipped_and_counted() -> None:
 
 def test_an_epoch_without_an_accepted_trial_ends_the_run() -> None:
     """With the reason of its last batch, after the whole epoch."""
-    s = run(Problem(NET), method=Method(Classic(1e-4, 1.1), max_rejections=2), batch_size=4, stop=Stop(epochs=9))
+    s = run(Problem(NET), method=Method(ClassicRule(1e-4, 1.1), max_rejections=2), batch_size=4, stop=Stop(epochs=9))
     assert s.status is Status.AUGMENTATION_LIMIT and s.iterate.skipped == 3 and len(s.records) == 6
     assert (s.iterate.epoch, s.iterate.position) == (1, 0)
     problem, u, x, y = ternary()
-    s = solve(problem, u, x, y, method=Method(Classic(100.0)), batch_size=4, stop=Stop(epochs=9))
+    s = solve(problem, u, x, y, method=Method(ClassicRule(100.0)), batch_size=4, stop=Stop(epochs=9))
     assert s.status is Status.CONTROL_UNCHANGED and s.iterate.skipped == 3 == len(s.records)
 
 
 def test_fixed_rule_ends_a_mini_batch_run_at_its_first_failure() -> None:
-    s = run(Problem(NET), method=Method(Fixed(1e-4)), batch_size=4)
+    s = run(Problem(NET), method=Method(FixedRule(1e-4)), batch_size=4)
     assert s.status is Status.AUGMENTATION_LIMIT and len(s.records) == 1
 
 
@@ -688,7 +691,7 @@ def test_rounding_on_a_batch_does_not_enlarge_the_augmentation() -> None:
     """Precision limit and unchanged control skip the batch with the ε its first trial had."""
     problem, u, x, y = ternary()
     trials = Trials(u)
-    solve(problem, u, x, y, method=Method(Classic(0.02, 2.0)), batch_size=2, stop=Stop(epochs=3), callback=trials)
+    solve(problem, u, x, y, method=Method(ClassicRule(0.02, 2.0)), batch_size=2, stop=Stop(epochs=3), callback=trials)
     unchanged = [(i, r) for i, r in enumerate(trials.records) if r.verdict == "control unchanged"]
     assert any(r.rejections > 0 for _, r in unchanged)
     for i, r in unchanged:
@@ -716,7 +719,7 @@ def test_averages_serve_from_the_second_batch_and_fall_back_to_plain_g() -> None
     """Before ε grows the maximiser goes back to g; ΣΔH, Ĉ and the test use the batch's own g throughout."""
     u, x, y = data()
     trials = Trials(u)
-    problem, method = Problem(NET, rho=1e-3), Method(Curvature(0.02), averaging=Averaging(0.9, patience=3))
+    problem, method = Problem(NET, rho=1e-3), Method(CurvatureRule(0.02), averaging=Averaging(0.9, patience=3))
     solve(problem, u, x, y, method=method, batch_size=2, stop=Stop(epochs=6), callback=trials)
     verdicts = Counter(r.verdict for r in trials.records)
     assert verdicts["average dropped"] > 3 and verdicts["rejected"] > 0
@@ -747,7 +750,7 @@ def test_an_average_that_fails_again_and_again_is_reset() -> None:
         u,
         x,
         y,
-        method=Method(Curvature(0.02), averaging=Averaging(0.9, patience=2)),
+        method=Method(CurvatureRule(0.02), averaging=Averaging(0.9, patience=2)),
         batch_size=2,
         stop=Stop(epochs=6),
         callback=trials,
@@ -761,7 +764,7 @@ def test_an_average_that_fails_again_and_again_is_reset() -> None:
 def test_a_descent_direction_that_is_none_goes_back_to_plain_g() -> None:
     """T13's counterexample, J = u²/2 at u = 1 with m = +1: the average points uphill, ΣΔH ≤ 0."""
     network = Network((L.Dense(1, bias=False),), (1,))
-    problem, method = Problem(network, Squared()), Method(Classic(1.0), averaging=Averaging(0.5))
+    problem, method = Problem(network, SquaredLoss()), Method(ClassicRule(1.0), averaging=Averaging(0.5))
     u, x, y = ((np.ones((1, 1)),),), np.ones((1, 1)), np.zeros((1, 1))
     it = prepare(problem, method, Iterate(u, 1.0), x, y)
     uphill = from_vector(np.array([1.0]), u)
@@ -804,7 +807,7 @@ def test_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch", [{}, {"batch_size": 5, "method": Method(metric=GradientScaled(), averaging=Averaging(0.5))}]
+    "batch", [{}, {"batch_size": 5, "method": Method(metric=GradientMetric(), averaging=Averaging(0.5))}]
 )
 @pytest.mark.parametrize("regulariser", REGULARISERS, ids=lambda r: type(r).__name__)
 def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> None:
@@ -814,7 +817,7 @@ def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> N
     box = Box(wide(-4), wide(4)) if not isinstance(regulariser, GroupL0) else Box()
     problem = Problem(NET, regulariser=regulariser, rho=wide(0.01), admissible=box)
     trials = Trials(cast(u, "float32"))
-    options = {"method": Method(Curvature(wide(0.5)), metric=PerLayer(wide(0.5))), **batch}
+    options = {"method": Method(CurvatureRule(wide(0.5)), metric=LayerMetric(wide(0.5))), **batch}
     solve(problem, cast(u, "float32"), x.astype(np.float32), y, stop=Stop(steps=6), callback=trials, **options)
     for it in trials.iterates:
         held = [*arrays_of(it.controls), *(arrays_of(it.metric) if it.metric else ())]
@@ -827,7 +830,7 @@ def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     "method",
-    [Method(), Method(metric=GradientScaled()), Method(averaging=Averaging(0.5))],
+    [Method(), Method(metric=GradientMetric()), Method(averaging=Averaging(0.5))],
     ids=["plain", "metric", "average"],
 )
 def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -883,7 +886,7 @@ def test_bad_batch_sizes(size: Any) -> None:
         (lambda: Stop(increment=math.nan), ["increment=nan"]),
         (lambda: Method(max_rejections=0), ["max_rejections 0"]),
         (lambda: Method(max_rejections=None), ["max_rejections None", "integer"]),
-        (lambda: Method(Classic(2.0), eps_max=1.0), ["eps_max 1.0", "2.0"]),
+        (lambda: Method(ClassicRule(2.0), eps_max=1.0), ["eps_max 1.0", "2.0"]),
         (lambda: Method(eps_max=math.nan), ["eps_max nan"]),
         (lambda: Ramp(0.5, 0.5), ["0.5 to 0.5"]),
         (lambda: Ramp(-0.1, 0.5), ["-0.1"]),
@@ -919,6 +922,6 @@ def test_rules_of_ones_own() -> None:
         def accepted(self, eps: float, c_hat: Any, smoothed: Any, eta: float, progress: float) -> tuple[float, None]:
             return eps, None
 
-    s = run(Problem(NET, rho=0.01), method=Method(Doubling(), Absolute(1e-3), Identity()))
+    s = run(Problem(NET, rho=0.01), method=Method(Doubling(), AbsoluteTest(1e-3), IdentityMetric()))
     assert s.status is Status.ITERATION_LIMIT and all(r.delta_J <= -1e-3 * r.tau for r in s.steps)
     assert all(r.eps == 1e-3 * 2.0 ** round(math.log2(r.eps / 1e-3)) for r in s.records)

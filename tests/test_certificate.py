@@ -27,7 +27,7 @@ from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
@@ -473,7 +473,7 @@ def test_float32_controls_at_values_that_float64_writes_otherwise(admissible: Ad
 def test_float32_controls_at_a_bound_are_at_the_bound(bound: float) -> None:
     """All targets lie far above, so g > 0 and every entry belongs at its upper bound: a residual of exactly 0."""
     network = Network((L.Dense(2, bias=False),), (3,))
-    problem = Problem(network, Squared(), L0(), 0.01, Box(-bound, bound))
+    problem = Problem(network, SquaredLoss(), L0(), 0.01, Box(-bound, bound))
     x, y, u = np.ones((4, 3)), np.full((4, 2), 9.0), ((np.full((2, 3), bound),),)
     exact = certify(problem, u, x, y, 0.5)
     rounded = certify(problem, problem.project(cast(u, "float32")), x.astype(np.float32), y.astype(np.float32), 0.5)
@@ -482,7 +482,7 @@ def test_float32_controls_at_a_bound_are_at_the_bound(bound: float) -> None:
 
 
 def test_squared_loss_in_float32_is_certified_in_float64() -> None:
-    problem, u, x, _ = setting(loss=Squared())
+    problem, u, x, _ = setting(loss=SquaredLoss())
     y = np.random.default_rng(1).standard_normal((7, 3))
     exact = certify(problem, u, x, y, 0.5)
     rounded = certify(problem, cast(u, "float32"), x.astype(np.float32), y.astype(np.float32), 0.5)

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import Box
-from pmp_ref.augmentation import Classic, Curvature, Rule
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, Rule
 from pmp_ref.bsqh import Method, Stop
 from pmp_ref.regulariser import L0, L1, L2, LHalf, Polynomial, Regulariser
 from pmp_ref.sweep import Sweep
@@ -56,8 +56,8 @@ class Draw:
     @property
     def rule(self) -> Rule:
         if self.classic:
-            return Classic(eps0=self.eps, sigma=self.sigma, zeta=self.zeta)
-        return Curvature(eps0=self.eps, theta=self.sigma, zeta=self.zeta)
+            return ClassicRule(eps0=self.eps, sigma=self.sigma, zeta=self.zeta)
+        return CurvatureRule(eps0=self.eps, theta=self.sigma, zeta=self.zeta)
 
     def setting(self, library: str, build: Callable[..., Setting]) -> Setting:
         case = Case(Context(library=load(library)), self.index, np.random.default_rng(self.seed))
@@ -82,7 +82,7 @@ def bounds_the_augmentation(draw: Draw, library: str) -> None:
     """T8: rejections in a row, ε, the rule's steps, the identity for rejections; C = ½λ_max exactly."""
     s = draw.setting(library, problems.quadratic)
     constant = runs.curvature_norm(problems.host(s), problems.host(s).controls)[0]
-    _, trials = runs.run(s, Method(draw.rule, Absolute(draw.eta)), Stop(steps=6))
+    _, trials = runs.run(s, Method(draw.rule, AbsoluteTest(draw.eta)), Stop(steps=6))
     for check in rule_checks(s, trials, draw.rule, draw.eta, constant):
         assert check.holds, check
 
@@ -90,7 +90,7 @@ def bounds_the_augmentation(draw: Draw, library: str) -> None:
 def converges(draw: Draw, library: str) -> None:
     """T9: J falls by ητ at least in every accepted step; sums and rates; T12 under L0."""
     s = draw.setting(library, problems.smooth)
-    _, trials = runs.run(s, Method(draw.rule, Absolute(draw.eta)), Stop(steps=4))
+    _, trials = runs.run(s, Method(draw.rule, AbsoluteTest(draw.eta)), Stop(steps=4))
     for check in descent_checks(s, trials, draw.eta):
         assert check.holds, check
     if draw.regulariser == 0 and draw.rho > 0:
@@ -129,22 +129,22 @@ def curvature_forgets(self: Any, eps: float, c_hat: Any, smoothed: Any, eta: flo
 
 TRUE_ON_LINE = Polynomial.on_line
 T8: dict[str, tuple[Any, str, Any]] = {
-    "classic: ε shrunk on rejection": (Classic, "rejected", lambda self, eps, c_hat, eta: eps / self.sigma),
-    "classic: ε doubled on rejection": (Classic, "rejected", lambda self, eps, c_hat, eta: 2 * self.sigma * eps),
-    "classic: ε kept after acceptance": (Classic, "accepted", lambda self, eps, *rest: (eps, None)),
-    "curvature: ε shrunk on rejection": (Curvature, "rejected", curvature_falls),
-    "curvature: ε grows after acceptance": (Curvature, "accepted", curvature_forgets),
+    "classic: ε shrunk on rejection": (ClassicRule, "rejected", lambda self, eps, c_hat, eta: eps / self.sigma),
+    "classic: ε doubled on rejection": (ClassicRule, "rejected", lambda self, eps, c_hat, eta: 2 * self.sigma * eps),
+    "classic: ε kept after acceptance": (ClassicRule, "accepted", lambda self, eps, *rest: (eps, None)),
+    "curvature: ε shrunk on rejection": (CurvatureRule, "rejected", curvature_falls),
+    "curvature: ε grows after acceptance": (CurvatureRule, "accepted", curvature_forgets),
     "everything rejected once more": (
-        Absolute,
+        AbsoluteTest,
         "accepts",
         lambda self, delta_j, tau, sum_dh: delta_j <= -2 * self.eta * tau - 0.5 * sum_dh,
     ),
     "1/B missing": (Sweep, "terminal_costate", without_mean),
 }
 T9: dict[str, tuple[Any, str, Any]] = {
-    "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),
-    "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
-    "η forgotten": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j <= 0),
+    "everything accepted": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: True),
+    "acceptance reversed": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
+    "η forgotten": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: delta_j <= 0),
     "half the L0 threshold": (Polynomial, "on_line", double_threshold),
 }
 

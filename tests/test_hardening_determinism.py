@@ -23,7 +23,7 @@ from pmp_ref.controls import arrays_of
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import make_sweep, workers
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import Averaging, GradientScaled
+from pmp_ref.metric import Averaging, GradientMetric
 from pmp_ref.problem import Problem
 from pmp_ref.result import Record, Solution
 from tests.app_data import TINY, results, write_images
@@ -95,7 +95,7 @@ def job(seed: int, fast: bool, callback: Callable[[Any, Record], Any] | None = N
     y = generator.integers(0, 10, 40)
     sweep = make_sweep(NETWORK, CrossEntropy(), threads=2, chunk=4, example=x) if fast else None
     problem = Problem(NETWORK, rho=1e-4, sweep=sweep)
-    method = Method(metric=GradientScaled(), averaging=Averaging(0.9))
+    method = Method(metric=GradientMetric(), averaging=Averaging(0.9))
     return solve(
         problem,
         initial_controls(NETWORK, seed, x),

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.app.descent import recheck
-from pmp_ref.augmentation import Curvature
+from pmp_ref.augmentation import CurvatureRule
 from pmp_ref.bsqh import Method, Stop, solve, take_batch
 from pmp_ref.controls import arrays_of, cast, map_controls
 from pmp_ref.errors import ScaleWarning
@@ -104,7 +104,7 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.booleans()),
         draw(st.sampled_from((L0(), L1(), NoPenalty()))),
         draw(st.sampled_from((0.0, 1e-3, 1.0))),
-        draw(st.sampled_from((Absolute(), Relative(0.1)))),
+        draw(st.sampled_from((AbsoluteTest(), RelativeTest(0.1)))),
         draw(st.sampled_from((0.0, 1e-2))),
         draw(st.sampled_from((0.0, 1e-6))),
         draw(st.integers(0, 99)),
@@ -161,7 +161,7 @@ def problems(case: Case) -> list[str]:
     if status is Status.INTERRUPTED or not status.message:
         wrong.append(f"status {status}")
     # ε: never beyond its cap by more than one growth; without overflow never beyond what measured curvature explains
-    rule = Curvature()
+    rule = CurvatureRule()
     highest = max((r.eps for r in records), default=0.0)
     curvature = max([r.c_hat for r in records if math.isfinite(r.c_hat)], default=0.0)
     if not (math.isfinite(solution.iterate.eps) and highest <= rule.sigma * Method().eps_max):
@@ -210,14 +210,14 @@ def drawn(seed: int) -> Case:
         pick((True, False)),
         pick((L0(), L1(), NoPenalty())),
         pick((0.0, 1e-3, 1.0)),
-        pick((Absolute(), Relative(0.1))),
+        pick((AbsoluteTest(), RelativeTest(0.1))),
         pick((0.0, 1e-2)),
         pick((0.0, 1e-6)),
         seed,
     )
 
 
-PLAIN = Case(L.Tanh(), False, 6, None, "normal", "initial", False, NoPenalty(), 0.0, Absolute(), 0.0, 0.0, 0)
+PLAIN = Case(L.Tanh(), False, 6, None, "normal", "initial", False, NoPenalty(), 0.0, AbsoluteTest(), 0.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
@@ -247,17 +247,17 @@ def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     from pmp_ref import bsqh
 
     with monkeypatch.context() as patch:
-        patch.setattr(Absolute, "accepts", lambda *_: True)
+        patch.setattr(AbsoluteTest, "accepts", lambda *_: True)
         case = replace(PLAIN, data="bytes")
         u, x, y = case.arrays()
-        eager = Method(rule=Curvature(eps0=1e-5), acceptance=Absolute())
+        eager = Method(rule=CurvatureRule(eps0=1e-5), acceptance=AbsoluteTest())
         seen: list[bool] = []
         before = [u]
 
         def look(it: Iterate, record: Record) -> bool:
             if record.accepted:
                 seen.append(
-                    recheck(Problem(case.network), Absolute(), before[0], it.controls, None, x, y, 0.0).violated
+                    recheck(Problem(case.network), AbsoluteTest(), before[0], it.controls, None, x, y, 0.0).violated
                 )
                 before[0] = it.controls
             return False
@@ -266,7 +266,7 @@ def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
             solve(Problem(case.network), u, x, y, stop=Stop(steps=5), method=eager, callback=look)
         assert any(seen)
     with monkeypatch.context() as patch:
-        patch.setattr(Curvature, "accepted", lambda self, eps, *_: (10 * eps, None))
+        patch.setattr(CurvatureRule, "accepted", lambda self, eps, *_: (10 * eps, None))
         assert any("explained" in line for line in problems(PLAIN))
     with monkeypatch.context() as patch:
         patch.setattr(bsqh.Stop, "stationary", lambda *_: True)

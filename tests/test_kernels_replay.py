@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.admissible import Box
 from pmp_ref.arrays import to_numpy
-from pmp_ref.augmentation import Classic
+from pmp_ref.augmentation import ClassicRule
 from pmp_ref.bsqh import Method, Ramp, Stop, solve
 from pmp_ref.controls import Packed, arrays_of, map_controls, to_vector
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, GradientMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import GroupL0, LHalf
@@ -46,13 +46,17 @@ NET = Network(
 )
 
 METHODS: dict[str, tuple[dict[str, Any], Method, int | None]] = {
-    "defaults of mini-batches": ({}, Method(metric=GradientScaled(), averaging=Averaging(), ramp=Ramp(0.2, 0.5)), 8),
-    "full batch": ({}, Method(metric=GradientScaled()), None),
-    "relative test, per layer": ({"admissible": Box(-1.0, 1.0)}, Method(acceptance=Relative(), metric=PerLayer()), 8),
+    "defaults of mini-batches": ({}, Method(metric=GradientMetric(), averaging=Averaging(), ramp=Ramp(0.2, 0.5)), 8),
+    "full batch": ({}, Method(metric=GradientMetric()), None),
+    "relative test, per layer": (
+        {"admissible": Box(-1.0, 1.0)},
+        Method(acceptance=RelativeTest(), metric=LayerMetric()),
+        8,
+    ),
     "groups": ({"regulariser": GroupL0()}, Method(), None),
-    "L1/2": ({"regulariser": LHalf()}, Method(metric=GradientScaled(), averaging=Averaging(0.5)), 5),
-    "rejections": ({}, Method(Classic(1e-4, sigma=3.0)), None),
-    "squared loss": ({"loss": Squared()}, Method(), 8),
+    "L1/2": ({"regulariser": LHalf()}, Method(metric=GradientMetric(), averaging=Averaging(0.5)), 5),
+    "rejections": ({}, Method(ClassicRule(1e-4, sigma=3.0)), None),
+    "squared loss": ({"loss": SquaredLoss()}, Method(), 8),
 }
 
 
@@ -160,7 +164,7 @@ def test_a_trial_sends_nothing_and_waits_once(monkeypatch: pytest.MonkeyPatch) -
 
     x, y = (load("cupy").asarray(a) for a in data(CrossEntropy(), np.float32))
     problem = Problem(NET, rho=1e-3, sweep=CudaSweep(NET, CrossEntropy()))
-    method, it = Method(metric=GradientScaled(), averaging=Averaging()), Iterate(initial_controls(NET, 1, x), 10.0)
+    method, it = Method(metric=GradientMetric(), averaging=Averaging()), Iterate(initial_controls(NET, 1, x), 10.0)
     taken: list[str] = []
     for name in ("get", "set"):
         original = getattr(cupy.ndarray, name)

@@ -20,7 +20,7 @@ from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.maximise import maximise
-from pmp_ref.metric import GradientScaled, PerLayer
+from pmp_ref.metric import GradientMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere
 from pmp_ref.regulariser import L0, L1, GroupL0
@@ -124,18 +124,18 @@ def test_formulas_do_not_notice(regulariser: Any, seed: int) -> None:
 def test_runs_do_not_notice() -> None:
     """A metric that is not said to act entry by entry keeps the controls apart; the run is the same to rounding."""
 
-    class Same(GradientScaled):
+    class Same(GradientMetric):
         """The metric again; what a class inherits is not said of it."""
 
     problem, (x, y) = Problem(NET, rho=1e-3), data()
     runs = [
         solve(problem, controls(), x, y, stop=Stop(steps=8), method=Method(metric=metric), batch_size=5)
-        for metric in (GradientScaled(), Same())
+        for metric in (GradientMetric(), Same())
     ]
     assert isinstance(runs[0].controls, Packed) and not isinstance(runs[1].controls, Packed)
     assert [r.verdict for r in runs[0].records] == [r.verdict for r in runs[1].records]
     np.testing.assert_allclose(to_vector(runs[0].controls), to_vector(runs[1].controls), rtol=1e-9, atol=1e-12)
-    layer = solve(problem, controls(), x, y, stop=Stop(steps=3), method=Method(metric=PerLayer()))
+    layer = solve(problem, controls(), x, y, stop=Stop(steps=3), method=Method(metric=LayerMetric()))
     assert not isinstance(layer.controls, Packed)
 
 

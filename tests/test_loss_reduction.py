@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from pmp_ref import bsqh
 from pmp_ref import trial as trial_module
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.arrays import to_floats
-from pmp_ref.augmentation import Fixed
+from pmp_ref.augmentation import FixedRule
 from pmp_ref.bounds import certify_step
 from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import map_controls, subtract, to_vector, total
@@ -79,7 +79,7 @@ draws = st.builds(
 def reduces_the_loss(draw: Draw, library: str) -> None:
     """T6 for the first trials of a run with fixed ε; a rejection ends it."""
     s = draw.setting(library)
-    _, trials = runs.run(s, Method(Fixed(draw.eps), Absolute(ETA)), Stop(steps=2))
+    _, trials = runs.run(s, Method(FixedRule(draw.eps), AbsoluteTest(ETA)), Stop(steps=2))
     for trial in trials:
         r, nu = trial.record, trial.record.rounding
         if r.verdict not in ("accepted", "rejected"):
@@ -103,7 +103,7 @@ def test_every_trial_reduces_the_loss_as_the_theorem_says(draw: Draw, library: s
 
 @given(draw=draws, factor=st.floats(0.5, 1.0))
 def test_numpy_and_strict_record_the_same_trial(draw: Draw, factor: float) -> None:
-    method = Method(Fixed(factor * draw.eps), Absolute(ETA))
+    method = Method(FixedRule(factor * draw.eps), AbsoluteTest(ETA))
     first, second = (runs.run(draw.setting(library), method, Stop(steps=1))[1][0] for library in LIBRARIES)
     assert first.record.verdict == second.record.verdict
     assert np.array_equal(to_vector(first.w), to_vector(second.w))
@@ -111,7 +111,7 @@ def test_numpy_and_strict_record_the_same_trial(draw: Draw, factor: float) -> No
 
 def test_increments_of_a_trial_are_those_of_the_theory() -> None:
     s = Draw(1, 3, 0, 0.1, 1.0).setting("numpy")
-    _, trials = runs.run(s, Method(Fixed(8.0), Absolute(ETA)), Stop(steps=1))
+    _, trials = runs.run(s, Method(FixedRule(8.0), AbsoluteTest(ETA)), Stop(steps=1))
     g = runs.switching(s, trials[0].u)
     (expected,) = to_floats(total(increments(s.problem, g, trials[0].u, trials[0].w, 0.1)))
     assert trials[0].record.sum_dh == pytest.approx(expected, rel=1e-12)
@@ -151,9 +151,9 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "maximiser at ε/2": (trial_module, "candidate", half_eps),
     "maximiser without the penalty": (trial_module, "candidate", without_penalty),
     "stale costates": (bsqh, "step", stale_costates),
-    "acceptance reversed": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
-    "everything accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: True),
-    "nothing accepted": (Absolute, "accepts", lambda self, delta_j, tau, sum_dh: False),
+    "acceptance reversed": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau),
+    "everything accepted": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: True),
+    "nothing accepted": (AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: False),
 }
 
 

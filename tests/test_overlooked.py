@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, Acceptance, NoTest
+from pmp_ref.acceptance import AbsoluteTest, Acceptance, NoTest
 from pmp_ref.app import descent
-from pmp_ref.augmentation import Classic, Fixed
+from pmp_ref.augmentation import ClassicRule, FixedRule
 from pmp_ref.bsqh import Method, Stop, prepare, solve, step
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.initialise import initial_controls
@@ -108,7 +108,7 @@ def test_the_change_of_the_loss_is_the_mean_of_differences() -> None:
     """In float32 two means of 2,000 losses differ by their own rounding; differences sample by sample do not."""
     net = Network((L.Flatten(), L.Dense(3)), (2, 9, 8))
     x, y = data(0, 2000, np.float32)
-    problem, method = Problem(net, rho=0.0), Method(Fixed(1e3), acceptance=NoTest())
+    problem, method = Problem(net, rho=0.0), Method(FixedRule(1e3), acceptance=NoTest())
     it = prepare(problem, method, Iterate(initial_controls(net, 0, x), 1e3), x, y)
     after, record = step(problem, method, it, 0.0)
     assert record.accepted and it.evaluation is not None and after.evaluation is not None
@@ -128,7 +128,7 @@ class Never(Acceptance):
 def test_a_skipped_batch_leaves_eps_at_its_cap() -> None:
     net = network("overlapping means")
     x, y = data(0)
-    method = Method(Classic(1.0, sigma=7.0), acceptance=Never(), eps_max=50.0)
+    method = Method(ClassicRule(1.0, sigma=7.0), acceptance=Never(), eps_max=50.0)
     found: list[float] = []
     u = initial_controls(net, 0, x)
     s = solve(
@@ -164,5 +164,5 @@ def test_the_second_opinion_has_its_own_sweep_and_precision(monkeypatch: pytest.
 
     for name in ("forward", "trial", "forward_backward"):
         monkeypatch.setattr(FastSweep, name, lies)
-    reading = descent.recheck(problem, Absolute(), u, w, None, x, y, 1e-3)
+    reading = descent.recheck(problem, AbsoluteTest(), u, w, None, x, y, 1e-3)
     assert reading.delta_j == pytest.approx(change, rel=1e-12)

@@ -18,7 +18,7 @@ from pmp_ref.errors import InputError, PenaltyWarning
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
 from pmp_ref.kernels.gpu import GpuSweep
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere, layer_weights
@@ -172,12 +172,12 @@ def test_a_sweep_of_another_network_or_loss_is_refused() -> None:
     for make in (Sweep, FastSweep, GpuSweep):
         problem = Problem(NET, sweep=make(NET, CrossEntropy()))
         assert replace(problem, rho=0.5).sweep == problem.sweep
-        for changes in ({"network": other}, {"loss": Squared()}):
+        for changes in ({"network": other}, {"loss": SquaredLoss()}):
             with pytest.raises(InputError, match="another network or loss; give sweep=None"):
                 replace(problem, **changes)
-            assert replace(problem, **changes, sweep=None).sweep.belongs(changes.get("network", NET), Squared()) == (
-                "loss" in changes
-            )
+            assert replace(problem, **changes, sweep=None).sweep.belongs(
+                changes.get("network", NET), SquaredLoss()
+            ) == ("loss" in changes)
 
 
 def test_a_network_needs_controls_and_weights_known_stages() -> None:
@@ -238,9 +238,9 @@ def test_bad_data(changes: dict[str, Any], words: list[str]) -> None:
 )
 def test_bad_targets(y: np.ndarray, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
-        Problem(NET, Squared()).check(U, X, y)
+        Problem(NET, SquaredLoss()).check(U, X, y)
     assert all(word in str(error.value) for word in words)
-    Problem(NET, Squared()).check(U, X, np.zeros((4, 3)))
+    Problem(NET, SquaredLoss()).check(U, X, np.zeros((4, 3)))
 
 
 def test_mixed_libraries_and_devices_are_named() -> None:

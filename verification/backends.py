@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import FiniteSet
 from pmp_ref.arrays import Controls, namespace, to_numpy, unit_roundoff
-from pmp_ref.augmentation import Classic, Curvature
+from pmp_ref.augmentation import ClassicRule, CurvatureRule
 from pmp_ref.bsqh import Method, Stop, solve
 from pmp_ref.controls import arrays_of, map_controls, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.metric import Averaging, GradientMetric, LayerMetric
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf
 from pmp_ref.result import Iterate, Record, Solution
 from pmp_ref.sweep import Sweep
@@ -54,10 +54,10 @@ def residual_floor(u_mach: float, eps: float, heaviest: float, length: float) ->
 
 
 METHODS: tuple[tuple[Method, int | None], ...] = (
-    (Method(Classic(eps0=0.01, sigma=2.0)), None),
-    (Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled()), 3),
-    (Method(Curvature(eps0=0.02), Absolute(1e-4), averaging=Averaging()), 2),
-    (Method(Classic(eps0=0.02, sigma=3.0), metric=PerLayer()), None),
+    (Method(ClassicRule(eps0=0.01, sigma=2.0)), None),
+    (Method(CurvatureRule(eps0=0.02), RelativeTest(0.2), GradientMetric()), 3),
+    (Method(CurvatureRule(eps0=0.02), AbsoluteTest(1e-4), averaging=Averaging()), 2),
+    (Method(ClassicRule(eps0=0.02, sigma=3.0), metric=LayerMetric()), None),
 )
 
 

@@ -23,7 +23,7 @@ from pmp_ref.data import prepare as prepare_data
 from pmp_ref.hamiltonian import augmented_increment
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import AveragePool, Dense, Flatten, Tanh
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
@@ -129,7 +129,7 @@ def stored_in_float32(case: Case) -> Iterator[Check]:
     make = case.context.library.asarray
     x, y = np.abs(case.rng.standard_normal((4, 3))), np.full((4, 2), 9.0)
     for b, admissible in ((0.1, Box(-0.1, 0.1)), (0.7, Box(-0.7, 0.7)), (0.7, FiniteSet((-0.7, 0.0, 0.7)))):
-        problem = Problem(Network((Dense(2, bias=False),), (3,)), Squared(), L0(), 0.01, admissible)
+        problem = Problem(Network((Dense(2, bias=False),), (3,)), SquaredLoss(), L0(), 0.01, admissible)
         exact, stored = (
             certify(problem, ((make(np.full((2, 3), b, dtype)),),), make(x.astype(dtype)), make(y.astype(dtype)), 0.5)
             for dtype in ("float64", "float32")

@@ -25,7 +25,7 @@ from pmp_ref.layers import (
     Standardise,
     Tanh,
 )
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
@@ -458,7 +458,7 @@ def merged_stages(context: Context) -> Outcome:
         u = tuple(case.asarray(0.5 * case.rng.standard_normal(s)) for s in head.control_shapes[0])
         q = case.asarray(case.rng.standard_normal((2, *size)))
         eps, rho = float(case.choose(0.25, 1.0)), 0.125
-        problem = Problem(head, Squared(), r, rho)
+        problem = Problem(head, SquaredLoss(), r, rho)
         states = head.forward_sweep((u, ()), x)
         _, g = head.backward_sweep((u, ()), states, q)
         w = maximise(problem, (u, ()), g, eps, rho)
@@ -572,7 +572,7 @@ def second_order_sweeps(context: Context) -> Outcome:
                 yield Check(abs(value - top) / norm, 1e-5, f"λ_max, {s.name}")
                 for n in (1, 2, 3):  # Lanczos needs more than two unknowns
                     x = case.rng.standard_normal((5, n))
-                    small = Problem(Network((Dense(1, bias=False),), (n,)), Squared())
+                    small = Problem(Network((Dense(1, bias=False),), (n,)), SquaredLoss())
                     u = ((case.asarray(case.rng.standard_normal((1, n))),),)
                     value = largest_eigenvalue(small, u, case.asarray(x), case.asarray(np.zeros((5, 1))))
                     top = float(np.linalg.eigvalsh(x.T @ x / 5)[-1])
@@ -613,7 +613,7 @@ def loss_derivatives(context: Context) -> Outcome:
     """
 
     def one(case: Case) -> Iterator[Check]:
-        loss: Any = case.cycle(CrossEntropy(), Squared())
+        loss: Any = case.cycle(CrossEntropy(), SquaredLoss())
         x = (1.0, 1000.0, 20.0)[case.index // 2 % 3] * case.rng.standard_normal((3, 4))
         y = case.rng.integers(0, 4, 3) if case.index % 2 == 0 else case.rng.standard_normal((3, 4))
         dx = case.rng.standard_normal((3, 4))

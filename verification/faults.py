@@ -414,7 +414,7 @@ fault(
 )
 fault(
     "Φ″ of the squared loss doubled",
-    [Edit("pmp_ref.loss:Squared.tangent_gradient", "return dx", "return planted(2 * dx)")],
+    [Edit("pmp_ref.loss:SquaredLoss.tangent_gradient", "return dx", "return planted(2 * dx)")],
 )
 fault(
     "1/B missing in dp_L",
@@ -532,12 +532,14 @@ fault(
 fault(
     "squared loss without ½, value and gradient alike",
     [
-        Edit(f"{LOSS}:Squared.values", "0.5 *", "planted(1.0) *"),
-        Edit(f"{LOSS}:Squared.gradient", "x - y", "2 * (x - y)"),
-        Edit(f"{LOSS}:Squared.tangent_gradient", "return dx", "return 2 * dx"),
+        Edit(f"{LOSS}:SquaredLoss.values", "0.5 *", "planted(1.0) *"),
+        Edit(f"{LOSS}:SquaredLoss.gradient", "x - y", "2 * (x - y)"),
+        Edit(f"{LOSS}:SquaredLoss.tangent_gradient", "return dx", "return 2 * dx"),
     ],
 )
-fault("squared loss's gradient has the wrong sign of y", [Edit(f"{LOSS}:Squared.gradient", "x - y", "x + planted(y)")])
+fault(
+    "squared loss's gradient has the wrong sign of y", [Edit(f"{LOSS}:SquaredLoss.gradient", "x - y", "x + planted(y)")]
+)
 fault(
     "largest score signed in the rounding estimate",
     [
@@ -807,12 +809,12 @@ fault(
 )
 fault(
     "acceptance reversed",
-    [Edit(f"{TEST}:Absolute.accepts", "delta_j <= -self.eta * tau", "planted(delta_j) >= -self.eta * tau")],
+    [Edit(f"{TEST}:AbsoluteTest.accepts", "delta_j <= -self.eta * tau", "planted(delta_j) >= -self.eta * tau")],
     section6=True,
 )
 fault(
     "sufficient decrease with the wrong sign of η",
-    [Edit(f"{TEST}:Absolute.accepts", "-self.eta * tau", "planted(self.eta) * tau")],
+    [Edit(f"{TEST}:AbsoluteTest.accepts", "-self.eta * tau", "planted(self.eta) * tau")],
 )
 fault(
     "acceptance with ΔJ of another batch",
@@ -849,14 +851,14 @@ fault(
 )
 fault(
     "ε shrunk on rejection (classic)",
-    [Edit(f"{RULE}:Classic.rejected", "self.sigma * eps", "planted(eps / self.sigma)")],
+    [Edit(f"{RULE}:ClassicRule.rejected", "self.sigma * eps", "planted(eps / self.sigma)")],
     section6=True,
 )
 fault(
     "ε shrunk on rejection (curvature)",
     [
         Edit(
-            f"{RULE}:Curvature.rejected",
+            f"{RULE}:CurvatureRule.rejected",
             "max(self.sigma_min * eps, self.theta * (c_hat + eta))",
             "planted(eps / self.sigma)",
         )
@@ -865,33 +867,33 @@ fault(
 )
 fault(
     "classic rule: ε grows after acceptance",
-    [Edit(f"{RULE}:Classic.accepted", "self.zeta * eps", "planted(eps / self.zeta)")],
+    [Edit(f"{RULE}:ClassicRule.accepted", "self.zeta * eps", "planted(eps / self.zeta)")],
 )
 fault(
     "classic rule: ε_min ignored",
-    [Edit(f"{RULE}:Classic.accepted", "max(self.zeta * eps, self.eps_min)", "planted(self.zeta * eps)")],
+    [Edit(f"{RULE}:ClassicRule.accepted", "max(self.zeta * eps, self.eps_min)", "planted(self.zeta * eps)")],
 )
-fault("curvature rule without η", [Edit(f"{RULE}:Curvature.rejected", "(c_hat + eta)", "planted(c_hat)")])
+fault("curvature rule without η", [Edit(f"{RULE}:CurvatureRule.rejected", "(c_hat + eta)", "planted(c_hat)")])
 fault(
     "curvature rule: safeguard σ_min missing",
-    [Edit(f"{RULE}:Curvature.rejected", "self.sigma_min * eps", "planted(0.0)")],
+    [Edit(f"{RULE}:CurvatureRule.rejected", "self.sigma_min * eps", "planted(0.0)")],
 )
 fault(
     "curvature rule: factor σ unused where Ĉ is unknown",
-    [Edit(f"{RULE}:Curvature.rejected", "return self.sigma * eps", "return planted(self.sigma_min * eps)")],
+    [Edit(f"{RULE}:CurvatureRule.rejected", "return self.sigma * eps", "return planted(self.sigma_min * eps)")],
 )
 fault(
     "curvature rule: memory reversed",
-    [Edit(f"{RULE}:Curvature.accepted", "(1 - self.memory)", "planted(self.memory)")],
+    [Edit(f"{RULE}:CurvatureRule.accepted", "(1 - self.memory)", "planted(self.memory)")],
     why="the default memory ½ hides it",
 )
 fault(
     "curvature rule: growth after rejections too",
-    [Edit(f"{RULE}:Curvature.rejected", "self.theta * (c_hat", "planted(self.theta * self.growth) * (c_hat")],
+    [Edit(f"{RULE}:CurvatureRule.rejected", "self.theta * (c_hat", "planted(self.theta * self.growth) * (c_hat")],
 )
 fault(
     "curvature rule: growth left out",
-    [Edit(f"{RULE}:Curvature.accepted", "self.growth ** max(", "planted(1.0) ** max(")],
+    [Edit(f"{RULE}:CurvatureRule.accepted", "self.growth ** max(", "planted(1.0) ** max(")],
 )
 fault(
     "T8: rejections counted with the largest factor, growth included",
@@ -908,18 +910,18 @@ fault(
 )
 fault(
     "curvature rule: growth from the first step",
-    [Edit(f"{RULE}:Curvature.accepted", "2 * progress - 1", "planted(progress)")],
+    [Edit(f"{RULE}:CurvatureRule.accepted", "2 * progress - 1", "planted(progress)")],
 )
 fault(
     "curvature rule: fall of ε not limited by ζ",
-    [Edit(f"{RULE}:Curvature.accepted", "self.zeta * eps", "planted(0.0)")],
+    [Edit(f"{RULE}:CurvatureRule.accepted", "self.zeta * eps", "planted(0.0)")],
 )
 fault(
     "curvature rule: negative Ĉ averaged as it is",
-    [Edit(f"{RULE}:Curvature.accepted", "max(c_hat, 0.0)", "planted(c_hat)")],
+    [Edit(f"{RULE}:CurvatureRule.accepted", "max(c_hat, 0.0)", "planted(c_hat)")],
 )
-fault("fixed rule moves", [Edit(f"{RULE}:Fixed.accepted", "eps, None", "planted(0.9 * eps), None")])
-fault("fixed rule retries", [Edit(f"{RULE}:Fixed.rejected", "return None", "return planted(2 * eps)")])
+fault("fixed rule moves", [Edit(f"{RULE}:FixedRule.accepted", "eps, None", "planted(0.9 * eps), None")])
+fault("fixed rule retries", [Edit(f"{RULE}:FixedRule.rejected", "return None", "return planted(2 * eps)")])
 fault(
     "Ĉ without ΔH",
     [Edit(f"{BSQH}:step", "remainder = m.delta_loss + m.linear", "remainder = planted(m.delta_loss)")],
@@ -945,14 +947,14 @@ fault(
 )
 fault(
     "ε ignored in T16: decrease compared with τ",
-    [Edit(f"{TEST}:Relative.accepts", "self.eta1 * sum_dh", "self.eta1 * planted(tau)")],
+    [Edit(f"{TEST}:RelativeTest.accepts", "self.eta1 * sum_dh", "self.eta1 * planted(tau)")],
     section6=True,
 )
 fault(
     "relative test: 1 − η₁ for η₁",
-    [Edit(f"{TEST}:Relative.accepts", "self.eta1 * sum_dh", "planted(1 - self.eta1) * sum_dh")],
+    [Edit(f"{TEST}:RelativeTest.accepts", "self.eta1 * sum_dh", "planted(1 - self.eta1) * sum_dh")],
 )
-fault("relative test accepts ΣΔH ≤ 0", [Edit(f"{TEST}:Relative.accepts", "sum_dh > 0 and", "planted(True) and")])
+fault("relative test accepts ΣΔH ≤ 0", [Edit(f"{TEST}:RelativeTest.accepts", "sum_dh > 0 and", "planted(True) and")])
 fault("no test accepts infinite losses", [Edit(f"{TEST}:NoTest.accepts", "math.isfinite(delta_j)", "planted(True)")])
 fault(
     "ρ missing in ΣΔH",
@@ -1084,15 +1086,15 @@ fault(
     "inadmissible controls not seen",
     [Edit("pmp_ref.problem:Problem.check", "not bool(xp.all(admissible.contains(u)))", "planted(False)")],
 )
-fault("η = 0 allowed", [Edit(f"{TEST}:Absolute.__post_init__", "self.eta > 0", "planted(self.eta) >= 0")])
+fault("η = 0 allowed", [Edit(f"{TEST}:AbsoluteTest.__post_init__", "self.eta > 0", "planted(self.eta) >= 0")])
 
 # --- metrics (T17), initial controls ----------------------------------------------------------------------------------
 
 METRIC = "pmp_ref.metric"
-fault("metric from g for g²", [Edit(f"{METRIC}:GradientScaled.square", "g * g", "planted(abs(g))")])
+fault("metric from g for g²", [Edit(f"{METRIC}:GradientMetric.square", "g * g", "planted(abs(g))")])
 fault(
     "metric by layer from the sum, not the mean",
-    [Edit(f"{METRIC}:PerLayer.square", ".mean(g * g)", ".sum(planted(g * g))")],
+    [Edit(f"{METRIC}:LayerMetric.square", ".mean(g * g)", ".sum(planted(g * g))")],
 )
 fault(
     "metric not scaled to mean 1",

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
-from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
 from pmp_ref.controls import (
     add,
@@ -50,8 +50,8 @@ from pmp_ref.layers import (
     activation,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.metric import Averaging, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
@@ -264,7 +264,7 @@ def losses(context: Context) -> Outcome:
         y: Any
         if case.index % 2:
             x, y = size * case.rng.standard_normal((3, 2, 2)), case.rng.standard_normal((3, 2, 2))
-            loss: Any = Squared()
+            loss: Any = SquaredLoss()
         else:
             x, y = size * case.rng.standard_normal((4, 5)), case.rng.integers(0, 5, 4)
             loss = CrossEntropy()
@@ -530,14 +530,14 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
         lambda: Network((Convolution(2, 2, groups=2),), (3, 4, 4)),
         lambda: Network((Convolution(2, 2, groups=2),), (4, 3, 4)),
     )
-    yield "expected a number", lambda: Absolute(True), lambda: Absolute(1)
-    yield "eta", lambda: Absolute(0.0), lambda: Absolute(1e-9)
-    yield "eta1", lambda: Relative(1.0), lambda: Relative(0.5)
-    yield "sigma", lambda: Classic(sigma=1.0), lambda: Classic(sigma=1.01)
-    yield "zeta", lambda: Classic(zeta=0.0), lambda: Classic(zeta=1.0)
-    yield "memory", lambda: Curvature(memory=1.0), lambda: Curvature(memory=0.0)
-    yield "eps0", lambda: Fixed(0.0), lambda: Fixed(1e-9)
-    yield "metric", lambda: PerLayer(beta=1.0), lambda: PerLayer(beta=0.0)
+    yield "expected a number", lambda: AbsoluteTest(True), lambda: AbsoluteTest(1)
+    yield "eta", lambda: AbsoluteTest(0.0), lambda: AbsoluteTest(1e-9)
+    yield "eta1", lambda: RelativeTest(1.0), lambda: RelativeTest(0.5)
+    yield "sigma", lambda: ClassicRule(sigma=1.0), lambda: ClassicRule(sigma=1.01)
+    yield "zeta", lambda: ClassicRule(zeta=0.0), lambda: ClassicRule(zeta=1.0)
+    yield "memory", lambda: CurvatureRule(memory=1.0), lambda: CurvatureRule(memory=0.0)
+    yield "eps0", lambda: FixedRule(0.0), lambda: FixedRule(1e-9)
+    yield "metric", lambda: LayerMetric(beta=1.0), lambda: LayerMetric(beta=0.0)
     yield "averaging", lambda: Averaging(patience=0), lambda: Averaging(patience=1)
     yield "ramp", lambda: Ramp(0.5, 0.5), lambda: Ramp(0.5, 0.6)
     yield "max_rejections", lambda: Method(max_rejections=0), lambda: Method(max_rejections=1)

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import Controls, to_floats, to_numpy
-from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around
 from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import add, arrays_of, from_vector, inner, scaled, subtract, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.hamiltonian import increments, squared_increments
 from pmp_ref.layers import Dense
-from pmp_ref.metric import GradientScaled, Identity, PerLayer
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
 from verification import problems, runs
@@ -76,7 +76,7 @@ def exact_loss_change(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         s = problems.smooth(case, spread=0.2, samples=3 if context.profile == "micro" else None)
         steps = context.count(2, 3, 4)
-        _, trials = runs.run(s, Method(rule=Curvature(eps0=4.0)), Stop(steps=steps))
+        _, trials = runs.run(s, Method(rule=CurvatureRule(eps0=4.0)), Stop(steps=steps))
         for trial in trials:
             r = trial.record
             before, after, dh = terms_of(s, trial)
@@ -124,7 +124,7 @@ def loss_reduction(context: Context) -> Outcome:
             return
         s = runs.enclosable(case)
         eta = 1e-6
-        _, trials = runs.run(s, Method(rule=Curvature(eps0=2.0)), Stop(steps=context.count(1, 3, 4)))
+        _, trials = runs.run(s, Method(rule=CurvatureRule(eps0=2.0)), Stop(steps=context.count(1, 3, 4)))
         for trial in trials:
             yield from trial_checks(s, trial, eta, ratios)
 
@@ -182,14 +182,14 @@ def threshold(case: Case) -> Iterator[Check]:
     s, lam = eigenvector_setting(case)
     for factor, expected in ((1.001, True), (0.999, False)):
         eps = factor * (lam / 2 + eta) / 2
-        _, trials = runs.run(s, Method(Fixed(eps), Absolute(eta)), Stop(steps=1))
+        _, trials = runs.run(s, Method(FixedRule(eps), AbsoluteTest(eta)), Stop(steps=1))
         r = trials[0].record
         yield Check(abs(r.c_hat - lam / 2), 1e-8 * lam, f"Ĉ = ½λ_max; {s.name}")
         yield Check(abs(r.sum_dh - 2 * eps * r.tau), 1e-9 * r.sum_dh, f"ΔH = 2ετ; {s.name}")
         yield Check(float(r.accepted != expected), 0.0, f"ε = {factor}·(C + η)/2; {s.name}")
     s = problems.quadratic(case, regulariser=case.choose(L0, L2, lambda: Polynomial(1.0, 0.5, 0.0))(), rho=0.05)
     C = runs.curvature_norm(s, s.controls)[0]
-    _, trials = runs.run(s, Method(Fixed((C + eta) * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
+    _, trials = runs.run(s, Method(FixedRule((C + eta) * (1 + 1e-9)), AbsoluteTest(eta)), Stop(steps=3))
     for trial in trials:
         if trial.record.verdict in ("accepted", "rejected"):
             yield Check(float(not trial.record.accepted), 0.0, f"ε = C + η passes; {s.name}")
@@ -265,7 +265,7 @@ def convex_layers(context: Context) -> Outcome:
         eta = 0.1
         q = problems.quadratic(case, regulariser=case.choose(L1, L2, NoPenalty)(), rho=0.1)
         C = runs.curvature_norm(q, q.controls)[0]
-        _, trials = runs.run(q, Method(Fixed((C + eta) / 2 * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
+        _, trials = runs.run(q, Method(FixedRule((C + eta) / 2 * (1 + 1e-9)), AbsoluteTest(eta)), Stop(steps=3))
         for trial in trials:
             if trial.record.verdict in ("accepted", "rejected"):
                 yield Check(float(not trial.record.accepted), 0.0, f"convex: ε = (C + η)/2 passes; {q.name}")
@@ -333,9 +333,9 @@ def meaning_of_acceptance(context: Context) -> Outcome:
         plain = case.index % 2 == 0
         choices: dict[str, Any] = {"regulariser": NoPenalty(), "admissible": WHOLE_LINE} if plain else {}
         s = runs.enclosable(case, **choices)
-        classic = Classic()
-        for rule in (classic, Curvature()):
-            _solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(6, 40, 200)))
+        classic = ClassicRule()
+        for rule in (classic, CurvatureRule()):
+            _solution, trials = runs.run(s, Method(rule, AbsoluteTest(1e-4)), Stop(steps=context.count(6, 40, 200)))
             yield from verdict_checks(s, trials, plain)
             if rule is classic and context.profile != "micro":
                 late = [t.record for t in solution_half(trials) if t.record.accepted]
@@ -353,7 +353,7 @@ def solution_half(trials: list[Trial]) -> list[Trial]:
     return trials[len(trials) // 2 :]
 
 
-def clipped(trials: list[Trial], rule: Classic) -> bool:
+def clipped(trials: list[Trial], rule: ClassicRule) -> bool:
     """True if ε met its lower bound."""
     return any(t.eps_next <= rule.eps_min for t in trials)
 
@@ -422,7 +422,7 @@ def relative_test(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         eta1 = float(case.choose(0.1, 0.25, 0.5))
         s = problems.smooth(case)
-        solution, trials = runs.run(s, Method(acceptance=Relative(eta1)), Stop(steps=context.count(3, 20, 60)))
+        solution, trials = runs.run(s, Method(acceptance=RelativeTest(eta1)), Stop(steps=context.count(3, 20, 60)))
         for trial in trials:
             r = trial.record
             fall = runs.objective(s, trial.u) - runs.objective(s, trial.w)
@@ -435,7 +435,7 @@ def relative_test(context: Context) -> Outcome:
         q, lam = eigenvector_setting(case)
         for factor, expected in ((1.001, True), (0.999, False)):
             eps = factor * relative_threshold(lam / 2, eta1) / 2
-            _, trials = runs.run(q, Method(Fixed(eps), Relative(eta1)), Stop(steps=1))
+            _, trials = runs.run(q, Method(FixedRule(eps), RelativeTest(eta1)), Stop(steps=1))
             yield Check(float(trials[0].record.accepted != expected), 0.0, f"ε = {factor}·C/(2(1 − η₁)); {q.name}")
         yield from scale_free(case, eta1)
 
@@ -454,8 +454,8 @@ def scale_free(case: Case, eta1: float) -> Iterator[Check]:
     two = replace(one, problem=replace(problem, rho=f * f * problem.rho), x=f * s.x, y=f * s.y)
     records = []
     for setting, scale in ((one, 1.0), (two, f * f)):
-        rule = Curvature(eps0=0.25 * scale, eps_min=1e-8 * scale)
-        solution, trials = runs.run(setting, Method(rule, Relative(eta1)), Stop(steps=4))
+        rule = CurvatureRule(eps0=0.25 * scale, eps_min=1e-8 * scale)
+        solution, trials = runs.run(setting, Method(rule, RelativeTest(eta1)), Stop(steps=4))
         records.append((solution.controls, [t.record.verdict for t in trials]))
     (u1, v1), (u2, v2) = records
     yield Check(float(v1 != v2), 0.0, f"the same verdicts; {one.name}")
@@ -471,7 +471,7 @@ def expected_metric(metric: Any, squares: list[list[np.ndarray]]) -> list[np.nda
     n, beta = len(squares), metric.beta
     weights = [(1 - beta) * beta ** (n - 1 - j) / (1 - beta**n) for j in range(n)]
     d = [np.sqrt(sum(a * s[i] for a, s in zip(weights, squares, strict=True))) for i in range(len(squares[0]))]
-    if isinstance(metric, PerLayer):
+    if isinstance(metric, LayerMetric):
         d = [np.full_like(a, math.sqrt(float(np.mean(a**2)))) for a in d]
     entries = sum(a.size for a in d)
     mean = sum(float(a.sum()) for a in d) / entries
@@ -494,8 +494,8 @@ def variable_metric(context: Context) -> Outcome:
     """Statement: with weights d in K_ε, the maximiser has c_i = u_i + g_i/(2εd_i) and thresholds √(ρω_i/(εd_i)); ΔH
     needs no D; C_D ≤ C/d_min; if D changes only between iterates, Στ_D ≤ (J_0 − J_inf)/η and ε_k ≤ max(ε_0, ε_min,
     s(C/d_min + η)), s = max(σ_min, θ, σ).
-    Hypotheses: L0, whole line, least squares for the constant (C exact), smooth nets for the rest; PerLayer and
-    GradientScaled metrics, and Identity.
+    Hypotheses: L0, whole line, least squares for the constant (C exact), smooth nets for the rest; LayerMetric,
+    GradientMetric and IdentityMetric.
     Measured: d against its definition from the history of g, summed afresh; the candidate entry by entry; the recorded
     τ against Σd_iΔ_i²; d equal among the rejections of one iterate; the sums; Ĉ ≤ C/d_min; ε.
     """
@@ -503,23 +503,23 @@ def variable_metric(context: Context) -> Outcome:
 
     def one(case: Case) -> Iterator[Check]:
         metric = case.cycle(
-            GradientScaled(beta=0.5), PerLayer(beta=0.5), GradientScaled(beta=0.9, floor=0.1), Identity()
+            GradientMetric(beta=0.5), LayerMetric(beta=0.5), GradientMetric(beta=0.9, floor=0.1), IdentityMetric()
         )
         exact = case.index % 2 == 1
         build = problems.quadratic if exact else problems.smooth
         s = build(case, regulariser=L0(), admissible=WHOLE_LINE, rho=0.02)
-        rule, eta = Curvature(eps0=0.02), 1e-3
+        rule, eta = CurvatureRule(eps0=0.02), 1e-3
         C = runs.curvature_norm(problems.host(s), problems.host(s).controls)[0] if exact else math.inf
-        solution, trials = runs.run(s, Method(rule, Absolute(eta), metric), Stop(steps=context.count(3, 15, 40)))
+        solution, trials = runs.run(s, Method(rule, AbsoluteTest(eta), metric), Stop(steps=context.count(3, 15, 40)))
         squares: list[list[np.ndarray]] = []
         top = rule.eps0
         for sequence in runs.sequences(trials):
             g = runs.switching(s, sequence[0].u)
             hg = [to_numpy(a).astype(np.float64) for a in arrays_of(g)]
-            mean_square = lambda a: np.full(a.shape, np.mean(a * a)) if isinstance(metric, PerLayer) else a * a  # noqa: E731
+            mean_square = lambda a: np.full(a.shape, np.mean(a * a)) if isinstance(metric, LayerMetric) else a * a  # noqa: E731
             squares.append([mean_square(a) for a in hg])
             d = [np.ones_like(a) for a in hg]
-            if not isinstance(metric, Identity):
+            if not isinstance(metric, IdentityMetric):
                 d = expected_metric(metric, squares)
             for trial in sequence:
                 yield from metric_checks(s, trial, d, hg, tolerance)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import Box
 from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import Controls
-from pmp_ref.augmentation import Curvature
+from pmp_ref.augmentation import CurvatureRule
 from pmp_ref.bounds import (
     BallBound,
     StepCertificate,
@@ -48,7 +48,7 @@ from pmp_ref.layers import (
     Split,
     Tanh,
 )
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
@@ -126,7 +126,7 @@ def product_problem(xi: float, target: float) -> Setting:
     network = Network((Dense(1, bias=False), Dense(1, bias=False)), (1,))
     u = tuple((np.zeros((1, 1)),) for _ in range(2))
     return Setting(
-        Problem(network, Squared(), NoPenalty()), u, np.array([[xi]]), np.array([[target]]), "product", frozenset()
+        Problem(network, SquaredLoss(), NoPenalty()), u, np.array([[xi]]), np.array([[target]]), "product", frozenset()
     )
 
 
@@ -572,7 +572,7 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
         case, build, loss=CrossEntropy(), rho=rho, samples=20, admissible=Box(-4.0, 4.0), regulariser=regulariser
     )
     eta = 1e-6
-    method = Method(Curvature(), Absolute(eta))
+    method = Method(CurvatureRule(), AbsoluteTest(eta))
     it = Iterate(s.controls, 1.0)
     ratios: list[float] = []
     for _ in range(steps):
@@ -783,7 +783,7 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
 
 def top_coefficient(network: Network, u: Any, delta: Any, x: Any, y: Any, order: int, t: float, h: Any) -> Any:
     """The ball of φ_n on [t − h, t + h] of one sample under the squared loss."""
-    return enclose_rows(network, Squared(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
+    return enclose_rows(network, SquaredLoss(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
 
 
 def orders(s: Setting, w: Controls) -> Iterator[Check]:
@@ -805,7 +805,7 @@ def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check
     """Every accepted step of a run, certified, where its descent is clear of rounding: of J, and of |w|^q in R, which
     the enclosure allows 20 roundings."""
     eta = 1e-6
-    _, trials = runs.run(s, Method(acceptance=Absolute(eta)), Stop(steps=steps))
+    _, trials = runs.run(s, Method(acceptance=AbsoluteTest(eta)), Stop(steps=steps))
     certificates: list[StepCertificate] = []
     for trial in trials:
         if trial.record.accepted:

@@ -10,7 +10,7 @@ import numpy as np
 from pmp_ref import CrossEntropy, Problem, initial_controls, lenet5
 from pmp_ref.bsqh import Method, prepare, step, take_batch
 from pmp_ref.kernels import make_sweep
-from pmp_ref.metric import GradientScaled
+from pmp_ref.metric import GradientMetric
 from pmp_ref.result import Iterate
 from verification.libraries import load
 
@@ -31,7 +31,7 @@ def main() -> None:
     x, y = asarray(generator.random((256, 1, 28, 28)).astype(np.float32)), asarray(generator.integers(0, 10, 256))
     network = lenet5((1, 28, 28))
     problem = Problem(network, rho=1e-4, sweep=make_sweep(network, CrossEntropy(), example=x))
-    method, it = Method(metric=GradientScaled()), Iterate(initial_controls(network, 0, x), 10.0)
+    method, it = Method(metric=GradientMetric()), Iterate(initial_controls(network, 0, x), 10.0)
     for position in range(4):
         counted()
         batch = take_batch(x, y, 4, position, 0, 0)

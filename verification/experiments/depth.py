@@ -10,7 +10,7 @@ import numpy as np
 
 from pmp_ref.app.evaluate import accuracy, kernel_entries
 from pmp_ref.architectures import residual_net
-from pmp_ref.augmentation import Curvature
+from pmp_ref.augmentation import CurvatureRule
 from pmp_ref.bsqh import Method, Stop
 from pmp_ref.data import load
 from pmp_ref.errors import InputError
@@ -110,7 +110,7 @@ class Depth(Experiment):
         if data.x.shape[0] != data.classes * s["images_per_class"]:
             raise InputError(f"{s['data']} has fewer than {s['images_per_class']} images of a class; expected as many")
         network = residual_net(data.x.shape[1:], data.classes, "tanh", s["width"], (s["blocks"],) * 3)
-        method = Method(rule=Curvature(theta=s["theta"], memory=s["memory"]), metric=METRICS[s["metric"]]())
+        method = Method(rule=CurvatureRule(theta=s["theta"], memory=s["memory"]), metric=METRICS[s["metric"]]())
         run = follow(
             problem(network, s["rho"], data.x, context.threads),
             data,

@@ -9,7 +9,7 @@ import numpy as np
 
 from pmp_ref.acceptance import NoTest
 from pmp_ref.arrays import to_floats
-from pmp_ref.augmentation import Fixed
+from pmp_ref.augmentation import FixedRule
 from pmp_ref.bsqh import Method, prepare, step
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
@@ -35,7 +35,7 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
     if name == "forward_backward":
         return lambda: to_floats(mean_loss(sweep.forward_backward(u, x, y)))[0]
     problem = Problem(case.network, rho=RHO, sweep=sweep)
-    method = Method(rule=Fixed(EPS), acceptance=NoTest())
+    method = Method(rule=FixedRule(EPS), acceptance=NoTest())
     start = Iterate(prepare(problem, method, Iterate(u, EPS), x, y).controls, EPS)  # as they lie in a run
     if name == "mini_batch_step":
         return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO, full=False)[1].loss
