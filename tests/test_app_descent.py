@@ -29,10 +29,10 @@ from pmp_ref import (
     Stop,
     Tanh,
     initial_controls,
-    solve,
 )
 from pmp_ref.app.descent import Reading, Tally, recheck
-from pmp_ref.bsqh import take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import to_vector
 from tests.app_data import rows, run, summary, write_images
 
@@ -55,10 +55,10 @@ def accepted_steps(
 
     def callback(it: Iterate, record: Record) -> None:
         if record.accepted:
-            found.append((last[0], it.controls, it.metric, record))
+            found.append((last[0], it.controls, it.current.metric, record))
             last[0] = it.controls
 
-    solve(problem, controls, x, y, stop=Stop(steps=steps), method=method, batch_size=batch, callback=callback)
+    bsqh(problem, controls, x, y, stop=Stop(steps=steps), method=method, batch_size=batch, callback=callback)
     assert len(found) == steps
     return found
 
@@ -68,7 +68,7 @@ def test_the_reading_is_the_definition(regulariser: Any) -> None:
     x, y = data()
     u, w = initial_controls(NET, 0, x), initial_controls(NET, 1, x)
     d = tuple(tuple(np.abs(a) + 0.5 for a in stage) for stage in initial_controls(NET, 2, x))
-    problem, rho = Problem(NET, regulariser=regulariser), 0.3
+    problem, rho = Problem(NET, regulariser=regulariser, rho=0.0), 0.3
     found = recheck(problem, AbsoluteTest(0.25), u, w, d, x, y, rho)
 
     def objective(c: Any) -> float:
@@ -87,7 +87,7 @@ def test_the_reading_is_the_definition(regulariser: Any) -> None:
 def test_the_relative_bound_uses_an_own_backward_sweep() -> None:
     x, y = data()
     u, w = initial_controls(NET, 0, x), initial_controls(NET, 1, x)
-    problem = Problem(NET, regulariser=L2())
+    problem = Problem(NET, regulariser=L2(), rho=0.0)
     h, rho = 1e-6, 0.3
     found = recheck(problem, RelativeTest(0.5), u, w, None, x, y, rho)
     # ⟨g, w − u⟩ = −dL by central differences along w − u
@@ -95,7 +95,7 @@ def test_the_relative_bound_uses_an_own_backward_sweep() -> None:
         tuple(tuple(a + t * (b - a) for a, b in zip(p, q, strict=True)) for p, q in zip(u, w, strict=True))
         for t in (h, -h)
     ]
-    loss = [float(problem.sweep.forward(c, x, y).losses.mean()) for c in along]
+    loss = [float(problem.sweeper.forward(c, x, y).losses.mean()) for c in along]
     gain = -(loss[0] - loss[1]) / (2 * h) - rho * float(problem.penalty(w) - problem.penalty(u))
     assert found.bound == pytest.approx(-0.5 * gain, rel=1e-6)  # central differences: h² and rounding/h
 
@@ -141,7 +141,7 @@ def test_nan_violates_and_slack_counts_apart() -> None:
 
 def test_a_run_without_test_is_held_against_the_absolute_inequality() -> None:
     x, y = data()
-    problem = Problem(NET)
+    problem = Problem(NET, rho=0.0)
     method = Method(rule=FixedRule(eps0=1e-3), acceptance=NoTest())  # steps far too long
     found = accepted_steps(method, "float64", problem, 6)
     readings = [recheck(problem, method.acceptance, u, w, d, x, y, 0.0) for u, w, d, _ in found]

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import Box
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, Rule
-from pmp_ref.bsqh import Method, Stop
+from pmp_ref.method import Method
 from pmp_ref.regulariser import L0, L1, L2, LHalf, Polynomial, Regulariser
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from tests.strategies import seeds
 from verification import problems, runs

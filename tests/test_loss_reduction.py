@@ -21,11 +21,12 @@ from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.arrays import to_floats
 from pmp_ref.augmentation import FixedRule
 from pmp_ref.bounds import certify_step
-from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import map_controls, subtract, to_vector, total
 from pmp_ref.hamiltonian import increments
 from pmp_ref.layers import AffineStage, Sigmoid, Tanh
+from pmp_ref.method import Method
 from pmp_ref.regulariser import L0, L1, L2, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from tests.strategies import seeds
 from verification import problems, runs
@@ -133,7 +134,8 @@ def half_eps(problem: Any, u: Any, g: Any, eps: float, rho: Any, metric: Any = N
 def stale_costates(problem: Any, method: Any, it: Any, *rest: Any) -> Any:
     new, record = TRUE_STEP(problem, method, it, *rest)
     if record.accepted:
-        new = replace(new, evaluation=replace(new.evaluation, switching=it.evaluation.switching))
+        e = replace(new.current.evaluation, switching=it.current.evaluation.switching)
+        new = replace(new, current=replace(new.current, evaluation=e))
     return new, record
 
 

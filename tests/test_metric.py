@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pmp_ref.averaging import Averaging
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
-from pmp_ref.metric import METRICS, Averaging, GradientMetric, IdentityMetric, LayerMetric, Metric
+from pmp_ref.metric import METRICS, GradientMetric, IdentityMetric, LayerMetric, Metric
 from tests.backends import Backend
 from tests.strategies import seeds
 

@@ -21,16 +21,19 @@ from hypothesis import strategies as st
 from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import Box
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
-from pmp_ref.bsqh import Method, Ramp, Stop, solve
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import AveragePool, Convolution, Dense, Flatten, ReLU, Sigmoid, Tanh
 from pmp_ref.loss import CrossEntropy, SquaredLoss
-from pmp_ref.metric import Averaging, GradientMetric, IdentityMetric, LayerMetric
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import Polynomial
 from pmp_ref.result import Record
+from pmp_ref.stop import Stop
 from tests.strategies import seeds
 from verification import plain
 from verification.conformance import translate
@@ -76,9 +79,9 @@ def drawn(pick: Pick, seed: int) -> Run:
         network,
         loss,
         Polynomial(pick(0.0, 1.0), pick(0.0, 0.5), pick(0.0, 1.0)),
-        pick(0.0, 0.01, 0.1),
-        box,
-        layer_weights(network, biases=pick(0.0, 0.5), by_stage={network.layers()[-1]: 2.0}),
+        rho=pick(0.0, 0.01, 0.1),
+        admissible=box,
+        weights=layer_weights(network, biases=pick(0.0, 0.5), by_stage={network.layers()[-1]: 2.0}),
     )
     samples = pick(5, 7)
     x = rng.standard_normal((samples, *shape))
@@ -111,7 +114,7 @@ def records(run: Run) -> list[Record]:
         found.append(record)
         return len(found) == TRIALS
 
-    solve(
+    bsqh(
         run.problem,
         run.controls,
         run.x,

@@ -37,8 +37,8 @@ def setting(network: Network, seed: int, loss: Loss | None = None, batch: int = 
     x = generator.standard_normal((batch, *network.input_shape))
     u = map_controls(lambda a: a + 0.1 * generator.standard_normal(a.shape), initial_controls(network, seed, x))
     if isinstance(loss, SquaredLoss):
-        return Problem(network, loss), u, x, generator.standard_normal((batch, *network.output_shape))
-    return Problem(network, CrossEntropy()), u, x, generator.integers(0, network.output_shape[0], batch)
+        return Problem(network, loss, rho=0.0), u, x, generator.standard_normal((batch, *network.output_shape))
+    return Problem(network, CrossEntropy(), rho=0.0), u, x, generator.integers(0, network.output_shape[0], batch)
 
 
 def direction(u: Any, seed: int) -> Any:

@@ -14,15 +14,17 @@ from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.arrays import namespace, to_floats
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, Rule
 from pmp_ref.bounds import ball_bound
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import to_vector, total
 from pmp_ref.hamiltonian import augmented_increment, increments, squared_increments
 from pmp_ref.layers import Dense
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.maximise import maximise
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
+from pmp_ref.stop import Stop
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Outcome, Table, claim, survey
 from verification.problems import Setting
@@ -147,7 +149,7 @@ def growth_and_rejections(case: Case) -> Iterator[Check]:
     """
     eta, eps = 1e-6, 0.01
     rule = CurvatureRule(eps0=eps, theta=3.0, growth=20.0)
-    problem = Problem(Network((Dense(1, bias=False),), (1,)), Root(), NoPenalty(), 0.0)
+    problem = Problem(Network((Dense(1, bias=False),), (1,)), Root(), NoPenalty(), rho=0.0)
     u, one = ((case.asarray(np.array([[-1.737]])),),), case.asarray(np.ones((1, 1)))
     s = Setting(problem, u, one, one, "√(u² + 1)", frozenset())
     _, trials = runs.run(s, Method(rule, AbsoluteTest(eta)), Stop(steps=1))
@@ -265,7 +267,7 @@ def waste(context: Context, rows: list[tuple[Any, ...]]) -> Iterator[Check]:
         (f"full batch of {size}", lenet_setting(size), None),
     ):
         for rule in (CurvatureRule(), ClassicRule()):
-            solution = solve(
+            solution = bsqh(
                 s.problem, s.controls, s.x, s.y, stop=Stop(steps=steps), method=Method(rule), batch_size=batch
             )
             accepted = len(solution.steps)

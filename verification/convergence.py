@@ -15,15 +15,16 @@ from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.arrays import to_numpy
 from pmp_ref.augmentation import ClassicRule, CurvatureRule
 from pmp_ref.bounds import ball_bound
-from pmp_ref.bsqh import Method, Ramp, Stop
 from pmp_ref.certificate import certify
 from pmp_ref.controls import arrays_of, to_vector
 from pmp_ref.layers import Dense, Tanh
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.method import Method, Ramp
 from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.regulariser import L0, GroupL0, Polynomial
 from pmp_ref.result import Status
 from pmp_ref.second_order import hessian
+from pmp_ref.stop import Stop
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
 from verification.problems import Setting

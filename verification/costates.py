@@ -163,7 +163,7 @@ def costates(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         s = problems.smooth(case)
         h, bound = problems.host(s), 1e-12 * context.u / 2.0**-53
-        e = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, s.x, s.y))
+        e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, s.x, s.y))
         g = map_controls(host, e.switching)
         for l, stage in enumerate(g):
             for i, a in enumerate(stage):
@@ -177,7 +177,7 @@ def costates(context: Context) -> Outcome:
                 yield Check(error / scale, bound, f"control {i} of stage {l}, {s.name}")
         states = s.network.forward_sweep(s.controls, s.x)
         p, _ = s.network.backward_sweep(
-            s.controls, states, s.problem.sweep.terminal_costate(states[-1], s.y, _rows(s.x))
+            s.controls, states, s.problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
         )
         for l in range(1, len(states)):
             dx = draw_state(case.rng, s.network.shapes[l], _rows(s.x))
@@ -236,7 +236,7 @@ def kinked_networks(context: Context) -> Outcome:
                 break
         else:
             return Check(math.inf, 0.0, "no draw in 200 keeps its distance from the kinks")
-        e = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, s.x, s.y))
+        e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, s.x, s.y))
         g = to_vector(e.switching)
         exact = oracles.central_difference(lambda t: float(oracles.mean_loss(h, axpy(h.controls, t, v))), step)
         error = abs(float(g @ to_vector(v)) + exact) / float(np.linalg.norm(g))
@@ -347,7 +347,7 @@ def hamiltonian_increments(context: Context) -> Outcome:
         s = draw(case, samples=3)
         problem, rho = s.problem, 2 * s.problem.rho
         states = s.network.forward_sweep(s.controls, s.x)
-        p_end = problem.sweep.terminal_costate(states[-1], s.y, _rows(s.x))
+        p_end = problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
         p, g = s.network.backward_sweep(s.controls, states, p_end)
         w = map_controls(lambda a: case.asarray(host(a) + case.rng.standard_normal(a.shape)), s.controls)
         found = increments(problem, g, s.controls, w, rho)
@@ -458,7 +458,7 @@ def merged_stages(context: Context) -> Outcome:
         u = tuple(case.asarray(0.5 * case.rng.standard_normal(s)) for s in head.control_shapes[0])
         q = case.asarray(case.rng.standard_normal((2, *size)))
         eps, rho = float(case.choose(0.25, 1.0)), 0.125
-        problem = Problem(head, SquaredLoss(), r, rho)
+        problem = Problem(head, SquaredLoss(), r, rho=rho)
         states = head.forward_sweep((u, ()), x)
         _, g = head.backward_sweep((u, ()), states, q)
         w = maximise(problem, (u, ()), g, eps, rho)
@@ -572,7 +572,7 @@ def second_order_sweeps(context: Context) -> Outcome:
                 yield Check(abs(value - top) / norm, 1e-5, f"λ_max, {s.name}")
                 for n in (1, 2, 3):  # Lanczos needs more than two unknowns
                     x = case.rng.standard_normal((5, n))
-                    small = Problem(Network((Dense(1, bias=False),), (n,)), SquaredLoss())
+                    small = Problem(Network((Dense(1, bias=False),), (n,)), SquaredLoss(), rho=0.0)
                     u = ((case.asarray(case.rng.standard_normal((1, n))),),)
                     value = largest_eigenvalue(small, u, case.asarray(x), case.asarray(np.zeros((5, 1))))
                     top = float(np.linalg.eigvalsh(x.T @ x / 5)[-1])
@@ -590,7 +590,7 @@ def second_order_sweeps(context: Context) -> Outcome:
 
 def _gradient(h: Setting, controls: Controls) -> np.ndarray:
     """∇L_B by the core's sweeps on the host (T1b)."""
-    e = h.problem.sweep.backward(controls, h.problem.sweep.forward(controls, h.x, h.y))
+    e = h.problem.sweeper.backward(controls, h.problem.sweeper.forward(controls, h.x, h.y))
     return -to_vector(e.switching)
 
 

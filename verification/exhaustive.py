@@ -160,7 +160,7 @@ def least_squares(case: Case, kind: str, orthogonal: bool = False, marginal: flo
     q = LeastSquares(h, b, float(np.mean(y * y) / 2), np.where(penalised, rho, 0.0), r, box.lo, box.hi)
     u, free = minimise(q)
     network = Network((Dense(1, bias=bias),), (n,))
-    problem = Problem(network, SquaredLoss(), r, rho, box)
+    problem = Problem(network, SquaredLoss(), r, rho=rho, admissible=box)
     slope = q.rho * (r.a1 * np.sign(u) + r.a2 * u)
     split = lambda a: ((a[None, :n], a[n:]),) if bias else ((a[None, :n],),)  # noqa: E731
     controls = tuple(tuple(case.asarray(a) for a in stage) for stage in split(u))

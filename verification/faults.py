@@ -765,16 +765,15 @@ fault("box bounded if one end is", [Edit("pmp_ref.admissible:Box.bounded", " and
 
 # --- the method (section 5) -------------------------------------------------------------------------------------------
 
-BSQH, RULE, TEST = "pmp_ref.bsqh", "pmp_ref.augmentation", "pmp_ref.acceptance"
-TRIAL = "pmp_ref.trial"
+BSQH, STEP, RULE, TEST = "pmp_ref.bsqh", "pmp_ref.one_step", "pmp_ref.augmentation", "pmp_ref.acceptance"
+TRIAL, METHOD, STOP, BATCHES = "pmp_ref.trial", "pmp_ref.method", "pmp_ref.stop", "pmp_ref.batches"
 fault(
     "stale costates after acceptance",
     [
         Edit(
-            f"{BSQH}:step",
-            "it = replace(it, controls=by_stage(w), evaluation=trial,",
-            "it = replace(it, controls=by_stage(w),\n"
-            "                     evaluation=replace(trial, states=None, switching=planted(e.switching)),",
+            f"{STEP}:move",
+            "evaluation=t.evaluation",
+            "evaluation=replace(t.evaluation, states=None, switching=planted(now.evaluation.switching))",
         )
     ],
     section6=True,
@@ -783,10 +782,9 @@ fault(
     "state buffer of a rejected trial kept",
     [
         Edit(
-            f"{BSQH}:step",
-            "grown = method.rule.rejected(it.eps, known, eta)",
-            "it = replace(it, evaluation=replace(e, losses=planted(trial.losses)))\n"
-            "        grown = method.rule.rejected(it.eps, known, eta)",
+            f"{STEP}:move",
+            "tried = replace(now,",
+            "tried = replace(now, evaluation=replace(now.evaluation, losses=planted(t.evaluation.losses)),",
         )
     ],
     section6=True,
@@ -795,16 +793,16 @@ fault(
     "NaN accepted",
     [
         Edit(
-            f"{BSQH}:step",
-            "elif finite and method.acceptance.accepts(delta_j, m.tau, sum_dh):",
-            "elif planted(not delta_j > -method.acceptance.eta * m.tau):",
+            f"{STEP}:judge",
+            "elif t.finite and test.accepts(t.delta_J, m.tau, t.sum_dh):",
+            "elif planted(not t.delta_J > -test.eta * m.tau):",
         )
     ],
     section6=True,
 )
 fault(
     "null step counted as accepted",
-    [Edit(f"{BSQH}:step", "verdict = 'control unchanged'", "verdict = planted('accepted')")],
+    [Edit(f"{STEP}:judge", "verdict = Verdict.CONTROL_UNCHANGED", "verdict = planted(Verdict.ACCEPTED)")],
     section6=True,
 )
 fault(
@@ -823,7 +821,7 @@ fault(
             f"{TRIAL}:measure",
             "fused(_rise, e.losses, trial.losses)",
             "fused(_rise, e.losses,\n"
-            "              planted(problem.sweep.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1]))",
+            "              planted(problem.sweeper.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1]))",
         )
     ],
     section6=True,
@@ -832,9 +830,9 @@ fault(
     "acceptance with two different ρ",
     [
         Edit(
-            f"{BSQH}:step",
-            "delta_j = m.delta_loss + rho * (m.penalty_w - m.penalty)",
-            "delta_j = m.delta_loss + rho * m.penalty_w - planted(problem.rho * 0.5) * m.penalty",
+            f"{STEP}:Trial.delta_J",
+            "m.delta_loss + self.rho * (m.penalty_w - m.penalty)",
+            "m.delta_loss + self.rho * m.penalty_w - planted(self.rho * 0.5) * m.penalty",
         )
     ],
     section6=True,
@@ -843,9 +841,9 @@ fault(
     "regulariser missing in the acceptance",
     [
         Edit(
-            f"{BSQH}:step",
-            "delta_j = m.delta_loss + rho * (m.penalty_w - m.penalty)",
-            "delta_j = planted(m.delta_loss)",
+            f"{STEP}:Trial.delta_J",
+            "m.delta_loss + self.rho * (m.penalty_w - m.penalty)",
+            "planted(m.delta_loss)",
         )
     ],
 )
@@ -924,18 +922,17 @@ fault("fixed rule moves", [Edit(f"{RULE}:FixedRule.accepted", "eps, None", "plan
 fault("fixed rule retries", [Edit(f"{RULE}:FixedRule.rejected", "return None", "return planted(2 * eps)")])
 fault(
     "Ĉ without ΔH",
-    [Edit(f"{BSQH}:step", "remainder = m.delta_loss + m.linear", "remainder = planted(m.delta_loss)")],
+    [Edit(f"{STEP}:Trial.remainder", " + self.measured.linear", " + planted(0.0)")],
     section6=True,
 )
 fault(
     "D changed between rejections",
     [
         Edit(
-            f"{BSQH}:step",
-            "it = replace(it, eps=math.inf if grown is None else grown,",
-            "d = None if it.metric is None else planted(tuple(tuple(1.5 * a for a in stage) for stage in it.metric))\n"
-            "        it = replace(it, metric=d)\n"
-            "        it = replace(it, eps=math.inf if grown is None else grown,",
+            f"{STEP}:move",
+            "tried = replace(now,",
+            "d = now.metric and planted(tuple(tuple(1.5 * a for a in stage) for stage in now.metric))\n"
+            "        tried = replace(now, metric=d,",
         )
     ],
     section6=True,
@@ -958,54 +955,59 @@ fault("relative test accepts ΣΔH ≤ 0", [Edit(f"{TEST}:RelativeTest.accepts",
 fault("no test accepts infinite losses", [Edit(f"{TEST}:NoTest.accepts", "math.isfinite(delta_j)", "planted(True)")])
 fault(
     "ρ missing in ΣΔH",
-    [Edit(f"{BSQH}:step", "sum_dh = m.linear - rho * (m.penalty_w - m.penalty)", "sum_dh = planted(m.linear)")],
+    [Edit(f"{STEP}:Trial.sum_dh", "m.linear - self.rho * (m.penalty_w - m.penalty)", "planted(m.linear)")],
 )
 fault(
     "J recorded of u for w",
-    [Edit(f"{BSQH}:step", "J=m.loss_w + rho * m.penalty_w", "J=planted(m.loss) + rho * m.penalty")],
+    [Edit(f"{STEP}:record_of", "J=m.loss_w + t.rho * m.penalty_w", "J=planted(m.loss) + t.rho * m.penalty")],
 )
 fault(
     "residual without 2ε",
-    [Edit(f"{BSQH}:step", "residual=2 * it.eps * math.sqrt", "residual=planted(1.0) * math.sqrt")],
+    [Edit(f"{STEP}:record_of", "residual=2 * t.eps * math.sqrt", "residual=planted(1.0) * math.sqrt")],
 )
-fault("rounding estimate ν doubled", [Edit(f"{BSQH}:step", "nu = 4 *", "nu = planted(8) *")])
-fault("Ĉ lost in rounding fed to the rule", [Edit(f"{BSQH}:step", "abs(remainder) > 10 * nu", "planted(True)")])
-fault("ε stays where Ĉ is lost in rounding", [Edit(f"{BSQH}:step", "known = above", "known = planted(None)")])
-fault("bound of a lost Ĉ too small", [Edit(f"{BSQH}:step", "above = 11 * nu", "above = planted(1) * nu")])
-fault("precision limit not seen", [Edit(f"{BSQH}:step", "elif sum_dh <= nu and", "elif planted(False) and")])
+fault("rounding estimate ν doubled", [Edit(f"{STEP}:trial", "rounding=4 *", "rounding=planted(8) *")])
+fault(
+    "Ĉ lost in rounding fed to the rule",
+    [Edit(f"{STEP}:Trial.known", "abs(self.remainder) > 10 * self.rounding", "planted(True)")],
+)
+fault("ε stays where Ĉ is lost in rounding", [Edit(f"{STEP}:move", "known = above", "known = planted(None)")])
+fault("bound of a lost Ĉ too small", [Edit(f"{STEP}:move", "above = 11 *", "above = planted(1) *")])
+fault("precision limit not seen", [Edit(f"{STEP}:judge", "elif t.sum_dh <= t.rounding and", "elif planted(False) and")])
 fault(
     "accepted step keeps its old controls",
     [
         Edit(
-            f"{BSQH}:step",
-            "it = replace(it, controls=by_stage(w), evaluation=trial,",
-            "it = replace(it, controls=by_stage(planted(u)), evaluation=trial,",
+            f"{STEP}:move",
+            "controls=t.w",
+            "controls=planted(it.controls)",
         )
     ],
 )
 fault(
     "rejections not counted",
-    [Edit(f"{BSQH}:step", "rejections=it.rejections + 1", "rejections=planted(it.rejections)")],
+    [Edit(f"{STEP}:move", "rejections=now.rejections + 1", "rejections=planted(now.rejections)")],
 )
 fault(
     "forward sweeps of trials not counted",
     [
         Edit(
-            f"{BSQH}:step",
-            "forward_sweeps=it.forward_sweeps + trial.forward_sweeps",
-            "forward_sweeps=planted(it.forward_sweeps)",
+            f"{STEP}:step",
+            "counts=it.counts.swept(t.evaluation)",
+            "counts=replace(it.counts.swept(t.evaluation), forward_sweeps=planted(it.counts.forward_sweeps))",
         )
     ],
 )
 fault(
     "metric updated twice for one control",
     [
-        Edit(f"{BSQH}:prepare", "known = None if it.prepared else method", "known = planted(method)"),
-        Edit(f"{BSQH}:prepare", "elif not it.prepared:", "else:"),
-        Edit(f"{BSQH}:prepare", "if it.prepared:\n        return it\n    memory", "memory"),
+        Edit(f"{STEP}:prepare", "if not new and before is not None", "if planted(False) and before is not None"),
+        Edit(f"{STEP}:prepare", "following = method if new else None", "following = method"),
+        Edit(f"{STEP}:prepare", "if not new:", "if planted(False):"),
     ],
 )
-fault("average taken of the wrong count", [Edit(f"{BSQH}:prepare", "averaged + 1", "planted(averaged) + 2")])
+fault(
+    "average taken of the wrong count", [Edit(f"{STEP}:prepare", "memory.averaged + 1", "planted(memory.averaged) + 2")]
+)
 fault(
     "average used in the remainder's place",
     [
@@ -1020,9 +1022,9 @@ fault(
     "average kept after a failed trial",
     [
         Edit(
-            f"{BSQH}:step",
-            "it = replace(it, use_average=False,",
-            "it = replace(it, eps=2 * it.eps, use_average=planted(False),",
+            f"{STEP}:move",
+            "return replace(it, current=replace(now, use_average=False)",
+            "return replace(it, eps=2 * it.eps, current=replace(now, use_average=planted(False))",
         )
     ],
 )
@@ -1030,53 +1032,73 @@ fault(
     "average never reset",
     [
         Edit(
-            f"{BSQH}:prepare",
-            "None, 0, 0",
-            "planted(average), averaged, 0",
+            f"{STEP}:prepare",
+            "average=None, averaged=0, returns=0",
+            "average=planted(memory.average), averaged=memory.averaged, returns=0",
         )
     ],
 )
-fault("ramp never reaches ρ", [Edit(f"{BSQH}:Ramp.__call__", "1.0)", "planted(0.5))")])
-fault("ramp starts at once", [Edit(f"{BSQH}:Ramp.__call__", "progress - self.start", "planted(progress)")])
+fault("ramp never reaches ρ", [Edit(f"{METHOD}:Ramp.__call__", "1.0)", "planted(0.5))")])
+fault("ramp starts at once", [Edit(f"{METHOD}:Ramp.__call__", "progress - self.start", "planted(progress)")])
 fault(
     "batches drawn with replacement",
-    [Edit(f"{BSQH}:order_of_epoch", ".permutation(samples)", ".integers(0, planted(samples), samples)")],
+    [Edit(f"{BATCHES}:order_of_epoch", ".permutation(samples)", ".integers(0, planted(samples), samples)")],
 )
 fault(
     "labels of another batch",
-    [Edit(f"{BSQH}:take_batch", "xp.take(y, index, axis=0)", "xp.take(y, planted(index[::-1]), axis=0)")],
+    [Edit(f"{BATCHES}:take_batch", "xp.take(y, index, axis=0)", "xp.take(y, planted(index[::-1]), axis=0)")],
 )
 fault(
     "the same batches in every epoch",
-    [Edit(f"{BSQH}:order_of_epoch", "(seed, epoch)).permutation", "(seed, planted(0))).permutation")],
+    [Edit(f"{BATCHES}:order_of_epoch", "(seed, epoch)).permutation", "(seed, planted(0))).permutation")],
 )
 fault(
     "evaluation of the old batch kept",
-    [Edit(f"{BSQH}:next_batch", "evaluation=None", "evaluation=planted(it.evaluation)")],
+    [Edit(f"{BSQH}:next_batch", "evaluation=None", "evaluation=planted(it.current.evaluation)")],
 )
-fault("skipped batches not counted", [Edit(f"{BSQH}:judge", "skipped=it.skipped + 1", "skipped=planted(it.skipped)")])
-fault("ε not restored after a precision limit", [Edit(f"{BSQH}:judge", "eps=it.eps_start", "eps=planted(it.eps)")])
-fault("cap on ε ignored", [Edit(f"{BSQH}:judge", "it.eps <= method.eps_max", "planted(True)")])
+fault(
+    "skipped batches not counted", [Edit(f"{BSQH}:skip_batch", "it.counts.skipped + 1", "planted(it.counts.skipped)")]
+)
+fault(
+    "ε not restored after a precision limit", [Edit(f"{BSQH}:go_on", "eps=it.current.eps_start", "eps=planted(it.eps)")]
+)
+fault("cap on ε ignored", [Edit(f"{BSQH}:go_on", "it.eps <= method.eps_max", "planted(True)")])
 fault(
     "one rejection too many",
-    [Edit(f"{BSQH}:judge", "it.rejections < method.max_rejections", "it.rejections <= planted(method.max_rejections)")],
+    [
+        Edit(
+            f"{BSQH}:go_on",
+            "current.rejections < method.max_rejections",
+            "current.rejections <= planted(method.max_rejections)",
+        )
+    ],
 )
 fault(
     "non-finite trials reported as augmentation limit",
-    [Edit(f"{BSQH}:judge", "if it.finite_trials else Status.NON_FINITE", "if planted(True) else Status.NON_FINITE")],
+    [
+        Edit(
+            f"{BSQH}:go_on",
+            "if it.current.finite_trials else Status.NON_FINITE",
+            "if planted(True) else Status.NON_FINITE",
+        )
+    ],
 )
 fault(
-    "converged by residual after rejections", [Edit(f"{BSQH}:judge", "before.rejections == 0 and", "planted(True) and")]
+    "converged by residual after rejections",
+    [Edit(f"{BSQH}:go_on", "before.current.rejections == 0 and", "planted(True) and")],
 )
 fault(
     "converged by increment at any τ",
-    [Edit(f"{BSQH}:judge", "record.tau < stop.increment", "record.tau < planted(2 * stop.increment)")],
+    [Edit(f"{BSQH}:go_on", "record.tau < stop.increment", "record.tau < planted(2 * stop.increment)")],
 )
 fault("end of epoch: residual without ε", [Edit(f"{BSQH}:end_of_epoch", "2 * it.eps *", "planted(2) *")])
 fault("end of epoch: τ test never met", [Edit(f"{BSQH}:end_of_epoch", "tau < stop.increment", "planted(False)")])
-fault("steps: one too many", [Edit(f"{BSQH}:Stop.done", "it.step >= self.steps", "it.step > planted(self.steps)")])
 fault(
-    "progress ignores the position in the epoch", [Edit(f"{BSQH}:Stop.progress", "it.position / batches", "planted(0)")]
+    "steps: one too many", [Edit(f"{STOP}:Stop.done", "place.step >= self.steps", "place.step > planted(self.steps)")]
+)
+fault(
+    "progress ignores the position in the epoch",
+    [Edit(f"{STOP}:Stop.progress", "place.position / batches", "planted(0)")],
 )
 
 fault(
@@ -1090,7 +1112,7 @@ fault("η = 0 allowed", [Edit(f"{TEST}:AbsoluteTest.__post_init__", "self.eta > 
 
 # --- metrics (T17), initial controls ----------------------------------------------------------------------------------
 
-METRIC = "pmp_ref.metric"
+METRIC, AVERAGE = "pmp_ref.metric", "pmp_ref.averaging"
 fault("metric from g for g²", [Edit(f"{METRIC}:GradientMetric.square", "g * g", "planted(abs(g))")])
 fault(
     "metric by layer from the sum, not the mean",
@@ -1112,22 +1134,22 @@ fault(
     [
         Edit(
             f"{METRIC}:_Scaled.update",
-            "fused(_running, m, s, beta=self.beta)",
-            "fused(_running, m, s, beta=planted(1 - self.beta))",
+            "fused(running, m, s, beta=self.beta)",
+            "fused(running, m, s, beta=planted(1 - self.beta))",
         )
     ],
 )
 fault(
     "average without the correction of its start",
-    [Edit(f"{METRIC}:_corrected", "1 - base ** count", "planted(1.0)")],
+    [Edit(f"{AVERAGE}:corrected", "1 - base ** count", "planted(1.0)")],
 )
 fault(
     "average's memory reversed",
     [
         Edit(
-            f"{METRIC}:Averaging.update",
-            "fused(_running, m, a, beta=self.beta)",
-            "fused(_running, m, a, beta=planted(1 - self.beta))",
+            f"{AVERAGE}:Averaging.update",
+            "fused(running, m, a, beta=self.beta)",
+            "fused(running, m, a, beta=planted(1 - self.beta))",
         )
     ],
 )

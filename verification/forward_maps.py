@@ -13,7 +13,9 @@ from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
-from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import (
     add,
     arrays_of,
@@ -51,11 +53,12 @@ from pmp_ref.layers import (
     residual,
 )
 from pmp_ref.loss import CrossEntropy, SquaredLoss
-from pmp_ref.metric import Averaging, LayerMetric
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
-from pmp_ref.result import Iterate
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep, mean_loss
 from verification import oracles, problems
 from verification.claim import Case, Check, Context, Outcome, claim, survey
@@ -216,7 +219,7 @@ def objectives(context: Context) -> Outcome:
             draw = problems.dense
         s = draw(case, regulariser=regulariser)
         h = problems.host(s)
-        e = s.problem.sweep.forward(s.controls, s.x, s.y)
+        e = s.problem.sweeper.forward(s.controls, s.x, s.y)
         x: Any = h.x
         for stage, u in zip(h.network.stages, h.controls, strict=True):
             x = oracles.forward_by_loops(stage, x, u)
@@ -232,10 +235,10 @@ def objectives(context: Context) -> Outcome:
         value = oracles.objective_by_loops(h)
         yield Check(abs(mean + s.problem.rho * penalty - value) / (1 + abs(value)), bound, f"J_B, {s.name}")
         twice = lambda a: case.asarray(np.concatenate([to_numpy(a), to_numpy(a)]))  # noqa: E731
-        again = to_floats(mean_loss(s.problem.sweep.forward(s.controls, twice(s.x), twice(s.y))))[0]
+        again = to_floats(mean_loss(s.problem.sweeper.forward(s.controls, twice(s.x), twice(s.y))))[0]
         yield Check(abs(again - mean) / (1 + abs(mean)), bound, f"batch twice, {s.name}")
-        p = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, twice(s.x), twice(s.y)))
-        q = s.problem.sweep.backward(s.controls, e)
+        p = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, twice(s.x), twice(s.y)))
+        q = s.problem.sweeper.backward(s.controls, e)
         g, h2 = to_vector(switching(q)), to_vector(switching(p))
         yield Check(
             float(np.linalg.norm(g - h2)) / (1 + float(np.linalg.norm(g))), bound, f"g of batch twice, {s.name}"
@@ -321,7 +324,7 @@ def batches(context: Context) -> Outcome:
         whole = Sweep(s.network, s.problem.loss, chunk=1000)
         e = whole.backward(s.controls, whole.forward(s.controls, s.x, s.y))
         g = to_vector(switching(e))
-        for sweep in (s.problem.sweep, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
+        for sweep in (s.problem.sweeper, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
             f = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
             sweeps = (2, 1) if sweep.memory == 0 else (1, 1)
             yield Check(float((f.forward_sweeps, f.backward_sweeps) != sweeps), 0.0, f"sweeps counted, {sweep.memory}")
@@ -543,18 +546,17 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "max_rejections", lambda: Method(max_rejections=0), lambda: Method(max_rejections=1)
     yield "no stop", lambda: Stop(), lambda: Stop(steps=0)
     yield "≥ 0", lambda: Stop(steps=-1), lambda: Stop(steps=0)
-    yield "prepare", lambda: step(problem, Method(), Iterate(u, 1.0), 0.5), fits
     done = Stop(steps=0)
     yield (
         "batch size",
-        lambda: solve(problem, u, x, y, stop=done, batch_size=0),
-        lambda: solve(problem, u, x, y, stop=done),
+        lambda: bsqh(problem, u, x, y, stop=done, batch_size=0),
+        lambda: bsqh(problem, u, x, y, stop=done),
     )
     mean = Method(averaging=Averaging())
     yield (
         "need mini-batches",
-        lambda: solve(problem, u, x, y, stop=done, method=mean),
-        lambda: solve(problem, u, x, y, stop=done, method=mean, batch_size=1),
+        lambda: bsqh(problem, u, x, y, stop=done, method=mean),
+        lambda: bsqh(problem, u, x, y, stop=done, method=mean, batch_size=1),
     )
     yield (
         "does not fit",

@@ -14,14 +14,16 @@ from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import Controls, to_floats, to_numpy
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around
-from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import add, arrays_of, from_vector, inner, scaled, subtract, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.hamiltonian import increments, squared_increments
 from pmp_ref.layers import Dense
+from pmp_ref.method import Method
 from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
+from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
+from pmp_ref.stop import Stop
 from verification import problems, runs
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, survey
 from verification.problems import Setting
@@ -448,7 +450,7 @@ def scale_free(case: Case, eta1: float) -> Iterator[Check]:
     dense = s.network.stages[0]
     assert isinstance(dense, Dense)
     net = replace(s.network, stages=(replace(dense, bias=False),))
-    problem = replace(s.problem, network=net, regulariser=L0(), admissible=WHOLE_LINE, weights=None, sweep=None)
+    problem = Problem(net, s.problem.loss, L0(), rho=s.problem.rho)
     one = replace(s, problem=problem, controls=((s.controls[0][0],),))
     f = 2.0**-5
     two = replace(one, problem=replace(problem, rho=f * f * problem.rho), x=f * s.x, y=f * s.y)

@@ -16,16 +16,21 @@ from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import like
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
-from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.errors import ScaleWarning
+from pmp_ref.iterate import Iterate
 from pmp_ref.layers import Dense, Tanh
 from pmp_ref.loss import CrossEntropy, SquaredLoss
-from pmp_ref.metric import Averaging, GradientMetric, IdentityMetric, LayerMetric
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import everywhere
 from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
-from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.result import Record, Run, Status
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from verification import plain, problems
 from verification.claim import Case, Check, Context, Outcome, claim, survey
@@ -148,7 +153,7 @@ def algorithm(context: Context) -> Outcome:
             return len(trace) >= 200
 
         with np.errstate(all="ignore"):
-            run = solve(
+            run = bsqh(
                 s.problem, s.controls, s.x, s.y, stop=stop, method=method, batch_size=size, seed=3, callback=keep
             )
             trials = list(itertools.islice(second(problems.host(s), method, stop, size, 3), 200))
@@ -162,7 +167,7 @@ def algorithm(context: Context) -> Outcome:
         yield Check(float(run.steps != tuple(accepted)), 0.0, f"steps of the solution, {name}")
         last = run.iterate
         yield Check(
-            float(last.total_rejections != sum(r.verdict == "rejected" for r in run.records)),
+            float(last.counts.rejections != sum(r.verdict == "rejected" for r in run.records)),
             0.0,
             f"total rejections, {name}",
         )
@@ -259,11 +264,11 @@ def curvature(s: Setting) -> float:
     return 0.5 * float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
 
 
-def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Solution:
+def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Run:
     """A run, warnings of floating point and of ill-scaled images off: some runs here have images of size 1e200."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ScaleWarning)
-        return solve(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
+        return bsqh(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
 
 
 @claim(
@@ -357,7 +362,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     few = Method(ClassicRule(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
     run = go(s, Stop(steps=3), few)
     yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 3, "three rejections allowed, three made"
-    yield run.iterate.rejections == 3 and run.iterate.total_rejections == 3, "rejections counted"
+    yield run.iterate.current.rejections == 3 and run.iterate.counts.rejections == 3, "rejections counted"
     run = go(s, Stop(steps=3), Method(ClassicRule(eps0=1e-6 * c, sigma=2.0), eps_max=1e-4 * c))
     yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 7, f"cap on ε, {len(run.records)} trials"
     run = go(s, Stop(steps=3), Method(FixedRule(eps0=1e-3 * c)))
@@ -399,7 +404,10 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
 
     # An epoch in which no batch admits a step; batches are skipped and counted.
     run = go(zero, Stop(epochs=3), Method(FixedRule(eps0=1.0)), batch_size=3)
-    yield run.status is Status.CONTROL_UNCHANGED and run.iterate.skipped == 2, "an epoch without a step ends the run"
+    yield (
+        run.status is Status.CONTROL_UNCHANGED and run.iterate.counts.skipped == 2,
+        "an epoch without a step ends the run",
+    )
     # One step to 0, where no batch admits a step: the second epoch ends the run.
     ones = replace(penalised, controls=map_controls(lambda a: 0 * a + 1, penalised.controls))
     heavy = go(ones, Stop(epochs=5), Method(ClassicRule(eps0=1.0)), batch_size=6)
@@ -408,13 +416,13 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     scaled = Method(FixedRule(eps0=8 * c), metric=GradientMetric(0.5, 0.2, 5.0))
     run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
-    e = s.problem.sweep.backward(run.controls, s.problem.sweep.forward(run.controls, s.x, s.y))
+    e = s.problem.sweeper.backward(run.controls, s.problem.sweeper.forward(run.controls, s.x, s.y))
     yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.2001), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
     previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.1999]
     yield not previous, "not converged at the end of an earlier epoch"
     epochs = run.iterate.epoch
-    yield run.iterate.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"
-    yield run.iterate.backward_sweeps == 2 * epochs, "backward sweeps at the ends of epochs"
+    yield run.iterate.counts.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"
+    yield run.iterate.counts.backward_sweeps == 2 * epochs, "backward sweeps at the ends of epochs"
     full, part = go(s, Stop(steps=6), slow, batch_size=4), go(s, Stop(steps=3), slow, batch_size=4)
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
@@ -426,7 +434,7 @@ def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     rule = CurvatureRule(eps0=1e8 * c, memory=0.75, zeta=0.5)
     method = Method(rule)
     it = prepare(s.problem, method, Iterate(s.controls, rule.eps0), s.x, s.y)
-    after, r = step(s.problem, method, replace(it, smoothed=rule.eps0), s.problem.rho)
+    after, r = step(s.problem, method, replace(it, smoothed=rule.eps0), s.x, s.y)
     bound = 11 * r.rounding / r.tau if r.tau > 0 else math.inf
     yield (
         r.accepted and abs(r.c_hat) * r.tau <= 10 * r.rounding and bound < 1e-2 * rule.eps0,
@@ -449,7 +457,7 @@ def close_to_minimiser(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     shift = math.sqrt(2 * c * nu * 0.03) / (2 * c)  # ΣΔH = g²/(2ε) is 30ν at ε = c/1000 and 0.03ν at ε = c
     run = go(on(s, best + shift * vectors[:, -1]), Stop(steps=3), Method(ClassicRule(eps0=1e-3 * c, sigma=2.0)))
     yield (
-        run.status is Status.PRECISION_LIMIT and run.iterate.rejections > 0,
+        run.status is Status.PRECISION_LIMIT and run.iterate.current.rejections > 0,
         f"{run.status}: rejections, then rounding",
     )
     yield run.iterate.eps == 1e-3 * c, "ε as at the first trial of this control"
@@ -507,20 +515,24 @@ def undefined(context: Context) -> Outcome:
         it = prepare(s.problem, method, Iterate(s.controls, start), s.x, s.y)
         with np.errstate(all="ignore"):
             for _ in range(40):
-                after, record = step(s.problem, method, it, s.problem.rho)
+                after, record = step(s.problem, method, it, s.x, s.y)
                 if record.accepted:
                     good = math.isfinite(record.J) and record.J < record.J_before
                     yield Check(float(not good), 0.0, f"accepted J = {record.J}, {s.name}")
                     break
-                assert after.evaluation is not None and it.evaluation is not None
+                assert after.current.evaluation is not None and it.current.evaluation is not None
                 changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
                 changed += float(np.sum(switching(after) != switching(it)))
-                changed += float(np.sum(host(after.evaluation.losses) != host(it.evaluation.losses)))
-                changed += float(np.sum(to_vector(after.metric) != to_vector(it.metric)))
+                changed += float(np.sum(host(after.current.evaluation.losses) != host(it.current.evaluation.losses)))
+                changed += float(np.sum(to_vector(after.current.metric) != to_vector(it.current.metric)))
                 yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
                 again = prepare(s.problem, method, after, s.x, s.y)
-                yield Check(float(again.backward_sweeps != after.backward_sweeps), 0.0, "no sweep after a rejection")
-                moved = float(np.sum(to_vector(again.metric) != to_vector(it.metric)))
+                yield Check(
+                    float(again.counts.backward_sweeps != after.counts.backward_sweeps),
+                    0.0,
+                    "no sweep after a rejection",
+                )
+                moved = float(np.sum(to_vector(again.current.metric) != to_vector(it.current.metric)))
                 yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
                 yield Check(float(not after.eps > it.eps), 0.0, f"ε grows, {s.name}")
                 it = after
@@ -550,13 +562,17 @@ def work(context: Context) -> Outcome:
         counted = Counting(s.network, s.problem.loss, chunk=2)
         problem = replace(s.problem, sweep=counted)
         method = Method(case.cycle(CurvatureRule(eps0=0.01), ClassicRule(eps0=0.05, sigma=2.0)))
-        run = solve(problem, s.controls, s.x, s.y, stop=Stop(steps=4), method=method)
+        run = bsqh(problem, s.controls, s.x, s.y, stop=Stop(steps=4), method=method)
         trials = len(run.records)
         chunks = -(-int(s.x.shape[0]) // 2)
         controls = len({r.step - r.accepted for r in run.records})
         yield Check(float(abs(counted.forward_chunks() - chunks * (1 + trials))), 0.0, f"forward sweeps, {s.name}")
-        yield Check(float(abs(run.iterate.forward_sweeps - 1 - trials)), 0.0, f"forward sweeps counted, {s.name}")
-        yield Check(float(abs(run.iterate.backward_sweeps - controls)), 0.0, f"backward sweeps counted, {s.name}")
+        yield Check(
+            float(abs(run.iterate.counts.forward_sweeps - 1 - trials)), 0.0, f"forward sweeps counted, {s.name}"
+        )
+        yield Check(
+            float(abs(run.iterate.counts.backward_sweeps - controls)), 0.0, f"backward sweeps counted, {s.name}"
+        )
 
     return survey(context, one, micro=2, quick=12, full=60)
 
@@ -647,8 +663,8 @@ def rules(context: Context) -> Outcome:
 
 def switching(it: Iterate) -> np.ndarray:
     """g of an iterate as a vector."""
-    assert it.evaluation is not None and it.evaluation.switching is not None
-    return to_vector(it.evaluation.switching)
+    assert it.current.evaluation is not None and it.current.evaluation.switching is not None
+    return to_vector(it.current.evaluation.switching)
 
 
 def _relative(a: float, b: float) -> float:

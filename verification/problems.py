@@ -204,10 +204,10 @@ def dress(
         network,
         loss,
         regularisers,
-        rho,
-        admissible,
-        layer_weights(network, by_stage={last: 2.0}),
-        Sweep(network, loss, chunk=chunk),
+        rho=rho,
+        admissible=admissible,
+        weights=layer_weights(network, by_stage={last: 2.0}),
+        sweep=Sweep(network, loss, chunk=chunk),
     )
     start = initial_controls(network, int(rng.integers(2**31)), x)
     controls = problem.project(map_controls(lambda a: _disturbed(rng, a, spread, _has_zero(admissible)), start))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 
 import numpy as np
 
 from pmp_ref import CrossEntropy, Problem, initial_controls, lenet5
-from pmp_ref.bsqh import Method, prepare, step, take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
+from pmp_ref.method import Method
 from pmp_ref.metric import GradientMetric
-from pmp_ref.result import Iterate
+from pmp_ref.one_step import prepare, step
 from verification.libraries import load
 
 
@@ -35,11 +36,11 @@ def main() -> None:
     for position in range(4):
         counted()
         batch = take_batch(x, y, 4, position, 0, 0)
-        it = prepare(problem, method, replace(it, evaluation=None, prepared=False), *batch)
+        it = prepare(problem, method, it, *batch)
         before = counted()
-        it, record = step(problem, method, it, problem.rho, full=False)
+        it, record = step(problem, method, it, *batch, full=False)
         after = counted()
-    print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweep).__name__}, trial {record.verdict}\n")
+    print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweeper).__name__}, trial {record.verdict}\n")
     print("\n".join(table(before, after)))
 
 

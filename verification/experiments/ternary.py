@@ -360,7 +360,7 @@ def start(u: np.ndarray, s: float, kappa: float) -> np.ndarray:
 
 def kernels_of(model: Path) -> list[np.ndarray]:
     """The kernels of a stored model."""
-    from pmp_ref.app.files import unpack
+    from pmp_ref.files import unpack
 
     return [a for name, a in sorted(unpack(model).items()) if name.endswith(".kernel")]
 
