@@ -1,17 +1,27 @@
 """pmp_ref: training sparse convolutional networks by the discrete-time Pontryagin maximum principle.
 
-Reference implementation of the batch sequential quadratic Hamiltonian method (bSQH). Start reading at
-``pmp_ref.bsqh``; ``docs/theory.md`` holds the statements T0–T19 that docstrings refer to.
+    import pmp_ref as pr
+
+    data = pr.load("mnist-subset")
+    problem = pr.Problem(pr.lenet5(data), rho=4e-3)
+    solution = pr.solve(problem, data.x, data.y, batch_size=64, epochs=24)
+
+Reference implementation of the batch sequential quadratic Hamiltonian method (bSQH). What a user needs is here; to read
+the method start at ``pmp_ref.bsqh``. ``docs/theory.md`` holds the statements T0–T19 that docstrings refer to.
 """
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
-from pmp_ref.augmentation import Classic, Curvature, Fixed
-from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
-from pmp_ref.certificate import Certificate, certify
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.certificate import Certificate
+from pmp_ref.data import Dataset, load, prepare, standardise
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
+from pmp_ref.files import OutputError
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
+from pmp_ref.kernels import make_sweep
 from pmp_ref.layers import (
     AveragePool,
     Convolution,
@@ -29,12 +39,16 @@ from pmp_ref.layers import (
     Tanh,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.library import Solution, certify, solve, step
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
+from pmp_ref.model import Model, read_model
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial
-from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.result import Record, Status, Verdict
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep
 
 __version__ = "0.1.0"
@@ -44,63 +58,71 @@ __all__ = [
     "L1",
     "L2",
     "WHOLE_LINE",
-    "Absolute",
+    "AbsoluteTest",
     "AveragePool",
     "Averaging",
     "Box",
     "Certificate",
-    "Classic",
+    "ClassicRule",
     "Convolution",
     "CrossEntropy",
-    "Curvature",
+    "CurvatureRule",
+    "Dataset",
     "Dense",
     "Evaluation",
     "FiniteSet",
-    "Fixed",
+    "FixedRule",
     "Flatten",
     "GlobalAveragePool",
-    "GradientScaled",
+    "GradientMetric",
     "GroupL0",
-    "Identity",
+    "IdentityMetric",
     "InputError",
     "Iterate",
     "LHalf",
     "LTwoThirds",
     "LabelWarning",
+    "LayerMetric",
     "LeakyReLU",
     "MaxPool",
     "Method",
+    "Model",
     "Network",
     "NoPenalty",
     "NoTest",
+    "OutputError",
     "PenaltyWarning",
-    "PerLayer",
     "Polynomial",
     "Problem",
     "Ramp",
     "ReLU",
     "Record",
-    "Relative",
+    "RelativeTest",
     "ScaleShift",
     "ScaleWarning",
     "SiLU",
     "Sigmoid",
     "Softplus",
     "Solution",
-    "Squared",
+    "SquaredLoss",
     "Standardise",
     "Status",
     "Stop",
     "Sweep",
     "Tanh",
+    "Verdict",
     "certify",
     "initial_controls",
     "layer_weights",
     "lenet5",
     "lenet5_caffe",
+    "load",
+    "make_sweep",
     "prepare",
+    "read_model",
     "residual",
     "residual_net",
     "solve",
+    "standardise",
     "step",
 ]

@@ -25,7 +25,7 @@ class Acceptance(ABC):
 
 
 @dataclass(frozen=True)
-class Absolute(Acceptance):
+class AbsoluteTest(Acceptance):
     """J(w) − J(u) ≤ −ητ, η > 0 (T6); InputError otherwise."""
 
     eta: float = 1e-6
@@ -40,7 +40,7 @@ class Absolute(Acceptance):
 
 
 @dataclass(frozen=True)
-class Relative(Acceptance):
+class RelativeTest(Acceptance):
     """J(u) − J(w) ≥ η₁ΣΔH with ΣΔH > 0, 0 < η₁ < 1 (T16); InputError otherwise."""
 
     eta1: float = 0.1
@@ -66,4 +66,4 @@ class NoTest(Acceptance):
         return math.isfinite(delta_j)
 
 
-ACCEPTANCES = {"absolute": Absolute, "relative": Relative, "none": NoTest}
+ACCEPTANCES = {"absolute": AbsoluteTest, "relative": RelativeTest, "none": NoTest}

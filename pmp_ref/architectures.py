@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import (
     AveragePool,
@@ -19,6 +22,54 @@ from pmp_ref.layers import (
 from pmp_ref.network import Network
 
 
+class Images(Protocol):
+    """What a builder asks of a data set."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+
+
+def size_of(images: Any, classes: int | None) -> tuple[tuple[int, ...], int]:
+    """((C, H, W), classes) of a data set, or of a shape; ten classes if nobody says how many."""
+    if isinstance(images, tuple | list):
+        return tuple(images), 10 if classes is None else classes
+    return images.input_shape, images.classes if classes is None else classes
+
+
+def fitted(name: str, make: Callable[[tuple[int, ...]], Network], shape: tuple[int, ...]) -> Network:
+    """``make(shape)``; InputError, saying what sizes the network takes, for images that are too small.
+
+    A stage at the head of a network that standardises bytes has its place here, before the others.
+    """
+    try:
+        return make(shape)
+    except InputError as error:
+        least = smallest_side(make, shape[0]) if len(shape) == 3 else None
+        if least is None or min(shape[1:]) >= least:
+            raise
+        raise InputError(
+            f"images of {shape[1]}×{shape[2]} pixels are too small for {name}, which takes "
+            f"{least}×{least} and larger ({error}); enlarge the images"
+        ) from None
+
+
+def smallest_side(make: Callable[[tuple[int, ...]], Network], channels: int) -> int | None:
+    """The smallest side of square images from which on a network can be made, up to 64; None if 64 is too small."""
+    least = None
+    for side in range(64, 0, -1):
+        try:
+            make((channels, side, side))
+        except InputError:
+            break
+        least = side
+    return least
+
+
 def pooling(name: str, size: int) -> Stage:
     """Average or max pooling by name; raises InputError for another name."""
     kinds = {"average": AveragePool, "max": MaxPool}
@@ -28,12 +79,17 @@ def pooling(name: str, size: int) -> Stage:
 
 
 def lenet5(
-    input_shape: tuple[int, ...] = (1, 28, 28), classes: int = 10, activation_name: str = "tanh", pool: str = "average"
+    images: Images | tuple[int, ...] = (1, 28, 28),
+    classes: int | None = None,
+    activation_name: str = "tanh",
+    pool: str = "average",
 ) -> Network:
     """Classic LeNet-5, 6-16-120-84: 61,470 kernel entries for 28×28 grey images and ten classes.
 
-    With tanh and average pooling, the defaults, the loss is analytic and the hypotheses of T5–T9 hold.
+    ``images``: a data set, or the shape of an image, (C, H, W). With tanh and average pooling, the defaults, the loss
+    is analytic and the hypotheses of T5–T9 hold.
     """
+    shape, classes = size_of(images, classes)
     act = activation(activation_name)
     stages = (
         Convolution(6, 5, padding=2),
@@ -49,13 +105,17 @@ def lenet5(
         act,
         Dense(classes),
     )
-    return Network(stages, input_shape)
+    return fitted("lenet5", lambda shape: Network(stages, shape), shape)
 
 
 def lenet5_caffe(
-    input_shape: tuple[int, ...] = (1, 28, 28), classes: int = 10, activation_name: str = "relu", pool: str = "max"
+    images: Images | tuple[int, ...] = (1, 28, 28),
+    classes: int | None = None,
+    activation_name: str = "relu",
+    pool: str = "max",
 ) -> Network:
     """LeNet-5-Caffe, 20-50-500: 430,500 kernel entries for 28×28 grey images and ten classes."""
+    shape, classes = size_of(images, classes)
     act = activation(activation_name)
     stages = (
         Convolution(20, 5),
@@ -69,12 +129,12 @@ def lenet5_caffe(
         act,
         Dense(classes),
     )
-    return Network(stages, input_shape)
+    return fitted("lenet5_caffe", lambda shape: Network(stages, shape), shape)
 
 
 def residual_net(
-    input_shape: tuple[int, ...] = (3, 32, 32),
-    classes: int = 10,
+    images: Images | tuple[int, ...] = (3, 32, 32),
+    classes: int | None = None,
     activation_name: str = "tanh",
     width: int = 16,
     blocks: tuple[int, ...] = (1, 1, 1),
@@ -91,6 +151,7 @@ def residual_net(
             f"residual_net got width {width}, groups {groups}, blocks {blocks}; expected width a multiple "
             "of groups and at least one block on each level"
         )
+    shape, classes = size_of(images, classes)
     act = activation(activation_name)
     stages: list[Stage] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
     for level, count in enumerate(blocks):
@@ -107,7 +168,7 @@ def residual_net(
             projection = Convolution(channels, 1, stride=stride) if stride > 1 else None
             stages += [*residual(*inner, step=step, projection=projection), act]
     stages += [GlobalAveragePool(), Dense(classes)]
-    return Network(tuple(stages), input_shape)
+    return fitted("residual_net", lambda shape: Network(tuple(stages), shape), shape)
 
 
 ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}

@@ -46,7 +46,7 @@ _SHRINK = (lambda a: 0 < a <= 1, "a number in (0, 1]")
 
 
 @dataclass(frozen=True)
-class Classic(Rule):
+class ClassicRule(Rule):
     """Reject: ε ← σε. Accept: ε ← max(ζε, ε_min). Raises InputError unless ε₀ > 0, σ > 1, 0 < ζ ≤ 1."""
 
     eps0: float = 1.0
@@ -67,7 +67,7 @@ class Classic(Rule):
 
 
 @dataclass(frozen=True)
-class Curvature(Rule):
+class CurvatureRule(Rule):
     """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η), ε_min).
 
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
@@ -115,7 +115,7 @@ class Curvature(Rule):
 
 
 @dataclass(frozen=True)
-class Fixed(Rule):
+class FixedRule(Rule):
     """ε is constant; a failed trial ends the run, and the status says so."""
 
     eps0: float = 1.0
@@ -132,4 +132,4 @@ class Fixed(Rule):
         return eps, None
 
 
-RULES = {"classic": Classic, "curvature": Curvature, "fixed": Fixed}
+RULES = {"classic": ClassicRule, "curvature": CurvatureRule, "fixed": FixedRule}

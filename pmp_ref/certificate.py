@@ -29,16 +29,16 @@ from pmp_ref.sweep import mean_loss
 DECADES = tuple(range(1, 11))  # columns of the gap table: fraction of entries with gap ≤ 10⁻ˡ
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ControlCertificate:
     """Certificate of one control array (stage ``stage``, ``name`` kernel or bias).
 
     ``eps_star`` ε* of this control; ``residual`` the norm of :func:`stationarity_residual`, under pure L0 of g over
-    the nonzero or unpenalised entries; ``augmented_gap``
-    max_w K_ε(w; u) − K_ε(u; u) at the certificate's ε; ``plain_gap`` max_w H(w) − H(u), infinite where an entry on
-    an unbounded set has g_i ≠ 0; ``largest_gap`` the largest augmented gap of an entry (group) and ``gap_fractions``
-    the fractions of entries with gap ≤ 10⁻¹ … 10⁻¹⁰; ``nonzeros`` of ``size``; ``dead`` filters or neurons, that is
-    rows without a nonzero entry, of ``rows`` (kernels only).
+    the nonzero or unpenalised entries; ``augmented_gap`` max_w K_ε(w; u) − K_ε(u; u) at the certificate's ε;
+    ``plain_gap`` max_w H(w) − H(u), infinite where an entry on an unbounded set has g_i ≠ 0; ``largest_gap`` the
+    largest augmented gap of an entry (group) and ``gap_fractions`` the fractions of entries with gap ≤ 10⁻¹ … 10⁻¹⁰;
+    ``nonzeros`` of ``size``; ``dead`` filters or neurons, that is rows without a nonzero entry, of ``rows`` (kernels
+    only). Without an ε the augmented gaps are NaN, and there are no fractions.
     """
 
     stage: int
@@ -55,17 +55,21 @@ class ControlCertificate:
     rows: int
     dead: int
 
+    def __repr__(self) -> str:
+        kept = f"{self.nonzeros:,} of {self.size:,} entries"
+        return f"<ControlCertificate of {self.name} {self.stage}: ε* = {self.eps_star:.4g}, {kept}>"
+
     @property
     def emptied(self) -> bool:
         """True if a kernel has no nonzero entry left: the network is disconnected there."""
         return self.name == "kernel" and self.nonzeros == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """ε*(u), residuals and gaps at ``eps``; ``J`` and ``loss`` on the certificate's data; one row per control."""
 
-    eps: float
+    eps: float | None
     rho: float
     J: float
     loss: float
@@ -76,19 +80,25 @@ class Certificate:
     plain_gap: float
     controls: tuple[ControlCertificate, ...]
 
+    def __repr__(self) -> str:
+        residual = math.hypot(self.residual_support, self.residual_unpenalised)
+        return f"<Certificate: ε* = {self.eps_star:.4g}, residual {residual:.2g}, J = {self.J:.6g} at ρ = {self.rho:g}>"
+
     @property
     def emptied_layers(self) -> tuple[int, ...]:
         """Stages whose kernel has no nonzero entry."""
         return tuple(c.stage for c in self.controls if c.emptied)
 
 
-def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float) -> Certificate:
-    """Certificate of ``controls`` on the data (x, y) at the problem's ρ; gaps are taken at augmentation ``eps``.
+def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float | None = None) -> Certificate:
+    """Certificate of ``controls`` on the data (x, y) at the problem's ρ.
 
-    Switching functions come from ``problem.sweep``, in float64 whatever the dtype of the data. Raises InputError for
-    ``eps`` ≤ 0, for controls or data that do not fit, and for a regulariser that does not state what is needed.
+    ε* and the residuals need no ε; gaps of the augmented principle are taken at ``eps``, say that of the run, and are
+    NaN without. Switching functions come from ``problem.sweeper``, in float64 whatever the dtype of the data. Raises
+    InputError for ``eps`` ≤ 0, for controls or data that do not fit, and for a regulariser that does not state what is
+    needed.
     """
-    if not (math.isfinite(eps) and eps > 0):
+    if eps is not None and not (math.isfinite(eps) and eps > 0):
         raise InputError(f"eps is {eps}; expected a number > 0")
     problem.check(controls, x, y)
     if y.dtype == x.dtype:  # targets, not labels
@@ -96,7 +106,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
     controls = map_controls(lambda a, u: a.widened(settled(u, a)), problem.admissible, controls)
     x = cast(((x,),), "float64")[0][0]
-    e = problem.sweep.forward_backward(controls, x, y)
+    e = problem.sweeper.forward_backward(controls, x, y)
     assert e.switching is not None
     rows = []
     for l, names in enumerate(problem.network.names()):
@@ -129,10 +139,10 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
 
 
 def certify_control(
-    stage: int, name: str, u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible, eps: float
+    stage: int, name: str, u: Array, g: Array, r: Regulariser, rho: float, admissible: Admissible, eps: float | None
 ) -> ControlCertificate:
     """Certificate of one control from its switching function; ``rho`` is ρ times the control's weight."""
-    gap = augmented_gaps(u, g, r, rho, admissible, eps)
+    gap = None if eps is None else augmented_gaps(u, g, r, rho, admissible, eps)
     hu, hg = to_numpy(u), to_numpy(g)
     residual = stationarity_residual(hu, hg, r, rho, admissible)
     nonzero_rows = np.any(hu != 0, axis=tuple(range(1, hu.ndim))) if name == "kernel" else np.ones(1, bool)
@@ -144,10 +154,10 @@ def certify_control(
         nonzeros=int(np.count_nonzero(hu)),
         eps_star=eps_star(u, g, r, rho, admissible),
         residual=float(np.linalg.norm(residual)),
-        augmented_gap=float(gap.sum()),
+        augmented_gap=math.nan if gap is None else float(gap.sum()),
         plain_gap=plain_gap(hu, hg, r, rho, admissible),
-        largest_gap=float(gap.max()),
-        gap_fractions=tuple(float(np.mean(gap <= 10.0**-k)) for k in DECADES),
+        largest_gap=math.nan if gap is None else float(gap.max()),
+        gap_fractions=() if gap is None else tuple(float(np.mean(gap <= 10.0**-k)) for k in DECADES),
         rows=nonzero_rows.size if name == "kernel" else 0,
         dead=int(np.count_nonzero(~nonzero_rows)),
     )

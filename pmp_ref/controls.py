@@ -176,6 +176,19 @@ def arrays_of(controls: Any) -> Iterator[Any]:
         yield from stage
 
 
+def kernels_of(names: Any, controls: Any) -> Iterator[Any]:
+    """The entries of a nesting whose name in ``names``, nested alike, is "kernel"."""
+    for name, a in zip(arrays_of(names), arrays_of(controls), strict=True):
+        if name == "kernel":
+            yield a
+
+
+def kernel_entries(names: Any, controls: Any) -> tuple[int, int]:
+    """(nonzero, all) kernel entries, penalised or not; biases are not among them."""
+    kernels = list(kernels_of(names, controls))
+    return sum(int(namespace(k).count_nonzero(k)) for k in kernels), sum(math.prod(k.shape) for k in kernels)
+
+
 def inner(a: Controls, b: Controls) -> Array:
     """⟨a, b⟩ = Σ_l Σ_i a_{l,i} b_{l,i}, each product formed and summed in float64; 0-d."""
     return sums([arrays_of(products(a, b))])[0]

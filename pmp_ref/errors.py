@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "LabelWarning", "PenaltyWarning", "ScaleWarning", "nearest"]
+__all__ = [
+    "InputError",
+    "LabelWarning",
+    "PenaltyWarning",
+    "ScaleWarning",
+    "close",
+    "nearest",
+]
 
 
 class InputError(ValueError):
@@ -33,5 +40,13 @@ def nearest(name: object, known: Iterable[str]) -> str:
     'known: mnist, cifar10'
     """
     names = list(known)
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return "".join(f"did you mean {match!r}? " for match in close) + "known: " + ", ".join(names)
+    return close(name, names) + "known: " + ", ".join(names)
+
+
+def close(name: object, known: Iterable[str]) -> str:
+    """The nearest known name as a question, with a space after it; nothing if none is near.
+
+    >>> close("minst", ["mnist", "cifar10"])
+    "did you mean 'mnist'? "
+    """
+    return "".join(f"did you mean {match!r}? " for match in difflib.get_close_matches(str(name), list(known), n=1))

@@ -95,7 +95,7 @@ class CrossEntropy(Loss):
 
 
 @dataclass(frozen=True)
-class Squared(Loss):
+class SquaredLoss(Loss):
     """Φ(x) = ½‖x − y‖²; y targets of the shape of x. ∇Φ = x − y, Φ″dx = dx."""
 
     def values(self, x: Array, y: Array) -> Array:

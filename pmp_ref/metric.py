@@ -1,4 +1,4 @@
-"""Metrics ‖Δ‖²_D = Σ d_i Δ_i² in K_ε, in the test, in τ and in Ĉ alike (T17), and averaged switching functions.
+"""Metrics ‖Δ‖²_D = Σ d_i Δ_i² in K_ε, in the test, in τ and in Ĉ alike (T17).
 
 A metric may change between iterates, never between the rejections of one iterate. It is scaled to mean(d) = 1 over
 all entries and clipped to [d_min, d_max] before that, so the Ĉ of successive metrics stay comparable.
@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace, sums
+from pmp_ref.averaging import corrected, running
 from pmp_ref.controls import arrays_of, entrywise, map_controls
 from pmp_ref.errors import InputError
 
@@ -27,7 +28,7 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True)
-class Identity(Metric):
+class IdentityMetric(Metric):
     """d = 1."""
 
     entrywise = True
@@ -57,7 +58,7 @@ class _Scaled(Metric):
         if memory is None:
             memory = entrywise(lambda s: (1 - self.beta) * s, squares)
         else:
-            memory = entrywise(lambda m, s: fused(_running, m, s, beta=self.beta), memory, squares)
+            memory = entrywise(lambda m, s: fused(running, m, s, beta=self.beta), memory, squares)
         d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
         size = sum(prod(b.shape) for b in arrays_of(g))
         total = self._total(d, g)
@@ -82,20 +83,9 @@ class _Scaled(Metric):
         return xp.where(unit > 0, d, 1.0)
 
 
-def _running(m: Array, a: Array, beta: float) -> Array:
-    """βm + (1 − β)a."""
-    return beta * m + (1 - beta) * a
-
-
 def _root(m: Array, count: Any, beta: float) -> Array:
     """√(m/(1 − βⁿ)), the running mean of n = ``count`` terms corrected for its start at 0."""
-    return namespace(m).sqrt(_corrected(m, count, beta))
-
-
-def _corrected(m: Array, count: Any, beta: float) -> Array:
-    """m/(1 − βⁿ), n = ``count``."""
-    base = beta + 0 * count  # a kernel has powers of arrays, not of numbers
-    return m / (1 - base**count)
+    return namespace(m).sqrt(corrected(m, count, beta))
 
 
 def _quotient(d: Array, total: Array, size: int) -> Array:
@@ -104,7 +94,7 @@ def _quotient(d: Array, total: Array, size: int) -> Array:
 
 
 @dataclass(frozen=True)
-class PerLayer(_Scaled):
+class LayerMetric(_Scaled):
     """One d for each control: the root mean square of its switching function."""
 
     def square(self, g: Array) -> Array:
@@ -112,7 +102,7 @@ class PerLayer(_Scaled):
 
 
 @dataclass(frozen=True)
-class GradientScaled(_Scaled):
+class GradientMetric(_Scaled):
     """d_i = √(running mean of g_i²): an entry with small switching functions takes longer steps and meets a higher
     L0 threshold √(ρ/(ε d_i))."""
 
@@ -122,33 +112,4 @@ class GradientScaled(_Scaled):
         return g * g
 
 
-@dataclass(frozen=True)
-class Averaging:
-    """Running mean m of the batches' switching functions, corrected for its start at 0; mini-batches only (T13).
-
-    The maximiser takes m for g; ΣΔH, Ĉ and the test keep the batch's own g. Where ΣΔH ≤ 0 or a trial fails the
-    maximiser returns to g before ε grows; after ``patience`` such returns in a row the mean is reset.
-    """
-
-    beta: float = 0.9
-    patience: int = 5
-
-    def __post_init__(self) -> None:
-        as_floats(self, "beta")
-        if not (0 <= self.beta < 1 and self.patience >= 1):
-            raise InputError(
-                f"averaging with beta {self.beta}, patience {self.patience}; expected 0 ≤ beta < 1, patience ≥ 1"
-            )
-
-    def update(self, memory: Any, g: Controls) -> Any:
-        """(1 − β) Σ_k β^k g_{−k}."""
-        if memory is None:
-            return entrywise(lambda a: (1 - self.beta) * a, g)
-        return entrywise(lambda m, a: fused(_running, m, a, beta=self.beta), memory, g)
-
-    def mean(self, memory: Any, count: int) -> Controls:
-        """m, with ``count`` ≥ 1 switching functions in it."""
-        return entrywise(lambda m: fused(_corrected, m, count, beta=self.beta), memory)
-
-
-METRICS = {"identity": Identity, "layer": PerLayer, "gradient": GradientScaled}
+METRICS = {"identity": IdentityMetric, "layer": LayerMetric, "gradient": GradientMetric}

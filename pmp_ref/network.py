@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from pmp_ref.arrays import Array, Controls, check_together, device, is_array, library
@@ -10,7 +11,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """The chain x_{l+1} = Λ_l(x_l, u_l), l = 0 … L−1.
 
@@ -39,6 +40,11 @@ class Network:
             controls.append(stage.control_shapes(shapes[l]))
         object.__setattr__(self, "shapes", tuple(shapes))
         object.__setattr__(self, "control_shapes", tuple(controls))
+
+    def __repr__(self) -> str:
+        entries = sum(prod(shape) for shapes in self.control_shapes for shape in shapes)
+        states = "×".join(map(str, self.input_shape))
+        return f"<Network: {states} through {len(self.stages)} stages to {self.output_shape}, {entries:,} controls>"
 
     @property
     def output_shape(self) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,23 +18,21 @@ from pmp_ref.controls import Layout, Vectors, map_controls, total
 from pmp_ref.errors import InputError, PenaltyWarning
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.network import Network
-from pmp_ref.regulariser import L0, NoPenalty, Regulariser
-from pmp_ref.sweep import Sweep
+from pmp_ref.regulariser import L0, Regulariser
+from pmp_ref.sweep import Sweep, Sweeper
+
+T = TypeVar("T")
+Nested: TypeAlias = T | Sequence[Sequence[T]]  # one for all controls, or nested like them
 
 
-class _Unset(float):
-    """The ρ of a problem that gives none; told apart from a ρ of 0 that was asked for."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Problem:
-    """Network, loss, regulariser, admissible set and the weight ρ (relative to the *mean* loss).
+    """Network, loss, regulariser, admissible set and the weight ρ (relative to the *mean* loss), which must be given.
 
     ``regulariser``, ``admissible`` and ``weights`` (ω ≥ 0; 0: not penalised) are given once for all controls or
     nested like the controls. The default weights penalise every kernel and no bias, see :func:`layer_weights`.
-    The regulariser is L0 if none is given. ``sweep`` makes the forward and backward sweeps (None: the clear ones).
-    With ρ = 0, the default, no penalty is in force, whatever the regulariser: ``solve`` says so of a problem that
-    gives a regulariser and no ρ.
+    ``sweep`` makes the forward and backward sweeps. None: ``solve``, ``step`` and ``certify`` of ``pmp_ref`` choose it
+    from the arrays (``pmp_ref.library``); ``sweeper``, which the method uses, is then the clear one.
 
     Raises InputError for ρ < 0, nestings that do not fit, a regulariser that has no maximiser on its admissible set, or
     a sweep of another network or loss. Warns with PenaltyWarning of a finite set on which r is one constant.
@@ -42,30 +42,52 @@ class Problem:
     """
 
     network: Network
-    loss: Loss = field(default_factory=CrossEntropy)
-    regulariser: Any = None
-    rho: float = _Unset(0.0)
-    admissible: Any = WHOLE_LINE
-    weights: Any = None
-    sweep: Any = None
-    forgotten: bool = field(init=False, repr=False, compare=False)  # a regulariser was given, and no ρ
-    together: Layout = field(init=False, repr=False, compare=False)
-    apart: Layout = field(init=False, repr=False, compare=False)
+    loss: Loss
+    regulariser: Sequence[Sequence[Regulariser]]
+    rho: float
+    admissible: Sequence[Sequence[Admissible]]
+    weights: Sequence[Sequence[float]]
+    sweep: Sweeper | None
+    sweeper: Any = field(init=False, compare=False)
+    together: Layout = field(init=False, compare=False)
+    apart: Layout = field(init=False, compare=False)
+    suited: dict[Any, Problem] = field(init=False, compare=False)  # with the sweeps that ``library.suited`` has chosen
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "forgotten", isinstance(self.rho, _Unset) and self.regulariser is not None)
-        if self.regulariser is None:
-            object.__setattr__(self, "regulariser", L0())
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss = CrossEntropy(),
+        regulariser: Nested[Regulariser] = L0(),
+        *,
+        rho: float,
+        admissible: Nested[Admissible] = WHOLE_LINE,
+        weights: Nested[float] | None = None,
+        sweep: Sweeper | None = None,
+    ) -> None:
+        given = {
+            "network": network,
+            "loss": loss,
+            "regulariser": regulariser,
+            "rho": rho,
+            "admissible": admissible,
+            "weights": layer_weights(network) if weights is None else weights,
+            "sweep": sweep,
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Bring constants into the nesting of the controls, and refuse what does not fit."""
         as_floats(self, "rho")
         if not (math.isfinite(self.rho) and self.rho >= 0):
             raise InputError(f"rho is {self.rho}; expected a number ≥ 0")
         if not self.network.layers():
             raise InputError("the network has no controls; expected at least one stage with a kernel")
-        weights = layer_weights(self.network) if self.weights is None else self.weights
         for name, value, kind in (
             ("regulariser", self.regulariser, Regulariser),
             ("admissible", self.admissible, Admissible),
-            ("weights", weights, Real),
+            ("weights", self.weights, Real),
         ):
             nested = everywhere(self.network, value) if isinstance(value, kind) else value
             if not isinstance(nested, tuple | list) or len(nested) != len(self.network.stages):
@@ -94,12 +116,22 @@ class Problem:
         )
         object.__setattr__(self, "together", Layout(self.network.control_shapes, kinds))
         object.__setattr__(self, "apart", Layout(self.network.control_shapes, map_controls(lambda name: None, names)))
-        if self.sweep is None:
-            object.__setattr__(self, "sweep", Sweep(self.network, self.loss))
-        elif isinstance(self.sweep, Sweep) and not self.sweep.belongs(self.network, self.loss):
+        self._take(self.sweep)
+
+    def _take(self, sweep: Sweeper | None) -> None:
+        if sweep is not None and not sweep.belongs(self.network, self.loss):
             raise InputError(
                 "the sweep is that of another network or loss; give sweep=None or make_sweep(network, loss)"
             )
+        object.__setattr__(self, "suited", {})
+        object.__setattr__(self, "sweep", sweep)
+        object.__setattr__(self, "sweeper", Sweep(self.network, self.loss) if sweep is None else sweep)
+
+    def swept_by(self, sweep: Sweeper) -> Problem:
+        """The same problem with that sweep; controls that lie as this problem lays them need not be moved."""
+        result = copy(self)
+        result._take(sweep)
+        return result
 
     def _check_sets(self) -> None:
         """Each penalised control's regulariser against its admissible set: InputError, or one PenaltyWarning."""
@@ -137,18 +169,9 @@ class Problem:
             for each in zip(*stage, strict=True)
         ]
 
-    def penalty_advice(self) -> str | None:
-        """One line if a regulariser was given and no ρ, so that no penalty is in force; None otherwise.
-
-        Not of a ρ of 0 that was asked for, nor where no regulariser was: there nothing else can be meant.
-        """
-        given = [r for _, _, r, _, omega in self._each_control() if omega > 0 and r != NoPenalty()]
-        if not (self.forgotten and given):
-            return None
-        return (
-            f"the regulariser {given[0]} is not in force, for no rho was given and its default is 0; give rho, "
-            "0.0 for none"
-        )
+    def __repr__(self) -> str:
+        kinds = sorted({f"{r} on {u}" for _, _, r, u, omega in self._each_control() if omega > 0})
+        return f"<Problem: {self.network}, {self.loss}, ρ = {self.rho:g}, {' and '.join(kinds[:2]) or 'no penalty'}>"
 
     def penalty(self, controls: Controls) -> Array:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""

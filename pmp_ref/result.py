@@ -1,13 +1,12 @@
-"""What a run of bSQH returns: iterates, records, a status, a solution."""
+"""What a run of bSQH says: a verdict on each trial, a record of it, a status at the end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from enum import Enum, StrEnum
 
 from pmp_ref.arrays import Controls
-from pmp_ref.sweep import Evaluation
+from pmp_ref.iterate import Iterate
 
 
 class Status(Enum):
@@ -30,6 +29,11 @@ class Status(Enum):
         """The sentence shown to the user."""
         return _MESSAGES[self]
 
+    @property
+    def success(self) -> bool:
+        """True if the run did what it was asked for, or went as far as the dtype lets it."""
+        return self not in (Status.AUGMENTATION_LIMIT, Status.NON_FINITE, Status.INTERRUPTED)
+
 
 _MESSAGES = {
     Status.CONVERGED_RESIDUAL: "the fixed-point residual 2ε‖w − u‖ fell below its tolerance (T11, T19)",
@@ -48,50 +52,46 @@ _MESSAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Iterate:
-    """State of a run between two trials. With ``evaluation`` left out it is all that a restart needs.
+class Verdict(StrEnum):
+    """What became of one trial; its value is its name, in tables too, and ``verdict.message`` says what it means."""
 
-    ``metric`` d and the averaged switching function belong to the current control and batch once ``prepared``.
-    ``rejections``, ``finite_trials`` and ``use_average`` concern the current control, the other counts the run.
-    """
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    NON_FINITE_TRIAL = "non-finite trial"
+    AVERAGE_DROPPED = "average dropped"
+    CONTROL_UNCHANGED = "control unchanged"
+    PRECISION_LIMIT = "precision limit"
+    NON_FINITE = "non-finite"
+    CONVERGED_RESIDUAL = "converged by residual"
 
-    controls: Controls
-    eps: float
-    smoothed: float | None = None  # C̃
-    evaluation: Evaluation | None = None
-    prepared: bool = False
-    metric: Any = None
-    metric_memory: Any = None
-    average_memory: Any = None
-    iterates: int = 0  # controls prepared so far
-    averaged: int = 0  # switching functions in the average
-    use_average: bool = False
-    returns: int = 0  # returns to the plain switching function in a row
-    eps_start: float = 0.0  # ε of this control's first trial
-    rejections: int = 0
-    finite_trials: int = 0
-    step: int = 0  # accepted steps
-    epoch: int = 0
-    position: int = 0  # batch within the epoch
-    accepted_in_epoch: int = 0
-    total_rejections: int = 0
-    skipped: int = 0
-    forward_sweeps: int = 0
-    backward_sweeps: int = 0
+    @property
+    def message(self) -> str:
+        """What it means, and what the method does next."""
+        return _VERDICTS[self]
 
 
-@dataclass(frozen=True)
+_VERDICTS = {
+    Verdict.ACCEPTED: "the objective fell as the acceptance test asks: w is the new control",
+    Verdict.REJECTED: "the objective did not fall enough: the control stays, ε grows",
+    Verdict.NON_FINITE_TRIAL: "the objective at w is not finite: the control stays, ε grows",
+    Verdict.AVERAGE_DROPPED: "the averaged switching function led nowhere: the control stays, and the next trial takes "
+    "the batch's own",
+    Verdict.CONTROL_UNCHANGED: "w = u: no step is left at this ε",
+    Verdict.PRECISION_LIMIT: "the predicted gain ΣΔH is within the rounding ν of J: no step can be judged",
+    Verdict.NON_FINITE: "the objective at u or its switching functions are not finite",
+    Verdict.CONVERGED_RESIDUAL: "the residual 2ε‖D(w − u)‖ is within its tolerance: the run ends, and u is its answer",
+}
+
+
+@dataclass(frozen=True, repr=False)
 class Record:
     """One trial in Python floats. ``loss`` and ``J`` are those of the candidate w, ``*_before`` those of u, all on the
     trial's batch (means over its samples) and with the same ρ.
 
-    ``verdict`` is "accepted", "rejected", "non-finite trial", "average dropped", "control unchanged",
-    "precision limit" or "non-finite"; "converged by residual" where an acceptable trial ended the run and the control
-    stayed. ``residual`` is 2ε‖D(w − u)‖, ``rounding`` is ν.
+    ``residual`` is 2ε‖D(w − u)‖, ``rounding`` is ν. Counts of sweeps are those of the run so far.
     """
 
-    verdict: str
+    verdict: Verdict
     step: int
     epoch: int
     position: int
@@ -116,19 +116,42 @@ class Record:
     @property
     def accepted(self) -> bool:
         """True if this trial became the control."""
-        return self.verdict == "accepted"
+        return self.verdict is Verdict.ACCEPTED
+
+    def __repr__(self) -> str:
+        return (
+            f"<Record of step {self.step}: {self.verdict}, J = {self.J:.6g} after {self.J_before:.6g}, "
+            f"ε = {self.eps:.3g}, τ = {self.tau:.3g}, {self.nonzeros} nonzeros>"
+        )
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Controls found, why the run ended, the last iterate and a record of each trial."""
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Why a run ended, its last iterate and a record of each trial."""
 
-    controls: Controls
     status: Status
     iterate: Iterate
     records: tuple[Record, ...]
 
     @property
+    def controls(self) -> Controls:
+        """The controls found."""
+        return self.iterate.controls
+
+    @property
     def steps(self) -> tuple[Record, ...]:
         """Records of the accepted steps."""
         return tuple(r for r in self.records if r.accepted)
+
+    @property
+    def success(self) -> bool:
+        """As the status says: see :attr:`Status.success`."""
+        return self.status.success
+
+    @property
+    def message(self) -> str:
+        """The sentence of the status."""
+        return self.status.message
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.status} after {self.iterate.place}, ε = {self.iterate.eps:.3g}>"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What the sweeps over one batch found at one control.
 
@@ -38,6 +38,32 @@ class Evaluation:
     switching: Controls | None = None
     forward_sweeps: int = 1
     backward_sweeps: int = 0
+
+    def __repr__(self) -> str:
+        known = "losses" if self.switching is None else "losses and switching functions"
+        return f"<Evaluation: {known} of {self.losses.shape[0]} samples>"
+
+
+class Sweeper(Protocol):
+    """What the method asks of a sweep: :class:`Sweep` does it, and so may a class of one's own."""
+
+    def belongs(self, network: Network, loss: Loss) -> bool:
+        """Whether this is a sweep of that network and loss."""
+
+    def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of the batch."""
+
+    def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Per-sample losses of a batch on which no backward sweep will follow."""
+
+    def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
+        """The evaluation completed by g = −∇L_B."""
+
+    def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
+        """Losses and switching functions of the batch."""
+
+    def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
+        """f(*arguments), which may be recorded and repeated."""
 
 
 @dataclass(frozen=True)

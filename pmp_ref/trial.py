@@ -6,65 +6,65 @@ to run, and decides by the sums that come back. On a GPU a sweep may record it o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pmp_ref.arrays import Array, Controls, fused, namespace, sums
-from pmp_ref.controls import Layout, arrays_of, by_stage, products, vectors
+from pmp_ref.controls import Layout, arrays_of, by_stage, kernels_of, products, vectors
 from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
 from pmp_ref.maximise import candidate
+from pmp_ref.method import Method
 from pmp_ref.problem import Problem
 from pmp_ref.sweep import Evaluation, quiet
 
-if TYPE_CHECKING:
-    from pmp_ref.bsqh import Method
-
 
 class Measured(NamedTuple):
-    """The numbers of one trial, fetched from the device in one transfer."""
+    """What a trial is judged by: as arrays on the device, each to be summed, and as numbers once one transfer has
+    brought the sums. Losses are then means over the samples."""
 
-    delta_loss: float  # L(w) − L(u), from per-sample differences in float64
-    linear: float  # ⟨g, w − u⟩ with the batch's own g
-    tau: float  # ‖w − u‖²_D
-    fixed_point: float  # ‖D(w − u)‖²
-    penalty: float  # R(u)
-    penalty_w: float  # R(w)
-    loss: float
-    loss_w: float
-    scale: float  # mean of |Φ_s(u)| + ‖x_L^s‖_∞
-    switching: float  # ‖g‖², to see whether it is finite
-    nonzeros: float
+    delta_loss: Any  # L(w) − L(u), from per-sample differences in float64
+    linear: Any  # ⟨g, w − u⟩ with the batch's own g
+    tau: Any  # ‖w − u‖²_D
+    fixed_point: Any  # ‖D(w − u)‖²
+    penalty: Any  # R(u)
+    penalty_w: Any  # R(w)
+    loss: Any
+    loss_w: Any
+    scale: Any  # mean of |Φ_s(u)| + ‖x_L^s‖_∞
+    switching: Any  # ‖g‖², to see whether it is finite
+    nonzeros: Any  # kernel entries
 
     @classmethod
-    def of(cls, found: list[float], samples: int) -> Measured:
+    def of(cls, found: Iterable[float], samples: int) -> Measured:
         """From the sums of what :func:`measure` names; losses are means over the samples."""
-        made = cls(*found)
+        made = cls._make(found)
         return made._replace(
             delta_loss=made.delta_loss / samples,
             loss=made.loss / samples,
             loss_w=made.loss_w / samples,
             scale=made.scale / samples,
+            nonzeros=int(made.nonzeros),
         )
 
 
-def measure(
-    problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation
-) -> Iterator[Iterable[Array]]:
-    """What is to be summed to judge a trial, in the order of :class:`Measured`: arrays on the device."""
+def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Measured:
+    """What is to be summed to judge a trial, by name: arrays on the device."""
     assert e.switching is not None
-    yield [fused(_rise, e.losses, trial.losses)]
-    yield arrays_of(linear_terms(e.switching, u, w))
-    yield arrays_of(squared_terms(u, w, d))
-    yield arrays_of(residual_terms(u, w, d))
-    yield arrays_of(problem.penalty_terms(u))
-    yield arrays_of(problem.penalty_terms(w))
-    yield [e.losses]
-    yield [trial.losses]
-    yield [fused(_magnitude, e.losses, e.largest)]
-    yield arrays_of(products(e.switching, e.switching))
-    names = arrays_of(problem.fitting(w, problem.network.names()))
-    yield [a != 0 for name, a in zip(names, arrays_of(w), strict=True) if name == "kernel"]
+    names = problem.fitting(w, problem.network.names())
+    return Measured(
+        delta_loss=[fused(_rise, e.losses, trial.losses)],
+        linear=arrays_of(linear_terms(e.switching, u, w)),
+        tau=arrays_of(squared_terms(u, w, d)),
+        fixed_point=arrays_of(residual_terms(u, w, d)),
+        penalty=arrays_of(problem.penalty_terms(u)),
+        penalty_w=arrays_of(problem.penalty_terms(w)),
+        loss=[e.losses],
+        loss_w=[trial.losses],
+        scale=[fused(_magnitude, e.losses, e.largest)],
+        switching=arrays_of(products(e.switching, e.switching)),
+        nonzeros=[a != 0 for a in kernels_of(names, w)],
+    )
 
 
 def _rise(before: Array, after: Array) -> Array:
@@ -101,7 +101,7 @@ def attempt(
         direction = e.switching if average is None else method.averaging.mean(average, averaged)  # type: ignore[union-attr]
         w = candidate(problem, u, direction, eps, rho, d)
     swept = by_stage(w)
-    trial = problem.sweep.forward(swept, e.x, e.y) if full else problem.sweep.trial(swept, e.x, e.y)
+    trial = problem.sweeper.forward(swept, e.x, e.y) if full else problem.sweeper.trial(swept, e.x, e.y)
     if trial.switching is not None:
         trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
     with quiet():
@@ -132,7 +132,7 @@ def sweep_and_follow(
     Sweeps are made as far as they are missing; without a method metric and average stay as they are.
     """
     swept = by_stage(u)
-    e = problem.sweep.forward_backward(swept, x, y) if e is None else problem.sweep.backward(swept, e)
+    e = problem.sweeper.forward_backward(swept, x, y) if e is None else problem.sweeper.backward(swept, e)
     if method is None:
         return (e,)
     assert e.switching is not None

@@ -21,19 +21,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pmp_ref as pr
+from pmp_ref import model as models
 from pmp_ref.app import compact as command
 from pmp_ref.app import conclude
-from pmp_ref.app import model as models
 from pmp_ref.app import run as application
-from pmp_ref.app.files import OutputError, decode, locked, pack, unpack, write_atomically
+from pmp_ref.app.files import locked
 from pmp_ref.app.main import compact_parser, main, predict_parser
-from pmp_ref.app.model import Model, from_file, to_bytes
 from pmp_ref.compact import sparse
 from pmp_ref.compact.description import describe, network_from
 from pmp_ref.compact.sparse import forms_of
 from pmp_ref.controls import arrays_of
 from pmp_ref.data import load
 from pmp_ref.errors import InputError
+from pmp_ref.files import OutputError, decode, pack, unpack, write_atomically
+from pmp_ref.model import Model, from_file, to_bytes
 from tests.app_data import bad, run, write_images
 from tests.test_compact import chains, drawn_controls, same, sample
 from tests.test_docs_code import blocks
@@ -107,7 +108,7 @@ def test_the_directory_holds_the_model_and_the_report(compacted: Path) -> None:
 
 def test_the_compact_model_gives_the_outputs_of_the_run(trained: Path, compacted: Path, data: Path) -> None:
     """By a way of its own: the library's stages on controls read with NumPy, images standardised here."""
-    before, after = models.read(trained / "model.npz"), models.read(compacted / "compact.npz")
+    before, after = models.read_model(trained / "model.npz"), models.read_model(compacted / "compact.npz")
     raw = load(str(data)).test_images
     assert raw is not None
     x = ((raw / 255 - before.mean[0]) / before.std[0]).astype(np.float32)
@@ -153,7 +154,7 @@ def test_forms_can_be_fixed_and_then_the_file_repeats(trained: Path, tmp_path: P
             assert main(["compact", str(trained), "--out", str(tmp_path / form / name), "--form", form]) == 0
         one, two = ((tmp_path / form / name / "compact.npz").read_bytes() for name in ("a", "b"))
         assert one == two
-        assert set(models.read(tmp_path / form / "a" / "compact.npz").forms) == {"", form}
+        assert set(models.read_model(tmp_path / form / "a" / "compact.npz").forms) == {"", form}
 
 
 def test_forms_can_be_chosen_for_one_image(trained: Path, tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_disconnected_run_is_reported(trained: Path, tmp_path: Path, capsys: p
     r = report(copied)
     assert r["disconnected"] and len(r["constant_output"]) == 3 and r["weights"]["nonzero_after"] == 0
     assert len(r["unread_pixels"]) == r["pixels"] == 144
-    after = models.read(copied)
+    after = models.read_model(copied)
     y = after.run()(np.zeros((1, 1, 12, 12), np.float32))[0]
     assert np.max(np.abs(y - r["constant_output"])) < 1e-5
 
@@ -235,7 +236,7 @@ def test_a_run_in_float64_stays_in_float64(data: Path, tmp_path: Path) -> None:
     assert run(data, out, "--steps", "2", "--epochs", "none", "--dtype", "float64") == 0
     thin_out(out / "model.npz", {"00.kernel": np.s_[1]})
     assert main(["compact", str(out), "--form", "sparse"]) == 0
-    assert models.read(out).dtype == "float64" and report(out)["checked"]["allowed"] < 1e-7
+    assert models.read_model(out).dtype == "float64" and report(out)["checked"]["allowed"] < 1e-7
 
 
 def test_a_residual_run_says_what_stays(data: Path, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_models_come_back_as_they_were(network: pr.Network, seed: int, dtype: st
     controls = tuple(tuple(a.astype(dtype) for a in u) for u in drawn_controls(network, seed))
     ones = (1.0,) * network.input_shape[0]
     forms = tuple(f and "sparse" for f in forms_of(network))
-    again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, forms, ones, ones))), "x.npz")
+    again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, (), forms, ones, ones))), "x.npz")
     assert again.network == network and again.forms == forms and again.mean == again.std == ones
     assert all(
         a.dtype == dtype and np.array_equal(a, b)
@@ -299,7 +300,7 @@ def small_model() -> dict[str, np.ndarray]:
     controls = [[np.ones(s, np.float32) for s in shapes] for shapes in network.control_shapes]
     controls[3][0][:, 1:20] = 0
     frozen = tuple(tuple(u) for u in controls)
-    return unpack(Path("x.npz"), to_bytes(Model(network, frozen, forms_of(network), (0.5,), (0.2,))))
+    return unpack(Path("x.npz"), to_bytes(Model(network, frozen, forms=forms_of(network), mean=(0.5,), std=(0.2,))))
 
 
 def test_the_smaller_storage_is_taken() -> None:
@@ -336,6 +337,8 @@ BROKEN: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
     "no note": lambda a: a.pop("compact"),
     "no mean": lambda a: a.pop("mean"),
     "note that is no JSON": _replace("compact", np.frombuffer(b"{", np.uint8)),
+    "names that are no texts": _edit(lambda n: n | {"class_names": [1, 2, 3]}),
+    "names too few": _edit(lambda n: n | {"class_names": ["a", "b"]}),
     "note that is a list": _edit(lambda n: [n]),
     "later format": _edit(lambda n: n | {"format": 2}),
     "unknown stage": _stage(1, kind="Evil"),
@@ -399,14 +402,14 @@ def test_damaged_bytes_are_refused_or_read_as_a_model(at: int, bytes_: bytes, cu
         tuple(np.eye(*s[:2], dtype=np.float32).reshape(s) if s == (3, 24) else np.ones(s, np.float32) for s in shapes)
         for shapes in network.control_shapes
     )
-    content = to_bytes(Model(network, controls, forms_of(network), (0.5,), (0.2,)))
+    content = to_bytes(Model(network, controls, forms=forms_of(network), mean=(0.5,), std=(0.2,)))
     at %= len(content)
     broken = content[:at] if cut else content[:at] + bytes_ + content[at + len(bytes_) :]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "x.npz"
         path.write_bytes(broken)
         try:
-            assert isinstance(models.read(path), Model)
+            assert isinstance(models.read_model(path), Model)
         except InputError as error:
             assert "\n" not in str(error)
 
@@ -470,7 +473,7 @@ def test_all_forms_of_images_give_the_same(
     compacted: Path, trained: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(compacted / "compact.npz")
-    reference = models.read(trained / "model.npz")
+    reference = models.read_model(trained / "model.npz")
     x = ((test_images()[:, None] / 255 - reference.mean[0]) / reference.std[0]).astype(np.float32)
     z = reference.network.forward_sweep(reference.controls, x)[-1].astype(float)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -510,9 +513,15 @@ def test_a_directory_takes_the_compact_model_first(
     trained: Path, tmp_path: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, tmp_path / "r", ignore=shutil.ignore_patterns("compact.*"))
-    assert models.read(tmp_path / "r").network.stages[0] == models.read(trained / "model.npz").network.stages[0]
+    assert (
+        models.read_model(tmp_path / "r").network.stages[0]
+        == models.read_model(trained / "model.npz").network.stages[0]
+    )
     assert main(["compact", str(tmp_path / "r")]) == 0
-    assert models.read(tmp_path / "r").network.stages[0] != models.read(trained / "model.npz").network.stages[0]
+    assert (
+        models.read_model(tmp_path / "r").network.stages[0]
+        != models.read_model(trained / "model.npz").network.stages[0]
+    )
 
 
 def test_a_run_that_goes_on_takes_the_compact_model_with_it(data: Path, tmp_path: Path) -> None:
@@ -528,7 +537,7 @@ def test_a_run_that_goes_on_takes_the_compact_model_with_it(data: Path, tmp_path
         m.setattr(application.Recorder, "__call__", stop)
         assert run(data, out) == 130
     assert main(["compact", str(out)]) == 0
-    early = models.read(out)
+    early = models.read_model(out)
     assert (out / "compact.npz").is_file() and (out / "compact.json").is_file()
     written = []
 
@@ -543,12 +552,12 @@ def test_a_run_that_goes_on_takes_the_compact_model_with_it(data: Path, tmp_path
         assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 130
     assert written == ["model.npz"]
     assert not (out / "compact.npz").exists() and not (out / "compact.json").exists()
-    assert same_controls(models.read(out).controls, models.read(out / "model.npz").controls)
+    assert same_controls(models.read_model(out).controls, models.read_model(out / "model.npz").controls)
     assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 0
-    last = models.read(out)
+    last = models.read_model(out)
     assert not same_controls(last.controls, early.controls)
     assert main(["compact", str(out)]) == 0
-    assert len(last.controls) == len(models.read(out).controls)
+    assert len(last.controls) == len(models.read_model(out).controls)
 
 
 def test_results_written_again_leave_the_compact_model(data: Path, tmp_path: Path) -> None:
@@ -698,7 +707,7 @@ def test_the_command_writes_an_onnx_file_that_runs(
     assert main(["compact", str(trained), "--out", str(tmp_path), "--onnx", str(tmp_path / "net.onnx")]) == 0
     assert "agrees on" in capsys.readouterr().out
     states, probabilities = run_onnx((tmp_path / "net.onnx").read_bytes(), test_images()[:, None])
-    model = models.read(compacted)
+    model = models.read_model(compacted)
     x = ((test_images()[:, None] / 255 - model.mean[0]) / model.std[0]).astype(np.float32)
     assert np.max(np.abs(states - model.run()(x))) < 1e-4
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -716,7 +725,7 @@ def test_drawn_networks_run_alike_in_onnxruntime(network: pr.Network, seed: int)
 
     controls = drawn_controls(network, seed)
     c = network.input_shape[0]
-    model = Model(network, controls, forms_of(network), (0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
+    model = Model(network, controls, (), forms_of(network), (0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
     raw = np.random.default_rng(seed).integers(0, 256, (3, *network.input_shape), np.uint8)
     states, _ = run_onnx(Graph(model).build(onnx), raw)
     y = model.run()(command.model_input(model, raw))

@@ -12,27 +12,27 @@ import pytest
 from pmp_ref import (
     L0,
     L2,
-    Absolute,
+    AbsoluteTest,
     Averaging,
     Convolution,
     Dense,
-    Fixed,
+    FixedRule,
     Flatten,
-    GradientScaled,
+    GradientMetric,
     Iterate,
     Method,
     Network,
     NoTest,
     Problem,
     Record,
-    Relative,
+    RelativeTest,
     Stop,
     Tanh,
     initial_controls,
-    solve,
 )
 from pmp_ref.app.descent import Reading, Tally, recheck
-from pmp_ref.bsqh import take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import to_vector
 from tests.app_data import rows, run, summary, write_images
 
@@ -55,10 +55,10 @@ def accepted_steps(
 
     def callback(it: Iterate, record: Record) -> None:
         if record.accepted:
-            found.append((last[0], it.controls, it.metric, record))
+            found.append((last[0], it.controls, it.current.metric, record))
             last[0] = it.controls
 
-    solve(problem, controls, x, y, stop=Stop(steps=steps), method=method, batch_size=batch, callback=callback)
+    bsqh(problem, controls, x, y, stop=Stop(steps=steps), method=method, batch_size=batch, callback=callback)
     assert len(found) == steps
     return found
 
@@ -68,8 +68,8 @@ def test_the_reading_is_the_definition(regulariser: Any) -> None:
     x, y = data()
     u, w = initial_controls(NET, 0, x), initial_controls(NET, 1, x)
     d = tuple(tuple(np.abs(a) + 0.5 for a in stage) for stage in initial_controls(NET, 2, x))
-    problem, rho = Problem(NET, regulariser=regulariser), 0.3
-    found = recheck(problem, Absolute(0.25), u, w, d, x, y, rho)
+    problem, rho = Problem(NET, regulariser=regulariser, rho=0.0), 0.3
+    found = recheck(problem, AbsoluteTest(0.25), u, w, d, x, y, rho)
 
     def objective(c: Any) -> float:
         logits = NET.forward_sweep(c, x)[-1]
@@ -87,26 +87,26 @@ def test_the_reading_is_the_definition(regulariser: Any) -> None:
 def test_the_relative_bound_uses_an_own_backward_sweep() -> None:
     x, y = data()
     u, w = initial_controls(NET, 0, x), initial_controls(NET, 1, x)
-    problem = Problem(NET, regulariser=L2())
+    problem = Problem(NET, regulariser=L2(), rho=0.0)
     h, rho = 1e-6, 0.3
-    found = recheck(problem, Relative(0.5), u, w, None, x, y, rho)
+    found = recheck(problem, RelativeTest(0.5), u, w, None, x, y, rho)
     # ⟨g, w − u⟩ = −dL by central differences along w − u
     along = [
         tuple(tuple(a + t * (b - a) for a, b in zip(p, q, strict=True)) for p, q in zip(u, w, strict=True))
         for t in (h, -h)
     ]
-    loss = [float(problem.sweep.forward(c, x, y).losses.mean()) for c in along]
+    loss = [float(problem.sweeper.forward(c, x, y).losses.mean()) for c in along]
     gain = -(loss[0] - loss[1]) / (2 * h) - rho * float(problem.penalty(w) - problem.penalty(u))
     assert found.bound == pytest.approx(-0.5 * gain, rel=1e-6)  # central differences: h² and rounding/h
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("test", [Absolute(), Relative(0.1)])
+@pytest.mark.parametrize("test", [AbsoluteTest(), RelativeTest(0.1)])
 @pytest.mark.parametrize("batch", [None, 8])
 def test_no_step_of_a_right_run_violates(dtype: str, test: Any, batch: int | None) -> None:
     problem = Problem(NET, rho=1e-3)
     averaging = None if batch is None else Averaging()
-    method = Method(acceptance=test, metric=GradientScaled(), averaging=averaging)
+    method = Method(acceptance=test, metric=GradientMetric(), averaging=averaging)
     x, y = data(dtype)
     for u, w, metric, record in accepted_steps(method, dtype, problem, batch=batch):
         part = (x, y) if batch is None else take_batch(x, y, 3, record.position, 0, record.epoch)
@@ -119,16 +119,16 @@ def test_no_step_of_a_right_run_violates(dtype: str, test: Any, batch: int | Non
 @pytest.mark.parametrize("fault", ["rho", "batch", "metric", "order"])
 def test_a_wrong_ingredient_is_noticed(fault: str) -> None:
     problem, x, y = Problem(NET, rho=1e-2), *data()
-    u, w, metric, record = accepted_steps(Method(metric=GradientScaled()), "float64", problem)[3]
-    right = recheck(problem, Absolute(), u, w, metric, x, y, record.rho)
+    u, w, metric, record = accepted_steps(Method(metric=GradientMetric()), "float64", problem)[3]
+    right = recheck(problem, AbsoluteTest(), u, w, metric, x, y, record.rho)
     if fault == "rho":
-        wrong = recheck(problem, Absolute(), u, w, metric, x, y, 2 * record.rho)
+        wrong = recheck(problem, AbsoluteTest(), u, w, metric, x, y, 2 * record.rho)
     elif fault == "batch":
-        wrong = recheck(problem, Absolute(), u, w, metric, x[:8], y[:8], record.rho)
+        wrong = recheck(problem, AbsoluteTest(), u, w, metric, x[:8], y[:8], record.rho)
     elif fault == "metric":
-        wrong = recheck(problem, Absolute(), u, w, None, x, y, record.rho)
+        wrong = recheck(problem, AbsoluteTest(), u, w, None, x, y, record.rho)
     else:
-        wrong = recheck(problem, Absolute(), w, u, metric, x, y, record.rho)
+        wrong = recheck(problem, AbsoluteTest(), w, u, metric, x, y, record.rho)
         assert wrong.violated
     assert (wrong.delta_j, wrong.bound) != pytest.approx((right.delta_j, right.bound), rel=1e-6)
 
@@ -141,8 +141,8 @@ def test_nan_violates_and_slack_counts_apart() -> None:
 
 def test_a_run_without_test_is_held_against_the_absolute_inequality() -> None:
     x, y = data()
-    problem = Problem(NET)
-    method = Method(rule=Fixed(eps0=1e-3), acceptance=NoTest())  # steps far too long
+    problem = Problem(NET, rho=0.0)
+    method = Method(rule=FixedRule(eps0=1e-3), acceptance=NoTest())  # steps far too long
     found = accepted_steps(method, "float64", problem, 6)
     readings = [recheck(problem, method.acceptance, u, w, d, x, y, 0.0) for u, w, d, _ in found]
     assert any(r.violated for r in readings)
@@ -174,7 +174,7 @@ def test_each_step_is_checked_on_its_own_batch_with_its_own_rho_and_metric(
 
 
 def test_reversing_the_acceptance_test_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Absolute, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau)
+    monkeypatch.setattr(AbsoluteTest, "accepts", lambda self, delta_j, tau, sum_dh: delta_j > -self.eta * tau)
     # a small first ε, so that some trials do raise J
     run(write_images(tmp_path / "d.npz"), tmp_path / "r", "--check-descent", "all", "--eps0", "1e-4", "--rule", "fixed")
     s = summary(tmp_path / "r")

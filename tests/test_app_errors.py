@@ -113,7 +113,10 @@ def corrupted(tmp_path: Path, kind: str) -> str:
         ("test label out of range", ["label 3"]),
         ("empty", ["train_images"]),
         ("constant", ["constant"]),
-        ("too small for the network", ["4×4 pixels", "--network lenet5", "12×12 and larger", "stage 3", "(6, 2, 2)"]),
+        (
+            "too small for the network",
+            ["4×4 pixels", "too small for lenet5", "12×12 and larger", "stage 3", "(6, 2, 2)"],
+        ),
     ],
 )
 def test_data(kind: str, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +136,7 @@ def test_the_sizes_that_a_network_takes(
         np.savez(tmp_path / "d.npz", train_images=x, train_labels=y)
         arguments = ["train", "--data", str(tmp_path / "d.npz"), *TINY, "--network", network]
         if side < least:
-            words = (f"{side}×{side + 9} pixels", f"--network {network}", f"{least}×{least} and larger")
+            words = (f"{side}×{side + 9} pixels", f"for {network.replace('-', '_')}", f"{least}×{least} and larger")
             bad(capsys, [*arguments, "--out", str(tmp_path / "r")], *words)
         else:
             assert main([*arguments, "--out", str(tmp_path / "r")]) in (0, 1)

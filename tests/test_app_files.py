@@ -16,19 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmp_ref.app.files import (
-    OutputError,
-    check_free,
-    decode,
-    locked,
-    new_directory,
-    pack,
-    read_json,
-    unpack,
-    write_atomically,
-    write_json,
-)
+from pmp_ref.app.files import check_free, locked, new_directory, read_json, write_json
 from pmp_ref.errors import InputError
+from pmp_ref.files import OutputError, decode, pack, unpack, write_atomically
 
 ARRAYS = {
     "a/00.kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -80,7 +70,7 @@ def test_a_damaged_file_raises_the_documented_error_or_reads_as_arrays(at: int, 
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, a=np.array([{"x": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="no plain array of numbers"):
+    with pytest.raises(InputError, match="expected an array of numbers"):
         unpack(path)
 
 
@@ -89,7 +79,9 @@ def test_a_header_cannot_claim_more_than_the_file_holds(tmp_path: Path) -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8))
-    with pytest.raises(InputError, match="holds 8 bytes for the shape"):
+    with pytest.raises(
+        InputError, match=r"claims the shape \(999999999999,\) of float64, 7999999999992 bytes, and holds 8"
+    ):
         unpack(path)
 
 
@@ -128,7 +120,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as if the disk were full after 1000 bytes
     try:
-        with pytest.raises(OutputError, match="saved before is intact"):
+        with pytest.raises(OutputError, match="what was there is intact"):
             write_atomically(path, bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmp_ref.app import model as models
-from pmp_ref.app.model import Model, read
+from pmp_ref import model as models
 from pmp_ref.data import load, standardise
 from pmp_ref.errors import InputError
+from pmp_ref.model import Model, read_model
 from tests.app_data import run, write_images
 
 
@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_bytes_are_standardised_as_in_training(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """By a way of its own: the library's stages on images standardised here; a few at a time or all at once."""
     directory, data = trained
-    model, raw = read(str(directory)), load(str(data)).train_images
+    model, raw = read_model(str(directory)), load(str(data)).train_images
     x = ((raw / 255 - model.mean[0]) / model.std[0]).astype(model.dtype)
     expected = model.network.forward_sweep(model.controls, x)[-1]
     for at_once in (1024, 5):
@@ -41,7 +41,7 @@ def test_bytes_are_standardised_as_in_training(trained: tuple[Path, Path], monke
 
 def test_wrong_scales_are_refused(trained: tuple[Path, Path]) -> None:
     directory, data = trained
-    model, raw = read(directory), load(str(data)).train_images
+    model, raw = read_model(directory), load(str(data)).train_images
     assert isinstance(model, Model)
     with pytest.raises(InputError, match=r"images are uint8; this map takes standardised ones"):
         model.run()(raw)

@@ -13,7 +13,7 @@ from pmp_ref.app.build import build_method
 from pmp_ref.app.main import train_parser
 from pmp_ref.app.options import NO_TEST, Options, from_json, resolve, to_json
 from pmp_ref.errors import InputError
-from pmp_ref.metric import GradientScaled, Identity
+from pmp_ref.metric import GradientMetric, IdentityMetric
 from pmp_ref.regulariser import GroupL0, Polynomial
 
 REQUIRED = (
@@ -44,14 +44,14 @@ def test_every_required_option_is_there() -> None:
 
 def test_the_default_run_uses_mini_batches_with_all_that_they_need() -> None:
     method = build_method(resolve({}))
-    assert isinstance(method.metric, GradientScaled) and method.averaging and method.ramp
+    assert isinstance(method.metric, GradientMetric) and method.averaging and method.ramp
     assert resolve({}).check_descent == "all"
 
 
 def test_full_batch_has_constant_rho_and_neither_average_nor_metric() -> None:
     options = resolve({"batch_size": "full"})
     method = build_method(options)
-    assert options.full_batch and isinstance(method.metric, Identity)
+    assert options.full_batch and isinstance(method.metric, IdentityMetric)
     assert method.averaging is None and method.ramp is None
     assert options.epochs is None and options.steps is not None
 

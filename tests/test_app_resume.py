@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pmp_ref.app import run as application
-from pmp_ref.app.files import pack, unpack
 from pmp_ref.app.main import main
+from pmp_ref.files import pack, unpack
 from tests.app_data import TINY, results, run, summary, write_images
 
 

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref import Absolute, Network, Status, certify
+from pmp_ref import AbsoluteTest, Network, Status
+from pmp_ref.accuracy import Accuracy
 from pmp_ref.app import run as application
 from pmp_ref.app.build import build, split
-from pmp_ref.app.evaluate import Accuracy
-from pmp_ref.app.files import decode, unpack
 from pmp_ref.app.inspect import GAP_HEAD, HEAD, control_rows, gap_rows
 from pmp_ref.app.main import main
 from pmp_ref.app.options import NO_TEST, resolve
-from pmp_ref.certificate import DECADES
+from pmp_ref.certificate import DECADES, certify
 from pmp_ref.data import load
+from pmp_ref.files import decode, unpack
 from tests.app_data import TINY, rows, run, summary, write_images
 
 FIGURES = {"convergence.png", "accuracy.png", "filters.png", "sparsity.png", "weights.png"}
@@ -295,7 +295,7 @@ def test_a_run_that_gives_up_exits_with_3(data: Path, tmp_path: Path, monkeypatc
     arguments = ("--rule", "fixed", "--eps0", "1e-6", "--batch-size", "full", "--dtype", "float64")
     assert run(data, tmp_path / "a", *arguments) == 3
     assert summary(tmp_path / "a")["status"] == "augmentation limit"
-    monkeypatch.setattr(Absolute, "accepts", lambda *_: False)
+    monkeypatch.setattr(AbsoluteTest, "accepts", lambda *_: False)
     assert run(data, tmp_path / "b", "--batch-size", "full", "--max-rejections", "3") == 3
 
 

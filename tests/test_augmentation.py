@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmp_ref.acceptance import ACCEPTANCES, Absolute, NoTest, Relative
-from pmp_ref.augmentation import RULES, Classic, Curvature, Fixed
+from pmp_ref.acceptance import ACCEPTANCES, AbsoluteTest, NoTest, RelativeTest
+from pmp_ref.augmentation import RULES, ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.errors import InputError
 from verification.claims.augmentation_rules import largest_eps, largest_factor, most_rejections, rejection_factor
 
@@ -20,7 +20,7 @@ positive = st.floats(1e-6, 1e6)
 
 @given(positive, st.floats(-10, 10), st.floats(0, 1))
 def test_classic_grows_by_sigma_and_shrinks_by_zeta(eps: float, c_hat: float, progress: float) -> None:
-    rule = Classic(sigma=1.5, zeta=0.75, eps_min=0.25)
+    rule = ClassicRule(sigma=1.5, zeta=0.75, eps_min=0.25)
     assert rule.rejected(eps, c_hat, 0.1) == 1.5 * eps == rule.rejected(eps, None, 0.1)
     assert rule.accepted(eps, c_hat, None, 0.1, progress) == (max(0.75 * eps, 0.25), None)
 
@@ -28,7 +28,7 @@ def test_classic_grows_by_sigma_and_shrinks_by_zeta(eps: float, c_hat: float, pr
 @given(positive, st.one_of(st.none(), st.floats(-10, 1e4)), st.floats(0, 1))
 def test_curvature_jumps_above_the_measured_curvature(eps: float, c_hat: float | None, eta: float) -> None:
     """T8: a rejected trial has Ĉ + η > ε; the jump always increases, at least by σ_min."""
-    rule = Curvature(theta=1.25, sigma_min=1.125, sigma=3.0)
+    rule = CurvatureRule(theta=1.25, sigma_min=1.125, sigma=3.0)
     new = rule.rejected(eps, c_hat, eta)
     if c_hat is None:
         assert new == 3.0 * eps
@@ -40,7 +40,7 @@ def test_curvature_jumps_above_the_measured_curvature(eps: float, c_hat: float |
 def test_curvature_follows_a_smoothed_estimate(
     eps: float, c_hat: float, smoothed: float | None, progress: float
 ) -> None:
-    rule = Curvature(theta=1.25, zeta=0.5, memory=0.75, growth=4.0, eps_min=1e-3)
+    rule = CurvatureRule(theta=1.25, zeta=0.5, memory=0.75, growth=4.0, eps_min=1e-3)
     new, estimate = rule.accepted(eps, c_hat, smoothed, 0.01, progress)
     c = max(c_hat, 0.0)
     assert estimate == pytest.approx(c if smoothed is None else 0.75 * smoothed + 0.25 * c)
@@ -51,27 +51,27 @@ def test_curvature_follows_a_smoothed_estimate(
 
 
 def test_curvature_keeps_what_it_knows_where_the_measurement_is_lost() -> None:
-    rule = Curvature(theta=2.0, growth=4.0, zeta=1e-6)
+    rule = CurvatureRule(theta=2.0, growth=4.0, zeta=1e-6)
     assert rule.accepted(2.0, None, None, 0.1, 1.0) == (2.0, None)  # nothing is known: ε stays
     assert rule.accepted(2.0, None, 0.5, 0.25, 0.0) == (1.5, 0.5)  # ε follows the estimate there is
     assert rule.accepted(2.0, None, 0.5, 0.25, 1.0) == (6.0, 0.5)  # and θ_t goes on growing
 
 
 def test_growth_starts_at_half_of_the_run() -> None:
-    rule = Curvature(theta=2.0, growth=9.0, zeta=1e-6)
+    rule = CurvatureRule(theta=2.0, growth=9.0, zeta=1e-6)
     eps = [rule.accepted(1.0, 1.0, None, 0.0, t)[0] for t in (0.0, 0.5, 0.75, 1.0)]
     np.testing.assert_allclose(eps, [2.0, 2.0, 6.0, 18.0])
 
 
 def test_fixed_is_constant_and_gives_up() -> None:
-    rule = Fixed(3.0)
+    rule = FixedRule(3.0)
     assert rule.rejected(3.0, 1.0, 0.1) is None and rule.accepted(3.0, 1.0, None, 0.1, 0.5) == (3.0, None)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.floats(1.01, 3), st.floats(0.3, 1))
 def test_accepted_and_rejected_trials_balance(trials: list[bool], sigma: float, zeta: float) -> None:
     """T8: r ln σ − a ln(1/ζ) = ln(ε_end/ε₀) while nothing clips."""
-    rule = Classic(eps0=1.0, sigma=sigma, zeta=zeta, eps_min=1e-300)
+    rule = ClassicRule(eps0=1.0, sigma=sigma, zeta=zeta, eps_min=1e-300)
     eps = rule.eps0
     for accepted in trials:
         eps = rule.accepted(eps, 0.0, None, 0.1, 0.0)[0] if accepted else rule.rejected(eps, 0.0, 0.1)
@@ -83,14 +83,14 @@ def test_accepted_and_rejected_trials_balance(trials: list[bool], sigma: float, 
 def test_growth_plays_no_part_in_the_count_of_rejections() -> None:
     """T8: L = √(u² + 1) rejects twice. The least factor of a rejection, θ = 3, allows four; θ growth = 60 would allow
     one, and is the factor in the bound of ε after acceptances. C = ½: the ball of the first trial contains 0."""
-    rule, eta, u, eps, rejections = Curvature(eps0=0.01, theta=3.0, growth=20.0), 1e-6, -1.737, 0.01, 0
+    rule, eta, u, eps, rejections = CurvatureRule(eps0=0.01, theta=3.0, growth=20.0), 1e-6, -1.737, 0.01, 0
     while True:
         g = -u / math.hypot(u, 1)
         w = u + g / (2 * eps)
         rise, tau = math.hypot(w, 1) - math.hypot(u, 1), (w - u) ** 2
         if rejections == 0:
             assert tau >= u * u
-        if Absolute(eta).accepts(rise, tau, g * (w - u)):
+        if AbsoluteTest(eta).accepts(rise, tau, g * (w - u)):
             break
         grown = rule.rejected(eps, (rise + g * (w - u)) / tau, eta)
         assert grown is not None and grown >= rejection_factor(rule) * eps
@@ -98,8 +98,8 @@ def test_growth_plays_no_part_in_the_count_of_rejections() -> None:
     assert rejections == 2 <= most_rejections(0.5, eta, 0.01, rejection_factor(rule)) == 4
     assert most_rejections(0.5, eta, 0.01, largest_factor(rule)) == 1
     assert rejection_factor(rule) == 3 and largest_factor(rule) == 60
-    assert rejection_factor(Classic(sigma=1.5)) == largest_factor(Classic(sigma=1.5)) == 1.5
-    assert rejection_factor(Curvature(theta=0.5, sigma_min=1.25)) == 1.25
+    assert rejection_factor(ClassicRule(sigma=1.5)) == largest_factor(ClassicRule(sigma=1.5)) == 1.5
+    assert rejection_factor(CurvatureRule(theta=0.5, sigma_min=1.25)) == 1.25
 
 
 @given(
@@ -113,7 +113,7 @@ def test_epsilon_stays_below_the_largest_factor(
     eps: float, c: float, eta: float, growth: float, trials: list[tuple[bool, float, float]]
 ) -> None:
     """T8, part 2, whatever Ĉ ≤ C acceptances find, wherever in the run: ε ≤ max(ε₀, ε_min, S(C + η))."""
-    rule = Curvature(eps0=eps, growth=growth)
+    rule = CurvatureRule(eps0=eps, growth=growth)
     top, smoothed = largest_eps(eps, rule.eps_min, largest_factor(rule), c, eta), None
     for accepted, share, progress in trials:
         if accepted or eps >= c + eta:  # such a trial passes
@@ -126,7 +126,7 @@ def test_epsilon_stays_below_the_largest_factor(
 def test_a_rejection_by_the_relative_test_needs_an_exact_maximiser_to_exceed_epsilon() -> None:
     """T16.2: L = ½u², u = 1, η₁ = ½, so Ĉ = ½. With q ≥ 1 a rejected trial has Ĉ/(1 − η₁) = 1 > ε; a maximiser that
     goes nineteen times too far has q = 0.1, and is rejected at ε = 8, far above 1."""
-    test = Relative(eta1=0.5)
+    test = RelativeTest(eta1=0.5)
 
     def trial(eps: float, length: float) -> tuple[bool, float, float]:
         w = 1 - length / (2 * eps)  # g = −1
@@ -146,31 +146,31 @@ def test_a_rejection_by_the_relative_test_needs_an_exact_maximiser_to_exceed_eps
     st.floats(1e-4, 1e3),
     st.floats(0.1, 100),
     st.floats(1e-3, 1),
-    st.sampled_from([Classic(), Curvature()]),
+    st.sampled_from([ClassicRule(), CurvatureRule()]),
     st.lists(st.floats(0, 1), min_size=40, max_size=40),
 )
 def test_line_searches_end_within_t8(eps: float, c: float, eta: float, rule: Any, noise: list[float]) -> None:
     """Every ε ≥ C + η passes. Rejections in a row ≤ ⌈log_s((C + η)/ε)⌉ and ε ≤ max(ε, s(C + η))."""
-    s = rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
+    s = rule.sigma if isinstance(rule, ClassicRule) else max(rule.sigma_min, rule.theta)
     start, rejections = eps, 0
     while eps < c + eta:  # the worst case: every smaller ε is rejected
         # a rejected trial has Ĉ + η > ε, and Ĉ ≤ C
         c_hat = eps - eta + noise[rejections % 40] * (c + eta - eps)
         eps, rejections = rule.rejected(eps, c_hat, eta), rejections + 1
-    steps = math.log((c + eta) / start) / math.log(s if isinstance(rule, Classic) else rule.sigma_min)
+    steps = math.log((c + eta) / start) / math.log(s if isinstance(rule, ClassicRule) else rule.sigma_min)
     assert rejections <= max(0, math.ceil(steps + 1e-9))
     assert eps <= max(start, s * (c + eta)) * (1 + 1e-12)
 
 
 def test_absolute_test() -> None:
-    test = Absolute(eta=0.5)
+    test = AbsoluteTest(eta=0.5)
     assert test.accepts(-1.0, 2.0, 9.0) and not test.accepts(-0.999, 2.0, 9.0)  # equality passes
     assert not test.accepts(math.nan, 2.0, 9.0) and not test.accepts(-1.0, math.nan, 9.0)
     assert not test.accepts(math.inf, 2.0, 9.0)
 
 
 def test_relative_test() -> None:
-    test = Relative(eta1=0.25)
+    test = RelativeTest(eta1=0.25)
     assert test.accepts(-1.0, 2.0, 4.0) and not test.accepts(-0.999, 2.0, 4.0)
     assert not test.accepts(-1.0, 2.0, 0.0) and not test.accepts(-1.0, 2.0, -1.0)  # needs ΣΔH > 0
     assert not test.accepts(math.nan, 2.0, 4.0) and not test.accepts(-1.0, 2.0, math.nan)
@@ -183,11 +183,11 @@ def test_no_test() -> None:
 
 
 def test_names() -> None:
-    assert RULES == {"classic": Classic, "curvature": Curvature, "fixed": Fixed}
-    assert ACCEPTANCES == {"absolute": Absolute, "relative": Relative, "none": NoTest}
+    assert RULES == {"classic": ClassicRule, "curvature": CurvatureRule, "fixed": FixedRule}
+    assert ACCEPTANCES == {"absolute": AbsoluteTest, "relative": RelativeTest, "none": NoTest}
 
 
-@pytest.mark.parametrize("rule", [Classic, Curvature, Fixed])
+@pytest.mark.parametrize("rule", [ClassicRule, CurvatureRule, FixedRule])
 def test_numpy_numbers_become_python_floats(rule: Any) -> None:
     assert type(rule(eps0=np.float64(2.0)).eps0) is float and type(rule(eps0=2).eps0) is float
 
@@ -196,16 +196,16 @@ def test_numpy_numbers_become_python_floats(rule: Any) -> None:
     ("make", "name", "value"),
     [
         *((rule, "eps0", bad) for rule in RULES.values() for bad in (0.0, -1.0, math.nan, math.inf, "1", True)),
-        *((rule, "sigma", bad) for rule in (Classic, Curvature) for bad in (1.0, 0.5, math.nan, math.inf)),
-        *((rule, "zeta", bad) for rule in (Classic, Curvature) for bad in (0.0, -0.1, 1.1, math.nan)),
-        *((rule, "eps_min", bad) for rule in (Classic, Curvature) for bad in (0.0, -1.0)),
-        (Curvature, "theta", 0.0),
-        (Curvature, "sigma_min", 1.0),
-        (Curvature, "memory", 1.0),
-        (Curvature, "memory", -0.1),
-        (Curvature, "growth", 0.9),
-        *((Absolute, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
-        *((Relative, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
+        *((rule, "sigma", bad) for rule in (ClassicRule, CurvatureRule) for bad in (1.0, 0.5, math.nan, math.inf)),
+        *((rule, "zeta", bad) for rule in (ClassicRule, CurvatureRule) for bad in (0.0, -0.1, 1.1, math.nan)),
+        *((rule, "eps_min", bad) for rule in (ClassicRule, CurvatureRule) for bad in (0.0, -1.0)),
+        (CurvatureRule, "theta", 0.0),
+        (CurvatureRule, "sigma_min", 1.0),
+        (CurvatureRule, "memory", 1.0),
+        (CurvatureRule, "memory", -0.1),
+        (CurvatureRule, "growth", 0.9),
+        *((AbsoluteTest, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
+        *((RelativeTest, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
     ],
 )
 def test_bad_constants(make: Any, name: str, value: Any) -> None:
@@ -214,6 +214,6 @@ def test_bad_constants(make: Any, name: str, value: Any) -> None:
     assert f"{name} is {value!r}" in str(error.value) and "expected" in str(error.value)
 
 
-@pytest.mark.parametrize("rule", [Classic, Curvature])
+@pytest.mark.parametrize("rule", [ClassicRule, CurvatureRule])
 def test_the_ends_of_the_ranges_are_allowed(rule: Any) -> None:
     assert rule(zeta=1.0).zeta == 1.0

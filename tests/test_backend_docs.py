@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref.app.conclude import MODEL
+import pmp_ref as pr
 from pmp_ref.app.main import train_parser
 from pmp_ref.app.options import resolve
 from pmp_ref.kernels import FastSweep
-from tests.app_data import run, write_images
+from pmp_ref.library import suited
 from tests.backends import NAMES, probe
 from verification.__main__ import parser as verification_parser
 from verification.cuda_on_cpu.__main__ import parser as cuda_parser
@@ -38,32 +38,24 @@ def page() -> dict[str, Any]:
 def test_the_tutorial_trains_and_goes_on(page: dict[str, Any]) -> None:
     assert [r.step for r in page["laptop"].steps] == [1, 2, 3]
     assert [r.step for r in page["goes_on"].steps] == [4, 5, 6]
-    assert isinstance(page["problem"].sweep, FastSweep)
-    assert page["host"].evaluation is None
+    assert isinstance(suited(page["problem"], page["x"]).sweep, FastSweep)
+    assert page["host"].current.evaluation is None
 
 
 def test_the_moved_run_is_the_run(page: dict[str, Any]) -> None:
-    problem, controls, x, y = page["setup"]("numpy")
-    whole = page["solve"](problem, controls, x, y, batch_size=20, stop=page["Stop"](steps=6))
-    assert repr(whole.steps[3:]) == repr(page["goes_on"].steps)
+    x, y = page["setup"]("numpy")
+    whole = pr.solve(page["problem"], x, y, batch_size=20, steps=6, method=pr.Method())
+    assert [vars(r) for r in whole.steps[3:]] == [vars(r) for r in page["goes_on"].steps]
 
 
 def test_the_tutorial_in_pytorch(page: dict[str, Any]) -> None:
     if reason := probe("torch"):
         pytest.skip(f"backend torch: {reason}")
-    problem, controls, x, y = page["setup"]("torch")
-    there = page["solve"](problem, controls, x, y, batch_size=20, stop=page["Stop"](steps=3))
+    problem, (x, y), how = page["problem"], page["setup"]("torch"), {"batch_size": 20, "method": pr.Method()}
+    there = pr.solve(problem, x, y, steps=3, **how)
     np.testing.assert_allclose([r.J for r in there.records], [r.J for r in page["laptop"].records], rtol=1e-10)
-    resumed = page["moved"](page["host"], page["mover"]("torch"))
-    on = page["solve"](problem, resumed.controls, x, y, batch_size=20, stop=page["Stop"](steps=6), resume=resumed)
+    on = pr.solve(problem, x, y, steps=6, resume=page["host"].moved(page["mover"]("torch")), **how)
     np.testing.assert_allclose([r.J for r in on.records], [r.J for r in page["goes_on"].records], rtol=1e-10)
-
-
-def test_a_model_is_read(page: dict[str, Any], tmp_path: Path) -> None:
-    assert run(write_images(tmp_path / "d.npz"), tmp_path / "r", "--network", "lenet5") == 0
-    network = page["lenet5"]((1, 12, 12), 3)
-    controls = page["read_model"](tmp_path / "r" / MODEL, network, np.asarray)
-    assert tuple(tuple(a.shape for a in stage) for stage in controls) == network.control_shapes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -91,4 +83,4 @@ def test_commands_are_understood(command: str) -> None:
 
 
 def test_blocks_are_found() -> None:
-    assert len(PYTHON) == 4 and len(COMMANDS) == 9
+    assert len(PYTHON) == 3 and len(COMMANDS) == 9

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import pmp_ref
-from pmp_ref import controls, hamiltonian, metric, trial
+from pmp_ref import averaging, controls, hamiltonian, metric, trial
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import compiled, fused
 from pmp_ref.errors import InputError
@@ -133,7 +133,7 @@ GENERATOR = np.random.default_rng(0)
 U, G, D = (GENERATOR.standard_normal((3, 4)) for _ in range(3))
 D = np.abs(D)
 MEAN = np.asarray(0.7)
-SCALED = metric.GradientScaled(floor=0.5, ceiling=1.5)
+SCALED = metric.GradientMetric(floor=0.5, ceiling=1.5)
 SETS = (Box(), Box(-0.4, 0.9), FiniteSet((-1.0, 0.0, 0.5)))
 PENALTIES = (L0(), L1(), L2(), Polynomial(1.0, 0.5, 0.1), LHalf(), LTwoThirds(), NoPenalty())
 
@@ -149,9 +149,9 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         f"{name}, costate": (lambda x, p, stage=kind(): stage.costate(x, (), p), (U, G))
         for name, kind in ACTIVATIONS.items()
     },
-    "running mean": (partial(fused, metric._running, beta=0.9), (U, G)),
+    "running mean": (partial(fused, averaging.running, beta=0.9), (U, G)),
     "root": (partial(fused, metric._root, beta=0.9), (D, 3.0)),
-    "corrected": (partial(fused, metric._corrected, beta=0.9), (U, 3.0)),
+    "corrected": (partial(fused, averaging.corrected, beta=0.9), (U, 3.0)),
     "quotient": (partial(fused, metric._quotient, size=3), (D, MEAN)),
     "clipped": (partial(fused, SCALED._clipped, size=3), (D, MEAN)),
     "products": (partial(fused, controls.product64), (U, G)),

@@ -11,8 +11,8 @@ import pytest
 
 from pmp_ref import architectures as A
 from pmp_ref import layers as L
-from pmp_ref.augmentation import Classic
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.augmentation import ClassicRule
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
@@ -20,8 +20,10 @@ from pmp_ref.kernels import FastSweep, GpuSweep, make_sweep
 from pmp_ref.kernels.gpu import StridedConvolution, on_gpu, patch_entries, strided, strided_network, window_view
 from pmp_ref.layers.windows import Windows
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep, entries
 from tests.backends import Backend, load, probe
 
@@ -112,10 +114,10 @@ def test_runs_take_the_same_decisions(backend: Backend) -> None:
     network = NETWORKS["lenet"]
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((8, *network.input_shape)), generator.integers(0, 3, 8)
-    u, how = initial_controls(network, 0, x), {"stop": Stop(steps=4), "method": Method(Classic(0.02, sigma=2.0))}
-    here = solve(Problem(network, rho=1e-3), u, x, y, **how)
+    u, how = initial_controls(network, 0, x), {"stop": Stop(steps=4), "method": Method(ClassicRule(0.02, sigma=2.0))}
+    here = bsqh(Problem(network, rho=1e-3), u, x, y, **how)
     problem = Problem(network, rho=1e-3, sweep=GpuSweep(network, CrossEntropy()))
-    there = solve(problem, map_controls(backend.asarray, u), backend.asarray(x), backend.asarray(y), **how)
+    there = bsqh(problem, map_controls(backend.asarray, u), backend.asarray(x), backend.asarray(y), **how)
     assert [r.verdict for r in there.records] == [r.verdict for r in here.records]
     assert {"accepted", "rejected"} <= {r.verdict for r in here.records}
     np.testing.assert_allclose([r.J for r in there.records], [r.J for r in here.records], rtol=1e-11)

@@ -16,19 +16,23 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.arrays import library
-from pmp_ref.augmentation import Classic
-from pmp_ref.bsqh import Method, Stop, solve, take_batch
+from pmp_ref.augmentation import ClassicRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.certificate import certify
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.metric import Averaging, GradientScaled
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, LTwoThirds
 from pmp_ref.result import Record
+from pmp_ref.stop import Stop
 from tests.backends import Backend, load
 
 NET = Network((L.Convolution(2, 3), L.Tanh(), L.AveragePool(2), L.Flatten(), L.Dense(3)), (1, 6, 5))
@@ -40,12 +44,14 @@ NUMBERS = [f.name for f in dataclasses.fields(Record) if f.type in ("float", "in
 RUNS: dict[str, tuple[Problem, dict[str, Any]]] = {
     "full batch": (
         Problem(NET, rho=1e-3, regulariser=L0()),
-        {"method": Method(Classic(0.05, sigma=2.0)), "stop": Stop(steps=8)},
+        {"method": Method(ClassicRule(0.05, sigma=2.0)), "stop": Stop(steps=8)},
     ),
     "mini-batches": (
         Problem(NET, rho=1e-3, regulariser=LTwoThirds()),
         {
-            "method": Method(Classic(1e-3, sigma=2.0, zeta=0.7), Relative(0.3), GradientScaled(), Averaging(0.5)),
+            "method": Method(
+                ClassicRule(1e-3, sigma=2.0, zeta=0.7), RelativeTest(0.3), GradientMetric(), Averaging(0.5)
+            ),
             "stop": Stop(epochs=3),
             "batch_size": 3,
         },
@@ -57,8 +63,8 @@ RUNS: dict[str, tuple[Problem, dict[str, Any]]] = {
 def test_the_same_trials_are_accepted(backend: Backend, name: str) -> None:
     """In float64 every verdict is that of NumPy, and the numbers of each trial differ by rounding only."""
     problem, how = RUNS[name]
-    here = solve(problem, U, X, Y, **how)
-    there = solve(problem, map_controls(backend.asarray, U), backend.asarray(X), backend.asarray(Y), **how)
+    here = bsqh(problem, U, X, Y, **how)
+    there = bsqh(problem, map_controls(backend.asarray, U), backend.asarray(X), backend.asarray(Y), **how)
     assert [r.verdict for r in there.records] == [r.verdict for r in here.records] and there.status is here.status
     assert len({r.verdict for r in here.records}) > 1
     for a, b in zip(here.records, there.records, strict=True):
@@ -83,18 +89,10 @@ def test_the_same_seed_gives_the_same_batches(backend: Backend) -> None:
 def test_an_iterate_moves_between_libraries(backend: Backend) -> None:
     """A run begun in NumPy goes on elsewhere: the arrays of its iterate are moved, nothing else is needed."""
     problem, how = RUNS["mini-batches"]
-    first = solve(problem, U, X, Y, **(how | {"stop": Stop(epochs=1)}))
-    move = lambda nest: None if nest is None else map_controls(backend.asarray, nest)  # noqa: E731
-    held = dataclasses.replace(
-        first.iterate,
-        evaluation=None,
-        controls=move(first.iterate.controls),
-        metric=move(first.iterate.metric),
-        metric_memory=move(first.iterate.metric_memory),
-        average_memory=move(first.iterate.average_memory),
-    )
-    there = solve(problem, held.controls, backend.asarray(X), backend.asarray(Y), resume=held, **how)
-    here = solve(problem, None, X, Y, resume=dataclasses.replace(first.iterate, evaluation=None), **how)
+    first = bsqh(problem, U, X, Y, **(how | {"stop": Stop(epochs=1)}))
+    held = first.iterate.moved(backend.asarray)
+    there = bsqh(problem, held.controls, backend.asarray(X), backend.asarray(Y), resume=held, **how)
+    here = bsqh(problem, None, X, Y, resume=first.iterate.at_rest(), **how)
     assert [r.verdict for r in there.records] == [r.verdict for r in here.records]
     np.testing.assert_allclose([r.J for r in there.records], [r.J for r in here.records], rtol=1e-9)
 
@@ -107,7 +105,7 @@ def test_mixed_libraries_are_named(backend: Backend, entry: str) -> None:
     problem, how = RUNS["full batch"]
 
     def call(*arguments: Any) -> None:
-        solve(problem, *arguments, **how) if entry == "solve" else certify(problem, *arguments, 1.0)
+        bsqh(problem, *arguments, **how) if entry == "solve" else certify(problem, *arguments, 1.0)
 
     for arguments, names in (((u, x, t), ("images", "labels")), ((v, x, y), ("images", "kernel of stage 0"))):
         with pytest.raises(InputError) as error:

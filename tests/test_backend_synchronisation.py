@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,25 @@ import numpy as np
 import pytest
 
 import pmp_ref
-from pmp_ref import bsqh
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref import one_step
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import to_numpy
-from pmp_ref.augmentation import Classic
-from pmp_ref.bsqh import Method, prepare, step, take_batch
+from pmp_ref.augmentation import ClassicRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
 from pmp_ref.controls import map_controls
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import GpuSweep
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, GroupL0, LHalf, LTwoThirds, Polynomial
-from pmp_ref.result import Iterate
 from tests.backends import Backend, load, probe
 
 NET = Network(
@@ -57,17 +59,17 @@ NET = Network(
 
 ALL = Polynomial(1.0, 0.5, 0.1)
 CASES: dict[str, tuple[dict[str, Any], Method]] = {
-    "L0": ({"regulariser": L0()}, Method(metric=Identity())),
+    "L0": ({"regulariser": L0()}, Method(metric=IdentityMetric())),
     "sum on a box": (
         {"regulariser": ALL, "admissible": Box(-2.0, 2.0)},
-        Method(acceptance=Relative(), metric=PerLayer()),
+        Method(acceptance=RelativeTest(), metric=LayerMetric()),
     ),
-    "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientScaled())),
-    "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientScaled(), averaging=Averaging())),
-    "groups": ({"regulariser": GroupL0()}, Method(metric=PerLayer(), averaging=Averaging())),
+    "L1/2": ({"regulariser": LHalf(), "admissible": Box(-1.0, 1.0)}, Method(metric=GradientMetric())),
+    "L2/3": ({"regulariser": LTwoThirds()}, Method(metric=GradientMetric(), averaging=Averaging())),
+    "groups": ({"regulariser": GroupL0()}, Method(metric=LayerMetric(), averaging=Averaging())),
     "finite set": ({"regulariser": ALL, "admissible": FiniteSet(tuple(k / 4 for k in range(-8, 9)))}, Method()),
-    "squared loss": ({"loss": Squared(), "regulariser": L0()}, Method(Classic())),
-    "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientScaled())),
+    "squared loss": ({"loss": SquaredLoss(), "regulariser": L0()}, Method(ClassicRule())),
+    "GPU sweep": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy())}, Method(metric=GradientMetric())),
     "recomputed": ({"regulariser": L0(), "sweep": GpuSweep(NET, CrossEntropy(), chunk=2, memory=0)}, Method()),
 }
 
@@ -160,12 +162,9 @@ def test_a_trial_takes_values_from_the_device_once(case: str, crossings: Crossin
         for position in (0, 1, 0):
             crossings.clear()
             bx, by = take_batch(x, y, 2, position, 0, 0)
-            if it.evaluation is None or method.averaging is not None:
-                it = prepare(problem, method, replace(it, evaluation=None, prepared=False), bx, by)
-            else:
-                it = prepare(problem, method, it, bx, by)
+            it = prepare(problem, method, it, bx, by)
             assert crossings == []
-            it, record = step(problem, method, it, problem.rho)
+            it, record = step(problem, method, it, bx, by)
             assert crossings == [{"array_api_strict": "__array__", "cupy": "get"}[crossings.library.name]]
             verdicts.add(record.verdict)
     assert "accepted" in verdicts and verdicts & {"rejected", "average dropped"}
@@ -186,11 +185,10 @@ def test_nothing_needs_a_value_on_a_device_without_values(case: str, monkeypatch
         fetched.append(numbers)
         return np.array([-1.0, 2.0, 1.0, 1.0, 3.0, 2.0, 1.0, 0.5, 1.0, 1.0, 7.0])  # a trial that is accepted
 
-    monkeypatch.setattr(bsqh, "to_numpy", made_up)
+    monkeypatch.setattr(one_step, "to_numpy", made_up)
     problem, method, it, x, y = setting(case, asarray)
     for position in (0, 1):
-        it = prepare(problem, method, replace(it, evaluation=None), *take_batch(x, y, 2, position, 0, 0))
-        it, record = step(problem, method, it, problem.rho)
+        it, record = step(problem, method, it, *take_batch(x, y, 2, position, 0, 0))
         assert record.verdict == "accepted"
     assert len(fetched) == 2
 

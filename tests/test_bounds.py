@@ -25,7 +25,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Activation, Dense, Flatten, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Standardise, Tanh
 from pmp_ref.layers.windows import Windows
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, Polynomial
@@ -139,7 +139,7 @@ def test_overlaps_of_windows() -> None:
 
 def small(loss: Any = None, regulariser: Any = None) -> tuple[Problem, Any, Any, Any]:
     network = Network((Dense(3), Tanh(), Dense(3)), (2,))
-    problem = Problem(network, loss or CrossEntropy(), regulariser or L1(), 0.1)
+    problem = Problem(network, loss or CrossEntropy(), regulariser or L1(), rho=0.1)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 2))
     y = np.array([0, 1, 2, 0]) if loss is None else rng.standard_normal((4, 3))
@@ -147,12 +147,12 @@ def small(loss: Any = None, regulariser: Any = None) -> tuple[Problem, Any, Any,
 
 
 @pytest.mark.parametrize("regulariser", [L1(), L2(), LHalf(), Polynomial(1.0, 0.5, 0.25)])
-@pytest.mark.parametrize("loss", [None, Squared()])
+@pytest.mark.parametrize("loss", [None, SquaredLoss()])
 def test_a_certificate_holds_the_change_of_the_objective(regulariser: Any, loss: Any) -> None:
     problem, u, x, y = small(loss, regulariser)
     w = map_controls(lambda a: np.where(a > 0.3, 0.0, a + 0.1), u)
     c = certify_step(problem, u, w, x, y)
-    value = lambda v: float(np.mean(problem.sweep.forward(v, x, y).losses)) + 0.1 * float(problem.penalty(v))  # noqa: E731
+    value = lambda v: float(np.mean(problem.sweeper.forward(v, x, y).losses)) + 0.1 * float(problem.penalty(v))  # noqa: E731
     change = value(w) - value(u)
     assert c.delta_J.lower - 1e-14 <= change <= c.delta_J.upper + 1e-14
     assert c.proves_descent(-change / c.tau.upper - 1) == (c.delta_J.upper <= change + c.tau.upper)
@@ -211,7 +211,7 @@ def test_stages_without_bounds_are_refused(stage: Any) -> None:
     network = Network((Dense(4), stage, Dense(2)), (3,))
     x, y = np.ones((2, 3)), np.array([0, 1])
     u = initial_controls(network, 0, x)
-    problem = Problem(network, admissible=Box(-9.0, 9.0))
+    problem = Problem(network, admissible=Box(-9.0, 9.0), rho=0.0)
     for attempt in (
         lambda: global_constant(problem, radii_around(u, 1.0), x, y),
         lambda: ball_bound(problem, u, x, y),
@@ -224,7 +224,7 @@ def test_stages_without_bounds_are_refused(stage: Any) -> None:
 @pytest.mark.parametrize("bound", [0.1, 0.3, 0.7])
 def test_float32_controls_at_the_bounds_lie_within_the_radii_of_the_box(bound: float) -> None:
     problem, u, _, _ = small()
-    boxed = Problem(problem.network, admissible=Box(-bound, bound))
+    boxed = Problem(problem.network, admissible=Box(-bound, bound), rho=0.0)
     corner = map_controls(lambda a: np.full(a.shape, np.float32(bound)), u)
     for a, radius in zip(arrays_of(boxed.project(corner)), arrays_of(radii_of_box(boxed)), strict=True):
         assert np.linalg.norm(a.astype(np.float64)) <= radius <= (1 + 1e-7) * bound * a.size**0.5 + 1e-15
@@ -252,7 +252,7 @@ def slope_of(r: Any, a: np.ndarray) -> np.ndarray:
 
 def test_other_refusals() -> None:
     problem, u, x, y = small()
-    g = problem.sweep.forward_backward(u, x, y).switching
+    g = problem.sweeper.forward_backward(u, x, y).switching
     with pytest.raises(InputError, match=r"eta is 0\.0"):
         certified_eps(problem, ball_bound(problem, u, x, y), u, g, 0.0)
     with pytest.raises(InputError, match="order"):
@@ -261,13 +261,13 @@ def test_other_refusals() -> None:
         certify_step(problem, u, u, x, y, parts=3)
     for unbounded in (Box(), FiniteSet((0.0, 1.0))):
         with pytest.raises(InputError, match="bounded box"):
-            radii_of_box(Problem(problem.network, admissible=unbounded))
+            radii_of_box(Problem(problem.network, admissible=unbounded, rho=0.0))
     with pytest.raises(InputError):
-        ball_bound(Problem(problem.network, Squared()), u, x, np.zeros((4, 3)))
+        ball_bound(Problem(problem.network, SquaredLoss(), rho=0.0), u, x, np.zeros((4, 3)))
     net = residual_net((1, 4, 4), classes=2, width=4, blocks=(1,), groups=2)
     image = np.ones((1, 1, 4, 4))
     with pytest.raises(InputError):
-        ball_bound(Problem(net), initial_controls(net, 0, image), image, np.array([0]))
+        ball_bound(Problem(net, rho=0.0), initial_controls(net, 0, image), image, np.array([0]))
     pooled = Network((MaxPool(2), Flatten(), Dense(2)), (1, 4, 4))
     with pytest.raises(InputError):
-        certify_step(Problem(pooled), *2 * (initial_controls(pooled, 0, image),), image, np.array([0]))
+        certify_step(Problem(pooled, rho=0.0), *2 * (initial_controls(pooled, 0, image),), image, np.array([0]))

@@ -14,21 +14,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmp_ref import bsqh
+from pmp_ref import bsqh as loop_module
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref import one_step
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.augmentation import Classic, Curvature, Fixed, Rule
-from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step, take_batch
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule, Rule
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, cast, from_vector, map_controls, to_vector
-from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning
+from pmp_ref.errors import InputError, LabelWarning
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.iterate import Iterate, Place
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
-from pmp_ref.problem import Problem, everywhere
+from pmp_ref.one_step import prepare, step
+from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty, Polynomial
-from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.result import Record, Run, Status, Verdict
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep
 from tests.backends import load
 from tests.strategies import networks, seeds
@@ -43,10 +50,10 @@ def data(seed: int = 0, samples: int = 12, network: Network = NET) -> tuple[Any,
     return initial_controls(network, seed, x), x, generator.integers(0, network.output_shape[0], samples)
 
 
-def run(problem: Problem, seed: int = 0, samples: int = 12, **options: Any) -> Solution:
+def run(problem: Problem, seed: int = 0, samples: int = 12, **options: Any) -> Run:
     options = {"stop": Stop(steps=15), **options}
     u, x, y = data(seed, samples, problem.network)
-    return solve(problem, None if "resume" in options else u, x, y, **options)
+    return bsqh(problem, None if "resume" in options else u, x, y, **options)
 
 
 def objective(problem: Problem, u: Any, x: Any, y: Any, rho: float) -> float:
@@ -61,11 +68,11 @@ def same(a: Any, b: Any) -> bool:
 
 METHODS = (
     Method(),
-    Method(Classic()),
-    Method(Classic(1e-3, sigma=2.0)),
-    Method(Curvature(1e-3), Relative(0.3)),
-    Method(metric=GradientScaled()),
-    Method(Classic(1e-2), metric=PerLayer(beta=0.5)),
+    Method(ClassicRule()),
+    Method(ClassicRule(1e-3, sigma=2.0)),
+    Method(CurvatureRule(1e-3), RelativeTest(0.3)),
+    Method(metric=GradientMetric()),
+    Method(ClassicRule(1e-2), metric=LayerMetric(beta=0.5)),
 )
 REGULARISERS = (L0(), L1(), Polynomial(1.0, 0.1, 0.5), LHalf(), GroupL0(), NoPenalty())
 
@@ -100,13 +107,13 @@ def test_accepted_steps_satisfy_the_inequality_and_rejected_ones_never(
     problem = Problem(network, regulariser=regulariser, rho=rho)
     u, x, y = data(seed, 6, network)
     trials = Trials(u)
-    solve(problem, u, x, y, stop=Stop(steps=6), method=method, callback=trials)
+    bsqh(problem, u, x, y, stop=Stop(steps=6), method=method, callback=trials)
     assert any(r.accepted for r in trials.records)
     for before, after, record in trials.pairs():
         j = objective(problem, before, x, y, rho)
         assert abs(j - record.J_before) <= 1e-13 * (1 + abs(j))
         bound = -method.acceptance.eta * record.tau  # η of the absolute test
-        if isinstance(method.acceptance, Relative):
+        if isinstance(method.acceptance, RelativeTest):
             bound = -method.acceptance.eta1 * record.sum_dh
         if record.accepted:
             change = objective(problem, after, x, y, rho) - j
@@ -126,7 +133,7 @@ def test_full_batch_objective_never_rises(network: Network, seed: int, method: M
     problem = Problem(network, regulariser=regulariser, rho=0.01)
     u, x, y = data(seed, 6, network)
     trials = Trials(u)
-    solve(problem, u, x, y, stop=Stop(steps=8), method=method, callback=trials)
+    bsqh(problem, u, x, y, stop=Stop(steps=8), method=method, callback=trials)
     values = [objective(problem, c, x, y, 0.01) for c in (u, *trials.controls)]
     assert np.all(np.diff(values) <= 1e-14 * (1 + np.abs(values[1:])))
     assert len({*values}) > 1
@@ -134,14 +141,14 @@ def test_full_batch_objective_never_rises(network: Network, seed: int, method: M
 
 def test_increments_curvature_and_gains_are_those_of_the_theory() -> None:
     """τ, ΣΔH ≥ ετ, Ĉ = [ΔJ + ΣΔH]/τ and the residual 2ε‖D(w − u)‖ from the controls themselves, under a metric."""
-    problem, method = Problem(NET, rho=0.01), Method(metric=GradientScaled())
+    problem, method = Problem(NET, rho=0.01), Method(metric=GradientMetric())
     u, x, y = data()
     trials = Trials(u)
-    solve(problem, u, x, y, stop=Stop(steps=5), method=method, callback=trials)
+    bsqh(problem, u, x, y, stop=Stop(steps=5), method=method, callback=trials)
     accepted = [(b, a, r) for b, a, r in trials.pairs() if r.accepted]
     memory = None
     for count, (before, after, r) in enumerate(accepted):
-        e = problem.sweep.backward(before, problem.sweep.forward(before, x, y))
+        e = problem.sweeper.backward(before, problem.sweeper.forward(before, x, y))
         memory, d = method.metric.update(memory, count, e.switching)
         delta, d = to_vector(after) - to_vector(before), to_vector(d)
         np.testing.assert_allclose(r.tau, d @ delta**2, rtol=1e-12)
@@ -158,8 +165,8 @@ def test_line_search_is_monotone(regulariser: Any) -> None:
     """T18: along the rejections of one control τ and ΣΔH fall."""
     u, x, y = data()
     trials = Trials(u)
-    problem, method = Problem(NET, regulariser=regulariser, rho=0.01), Method(Classic(1e-4, 1.5))
-    solve(problem, u, x, y, stop=Stop(steps=3), method=method, callback=trials)
+    problem, method = Problem(NET, regulariser=regulariser, rho=0.01), Method(ClassicRule(1e-4, 1.5))
+    bsqh(problem, u, x, y, stop=Stop(steps=3), method=method, callback=trials)
     rows = trials.records
     sequences = [(a, b) for a, b in pairwise(rows) if b.rejections == a.rejections + 1]
     assert len(sequences) > 5
@@ -168,7 +175,7 @@ def test_line_search_is_monotone(regulariser: Any) -> None:
 
 
 def test_without_a_test_every_finite_trial_is_accepted() -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Fixed(1e-4), NoTest()))
+    s = run(Problem(NET, rho=0.01), method=Method(FixedRule(1e-4), NoTest()))
     assert len(s.steps) == len(s.records) == 15
     assert max(r.delta_J for r in s.records) > 0  # J does rise at this ε
 
@@ -195,18 +202,18 @@ class Counting(Sweep):
 def test_a_step_without_rejection_costs_one_sweep_each_way() -> None:
     calls: list[str] = []
     problem = Problem(NET, rho=1e-3, sweep=Counting(calls))
-    s = run(problem, method=Method(Classic(10.0, zeta=1.0)), stop=Stop(steps=7))
+    s = run(problem, method=Method(ClassicRule(10.0, zeta=1.0)), stop=Stop(steps=7))
     assert [r.verdict for r in s.records] == ["accepted"] * 7
     assert Counter(calls) == {"forward": 8, "backward": 7}  # one more forward sweep for the start
-    assert (s.iterate.forward_sweeps, s.iterate.backward_sweeps) == (8, 7)
+    assert (s.iterate.counts.forward_sweeps, s.iterate.counts.backward_sweeps) == (8, 7)
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": 5}, {"batch_size": 5, "stop": Stop(epochs=3, residual=1e-9)}])
 def test_every_sweep_is_counted(options: dict[str, Any]) -> None:
     calls: list[str] = []
-    s = run(Problem(NET, rho=1e-3, sweep=Counting(calls)), method=Method(Classic(1e-3, sigma=2.0)), **options)
-    assert s.iterate.total_rejections > 0
-    assert Counter(calls) == {"forward": s.iterate.forward_sweeps, "backward": s.iterate.backward_sweeps}
+    s = run(Problem(NET, rho=1e-3, sweep=Counting(calls)), method=Method(ClassicRule(1e-3, sigma=2.0)), **options)
+    assert s.iterate.counts.rejections > 0
+    assert Counter(calls) == {"forward": s.iterate.counts.forward_sweeps, "backward": s.iterate.counts.backward_sweeps}
 
 
 def test_recomputed_states_change_the_count_and_nothing_else() -> None:
@@ -214,7 +221,9 @@ def test_recomputed_states_change_the_count_and_nothing_else() -> None:
     again = run(Problem(NET, rho=0.01, sweep=Sweep(NET, CrossEntropy(), memory=0)))
     assert same(kept.controls, again.controls)
     assert [r.J for r in kept.records] == [r.J for r in again.records]
-    assert again.iterate.forward_sweeps == kept.iterate.forward_sweeps + kept.iterate.backward_sweeps
+    assert (
+        again.iterate.counts.forward_sweeps == kept.iterate.counts.forward_sweeps + kept.iterate.counts.backward_sweeps
+    )
 
 
 def test_chunk_sizes_change_the_run_by_rounding_only() -> None:
@@ -223,44 +232,58 @@ def test_chunk_sizes_change_the_run_by_rounding_only() -> None:
 
 
 def test_a_rejected_trial_leaves_controls_and_evaluation_untouched() -> None:
-    problem, method = Problem(NET, rho=0.01), Method(Classic(1e-4, sigma=2.0))
+    problem, method = Problem(NET, rho=0.01), Method(ClassicRule(1e-4, sigma=2.0))
     u, x, y = data()
     it = prepare(problem, method, Iterate(u, 1e-4), x, y)
-    held = [*arrays_of(u), *arrays_of(it.controls), *arrays_of(it.evaluation.switching), it.evaluation.losses]  # type: ignore[union-attr]
+    e = it.current.evaluation
+    held = [*arrays_of(u), *arrays_of(it.controls), *arrays_of(e.switching), e.losses]  # type: ignore[union-attr]
     copies = [a.copy() for a in held]
-    after, record = step(problem, method, it, 0.01)
-    assert record.verdict == "rejected"
-    assert after.controls is it.controls and after.evaluation is it.evaluation and after.metric is it.metric
-    assert (after.eps, after.rejections, after.total_rejections, after.step) == (2e-4, 1, 1, 0)
-    assert (after.prepared, after.finite_trials) == (True, 1) and after.forward_sweeps == it.forward_sweeps + 1
+    after, record = step(problem, method, it, x, y)
+    assert record.verdict is Verdict.REJECTED
+    assert after.controls is it.controls and after.current.evaluation is e
+    assert after.current.metric is it.current.metric
+    assert (after.eps, after.current.rejections, after.counts.rejections, after.step) == (2e-4, 1, 1, 0)
+    assert (after.current.prepared, after.current.finite_trials) == (True, 1)
+    assert after.counts.forward_sweeps == it.counts.forward_sweeps + 1
     for a, b in zip(copies, held, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_an_accepted_trial_hands_over_its_own_evaluation() -> None:
-    problem, method = Problem(NET, rho=0.01), Method(Classic(10.0))
+    problem, method = Problem(NET, rho=0.01), Method(ClassicRule(10.0))
     u, x, y = data()
-    it, record = step(problem, method, prepare(problem, method, Iterate(u, 10.0), x, y), 0.01)
-    assert record.accepted and not it.prepared and it.evaluation is not None and it.evaluation.switching is None
-    np.testing.assert_array_equal(it.evaluation.losses, problem.sweep.forward(it.controls, x, y).losses)
+    it, record = step(problem, method, Iterate(u, 10.0), x, y)
+    e = it.current.evaluation
+    assert record.accepted and not it.current.prepared and e is not None and e.switching is None
+    np.testing.assert_array_equal(e.losses, problem.sweeper.forward(it.controls, x, y).losses)
     assert (it.step, record.step, it.eps) == (1, 1, 9.0)
     again = prepare(problem, method, it, x, y)
-    assert (again.forward_sweeps, again.backward_sweeps, again.iterates) == (2, 2, 2)
+    assert (again.counts.forward_sweeps, again.counts.backward_sweeps, again.memory.iterates) == (2, 2, 2)
 
 
-def test_step_asks_for_a_prepared_iterate() -> None:
-    with pytest.raises(InputError, match="call prepare first"):
-        step(Problem(NET), Method(), Iterate(data()[0], 1.0), 0.0)
+def test_a_step_prepares_what_is_not_prepared_and_nothing_twice() -> None:
+    """Other arrays are the next batch; the same arrays go on with what is known there."""
+    u, x, y = data()
+    problem, method = Problem(NET, rho=0.01), Method(ClassicRule(1e-4, 2.0), metric=GradientMetric())
+    first = x[:6], y[:6]
+    one, record = step(problem, method, Iterate(u, 1e-4), *first)
+    assert record.verdict is Verdict.REJECTED and one.counts.backward_sweeps == 1
+    two, _ = step(problem, method, one, *first)
+    assert two.counts.backward_sweeps == 1 and two.current.rejections == 2 and two.memory.iterates == 1
+    other, _ = step(problem, method, one, x[6:], y[6:])
+    assert other.counts.backward_sweeps == 2 and other.current.rejections == 1 and other.memory.iterates == 2
+    same_again, _ = step(problem, method, one, x[:6], y[:6])  # other arrays, though with equal entries
+    assert same_again.memory.iterates == 2
 
 
 def test_the_metric_stays_between_the_rejections_of_one_control() -> None:
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Classic(1e-4, 2.0), metric=GradientScaled())
-    solve(Problem(NET, rho=0.01), u, x, y, stop=Stop(steps=4), method=method, callback=trials)
+    method = Method(ClassicRule(1e-4, 2.0), metric=GradientMetric())
+    bsqh(Problem(NET, rho=0.01), u, x, y, stop=Stop(steps=4), method=method, callback=trials)
     metrics: dict[int, set[int]] = {}
     for it in trials.iterates:
-        metrics.setdefault(it.iterates, set()).add(id(it.metric))
+        metrics.setdefault(it.memory.iterates, set()).add(id(it.current.metric))
     assert len(metrics) == 4 and all(len(ids) == 1 for ids in metrics.values())
     assert len({i for ids in metrics.values() for i in ids}) > 1
     assert sum(not r.accepted for r in trials.records) > 4
@@ -272,13 +295,13 @@ def test_the_metric_stays_between_the_rejections_of_one_control() -> None:
 def test_converged_by_residual_keeps_the_control_it_was_measured_at() -> None:
     problem = Problem(NET, rho=0.01, regulariser=L1())
     u, x, y = data()
-    s = solve(problem, u, x, y, stop=Stop(steps=3000, residual=1e-3))
+    s = bsqh(problem, u, x, y, stop=Stop(steps=3000, residual=1e-3))
     assert s.status is Status.CONVERGED_RESIDUAL
     last = s.records[-1]
     assert last.verdict == "converged by residual" and last.residual <= 1e-3 < s.records[-2].residual
     assert last.step == s.iterate.step == len(s.steps)
-    it = prepare(problem, Method(), Iterate(s.controls, last.eps), x, y)
-    np.testing.assert_allclose(step(problem, Method(), it, 0.01)[1].residual, last.residual, rtol=1e-9)
+    _, record = step(problem, Method(), Iterate(s.controls, last.eps), x, y)
+    np.testing.assert_allclose(record.residual, last.residual, rtol=1e-9)
 
 
 def test_converged_by_increment() -> None:
@@ -290,33 +313,39 @@ def test_converged_by_increment() -> None:
 
 def test_precision_limit_in_float32() -> None:
     u, x, y = data()
-    s = solve(Problem(NET, rho=0.0), cast(u, "float32"), x.astype(np.float32), y, stop=Stop(steps=100_000))
+    s = bsqh(Problem(NET, rho=0.0), cast(u, "float32"), x.astype(np.float32), y, stop=Stop(steps=100_000))
     assert s.status is Status.PRECISION_LIMIT
     last = s.records[-1]
     assert last.verdict == "precision limit" and last.sum_dh <= last.rounding and s.iterate.eps < 1e6
     # float64 goes on from there
-    assert solve(Problem(NET), cast(s.controls, "float64"), x, y, stop=Stop(steps=3)).status is Status.ITERATION_LIMIT
+    assert (
+        bsqh(Problem(NET, rho=0.0), cast(s.controls, "float64"), x, y, stop=Stop(steps=3)).status
+        is Status.ITERATION_LIMIT
+    )
 
 
 def test_a_start_with_a_huge_epsilon_ends_at_once_and_the_message_names_both_remedies() -> None:
     u, x, y = data()
     u, x = cast(u, "float32"), x.astype(np.float32)
-    ends = [solve(Problem(NET), u, x, y, stop=Stop(steps=3), method=Method(Curvature(eps))) for eps in (1e6, 1.0)]
+    ends = [
+        bsqh(Problem(NET, rho=0.0), u, x, y, stop=Stop(steps=3), method=Method(CurvatureRule(eps)))
+        for eps in (1e6, 1.0)
+    ]
     assert [(s.status, len(s.steps)) for s in ends] == [(Status.PRECISION_LIMIT, 0), (Status.ITERATION_LIMIT, 3)]
     assert "float64" in Status.PRECISION_LIMIT.message and "smaller ε₀" in Status.PRECISION_LIMIT.message
 
 
 def test_augmentation_limit_by_the_fixed_rule() -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Fixed(1e-4)))
+    s = run(Problem(NET, rho=0.01), method=Method(FixedRule(1e-4)))
     assert s.status is Status.AUGMENTATION_LIMIT and [r.verdict for r in s.records] == ["rejected"]
     assert s.iterate.eps == 1e-4 and same(s.controls, data()[0])  # the ε that failed
 
 
 @pytest.mark.parametrize("caps", [{"max_rejections": 3}, {"eps_max": 1e-3}], ids=str)
 def test_augmentation_limit_by_the_caps(caps: dict[str, Any]) -> None:
-    s = run(Problem(NET, rho=0.01), method=Method(Classic(2e-4, sigma=2.0), **caps))
+    s = run(Problem(NET, rho=0.01), method=Method(ClassicRule(2e-4, sigma=2.0), **caps))
     assert s.status is Status.AUGMENTATION_LIMIT and len(s.records) == 3
-    assert s.iterate.rejections == s.iterate.total_rejections == 3 and same(s.controls, data()[0])
+    assert s.iterate.current.rejections == s.iterate.counts.rejections == 3 and same(s.controls, data()[0])
     words = {"max_rejections": "allow more rejections", "eps_max": "raise eps_max"}
     assert all(words[cap] in s.status.message for cap in caps)
 
@@ -328,20 +357,20 @@ def test_iteration_limit(stop: Stop) -> None:
 
 
 def test_no_steps_asked_for() -> None:
-    s = run(Problem(NET), stop=Stop(steps=0))
+    s = run(Problem(NET, rho=0.0), stop=Stop(steps=0))
     assert s.status is Status.ITERATION_LIMIT and s.records == () and same(s.controls, data()[0])
 
 
 def overflowing() -> tuple[Problem, Any, Any, Any]:
     network = Network((L.Dense(2, bias=False), L.Dense(2, bias=False)), (2,))
     u, x, _ = data(0, 3, network)
-    return Problem(network, Squared()), u, x, np.zeros((3, 2))
+    return Problem(network, SquaredLoss(), rho=0.0), u, x, np.zeros((3, 2))
 
 
 @pytest.mark.filterwarnings("ignore:the largest absolute value in the images")  # they are meant to overflow
 def test_non_finite_at_the_start() -> None:
     problem, u, x, y = overflowing()
-    s = solve(problem, u, 1e200 * x, y, stop=Stop(steps=5))
+    s = bsqh(problem, u, 1e200 * x, y, stop=Stop(steps=5))
     assert s.status is Status.NON_FINITE and s.records[0].verdict == "non-finite" and same(s.controls, u)
 
 
@@ -349,17 +378,17 @@ def test_non_finite_if_every_trial_is() -> None:
     """J(u) is finite, ε far too small: J(w) overflows in every trial up to the cap; NaN is never accepted."""
     problem, u, x, y = overflowing()
     u = map_controls(lambda a: a + 1.0, u)
-    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(Classic(1e-290, sigma=1.01), max_rejections=4))
+    s = bsqh(problem, u, x, y, stop=Stop(steps=5), method=Method(ClassicRule(1e-290, sigma=1.01), max_rejections=4))
     assert s.status is Status.NON_FINITE and same(s.controls, u)
     assert [r.verdict for r in s.records] == ["non-finite trial"] * 4
     # the same start with larger steps of ε recovers
-    s = solve(problem, u, x, y, stop=Stop(steps=5), method=Method(Classic(1e-290, sigma=1e12), max_rejections=40))
+    s = bsqh(problem, u, x, y, stop=Stop(steps=5), method=Method(ClassicRule(1e-290, sigma=1e12), max_rejections=40))
     assert s.status is Status.ITERATION_LIMIT and "non-finite trial" in {r.verdict for r in s.records}
 
 
 def test_control_unchanged_at_a_fixed_point() -> None:
     """Ternary controls at a large ε: the maximiser is the control itself."""
-    s = solve(*ternary(), stop=Stop(steps=5, residual=1.0), method=Method(Classic(100.0)))
+    s = bsqh(*ternary(), stop=Stop(steps=5, residual=1.0), method=Method(ClassicRule(100.0)))
     assert s.status is Status.CONTROL_UNCHANGED
     assert s.records[-1].verdict == "control unchanged" and s.records[-1].tau == 0 and s.records[-1].residual == 0
 
@@ -374,7 +403,9 @@ def test_a_control_unchanged_by_rounding_is_not_converged_by_residual() -> None:
     """At ε = 10¹⁸ g/(2ε) is below the spacing of u: the residual 2ε‖w − u‖ = 0 proves nothing."""
     u, x, y = data()
     u = map_controls(lambda a: a + 1.0, u)
-    s = solve(Problem(NET), u, x, y, stop=Stop(steps=5, residual=1e-6), method=Method(Fixed(1e18), eps_max=1e19))
+    s = bsqh(
+        Problem(NET, rho=0.0), u, x, y, stop=Stop(steps=5, residual=1e-6), method=Method(FixedRule(1e18), eps_max=1e19)
+    )
     assert s.status is Status.CONTROL_UNCHANGED and not s.steps
 
 
@@ -382,13 +413,13 @@ def test_a_control_unchanged_by_rounding_is_not_converged_by_residual() -> None:
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_a_small_augmentation_is_not_taken_for_a_small_residual(admissible: Any, batch_size: int | None) -> None:
     """A jump to the bounds or to another value has 2ε‖w − u‖ → 0 as ε → 0, at any control."""
-    problem, (u, x, y) = Problem(NET, admissible=admissible), data()
-    s = solve(
+    problem, (u, x, y) = Problem(NET, admissible=admissible, rho=0.0), data()
+    s = bsqh(
         problem,
         problem.project(u),
         x,
         y,
-        method=Method(Fixed(1e-9), NoTest()),
+        method=Method(FixedRule(1e-9), NoTest()),
         batch_size=batch_size,
         stop=Stop(epochs=2, residual=1e-4),
     )
@@ -397,11 +428,11 @@ def test_a_small_augmentation_is_not_taken_for_a_small_residual(admissible: Any,
 
 def test_residual_is_measured_at_the_first_trial_of_a_control() -> None:
     """Whatever its verdict: without bounds and penalty 2ε‖w − u‖ = ‖g‖ at every ε. The control stays."""
-    problem, (u, x, y) = Problem(NET), data()
-    e = problem.sweep.backward(u, problem.sweep.forward(u, x, y))
+    problem, (u, x, y) = Problem(NET, rho=0.0), data()
+    e = problem.sweeper.backward(u, problem.sweeper.forward(u, x, y))
     norm = float(np.linalg.norm(to_vector(e.switching)))
     for tolerance, status in ((1.001 * norm, Status.CONVERGED_RESIDUAL), (0.999 * norm, Status.ITERATION_LIMIT)):
-        s = run(problem, method=Method(Classic(1e-3, sigma=2.0)), stop=Stop(steps=1, residual=tolerance))
+        s = run(problem, method=Method(ClassicRule(1e-3, sigma=2.0)), stop=Stop(steps=1, residual=tolerance))
         assert s.status is status and s.records[0].verdict == "rejected"
         np.testing.assert_allclose(s.records[0].residual, norm, rtol=1e-9)
     assert same(run(problem, stop=Stop(steps=1, residual=1.001 * norm)).controls, u)
@@ -450,7 +481,7 @@ class Interrupting(Sweep):
         return super().backward(controls, e)
 
 
-INTERRUPTED = Method(Curvature(0.05), metric=GradientScaled(beta=0.9))
+INTERRUPTED = Method(CurvatureRule(0.05), metric=GradientMetric(beta=0.9))
 
 
 @pytest.mark.parametrize("which", ["forward", "backward"])
@@ -466,12 +497,12 @@ def test_ctrl_c_anywhere_in_a_sweep_leaves_a_complete_iterate(which: str, n: int
     s = run(Problem(NET, rho=0.01, sweep=Interrupting(which, n)), **options)
     assert s.status is Status.INTERRUPTED
     assert sum(r.accepted for r in s.records) == s.iterate.step
-    rest = run(Problem(NET, rho=0.01), resume=replace(s.iterate, evaluation=None), **options)
+    rest = run(Problem(NET, rho=0.01), resume=s.iterate.at_rest(), **options)
     assert same(rest.controls, whole.controls)
     assert [r.J for r in (*s.records, *rest.records)] == [r.J for r in whole.records]
 
 
-@pytest.mark.parametrize("function", ["judge", "end_of_epoch", "next_batch"])
+@pytest.mark.parametrize("function", ["go_on", "end_of_epoch", "next_batch"])
 def test_ctrl_c_between_the_sweeps_leaves_a_complete_iterate(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"batch_size": 5, "stop": Stop(epochs=2, increment=1e-300)}
     whole = run(Problem(NET, rho=0.01), **options)
@@ -480,10 +511,10 @@ def test_ctrl_c_between_the_sweeps_leaves_a_complete_iterate(function: str, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bsqh, function, interrupt)
+        patch.setattr(loop_module, function, interrupt)
         s = run(Problem(NET, rho=0.01), **options)
     assert s.status is Status.INTERRUPTED and len(s.steps) == s.iterate.step
-    rest = run(Problem(NET, rho=0.01), resume=replace(s.iterate, evaluation=None), **options)
+    rest = run(Problem(NET, rho=0.01), resume=s.iterate.at_rest(), **options)
     assert same(rest.controls, whole.controls)
 
 
@@ -491,14 +522,17 @@ def test_ctrl_c_between_the_sweeps_leaves_a_complete_iterate(function: str, monk
 
 
 RUNS: dict[str, dict[str, Any]] = {
-    "full batch": {"method": Method(Classic(1e-3, sigma=2.0), metric=GradientScaled(beta=0.5)), "stop": Stop(steps=6)},
+    "full batch": {
+        "method": Method(ClassicRule(1e-3, sigma=2.0), metric=GradientMetric(beta=0.5)),
+        "stop": Stop(steps=6),
+    },
     "mini-batches": {
         "method": replace(INTERRUPTED, averaging=Averaging(0.5), ramp=Ramp(0.0, 0.5)),
         "batch_size": 5,
         "stop": Stop(epochs=4),
     },
     "skipped batches": {
-        "method": Method(Classic(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
+        "method": Method(ClassicRule(1e-2, sigma=1.5), max_rejections=3, averaging=Averaging(0.8, 2)),
         "batch_size": 3,
         "stop": Stop(epochs=5),
     },
@@ -510,21 +544,21 @@ def test_resume_goes_on_bit_for_bit_from_every_trial(name: str) -> None:
     """From each iterate, mid-epoch and mid-rejections, with its evaluation left out as in a checkpoint."""
     u, x, y = data()
     problem, trials = Problem(NET, rho=0.02), Trials(u)
-    whole = solve(problem, u, x, y, callback=trials, **RUNS[name])
-    assert any(it.rejections for it in trials.iterates)
+    whole = bsqh(problem, u, x, y, callback=trials, **RUNS[name])
+    assert any(it.current.rejections for it in trials.iterates)
     if name == "skipped batches":
-        assert whole.iterate.skipped > 0
+        assert whole.iterate.counts.skipped > 0
     if name != "full batch":
         assert any(r.averaged for r in trials.records)
     if name == "skipped batches":
         assert any(r.verdict == "average dropped" for r in trials.records)
     for k, it in enumerate(trials.iterates[:-1]):
-        rest = solve(problem, None, x, y, resume=replace(it, evaluation=None), **RUNS[name])
+        rest = bsqh(problem, None, x, y, resume=it.at_rest(), **RUNS[name])
         assert same(rest.controls, whole.controls) and rest.status is whole.status
         assert [(r.J, r.eps, r.verdict) for r in rest.records] == [
             (r.J, r.eps, r.verdict) for r in whole.records[k + 1 :]
         ]
-        assert (rest.iterate.step, rest.iterate.skipped) == (whole.iterate.step, whole.iterate.skipped)
+        assert (rest.iterate.step, rest.iterate.counts.skipped) == (whole.iterate.step, whole.iterate.counts.skipped)
 
 
 def test_resume_with_its_evaluation_makes_no_sweep_twice() -> None:
@@ -533,14 +567,14 @@ def test_resume_with_its_evaluation_makes_no_sweep_twice() -> None:
     half = run(problem, stop=Stop(steps=3))
     rest = run(problem, stop=Stop(steps=6), resume=half.iterate)
     assert same(rest.controls, whole.controls)
-    assert rest.iterate.forward_sweeps == whole.iterate.forward_sweeps
+    assert rest.iterate.counts.forward_sweeps == whole.iterate.counts.forward_sweeps
 
 
 def test_resume_checks_the_controls_it_starts_from() -> None:
     u, x, y = data()
     it = Iterate(map_controls(lambda a: a.astype(np.float32), u), 1.0)
     with pytest.raises(InputError, match="float32"):
-        solve(Problem(NET), None, x, y, stop=Stop(steps=1), resume=it)
+        bsqh(Problem(NET, rho=0.0), None, x, y, stop=Stop(steps=1), resume=it)
 
 
 def test_resume_takes_no_controls_but_those_of_the_iterate() -> None:
@@ -550,7 +584,7 @@ def test_resume_takes_no_controls_but_those_of_the_iterate() -> None:
     half, whole = (run(problem, stop=Stop(steps=n)) for n in (3, 6))
     copied = map_controls(np.copy, half.controls)
     for own in (None, half.controls, half.iterate.controls, copied, [list(stage) for stage in copied]):
-        rest = solve(problem, own, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
+        rest = bsqh(problem, own, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
         assert same(rest.controls, whole.controls)
     other = map_controls(np.copy, half.controls)
     other[0][0].flat[-1] += 1e-9
@@ -559,38 +593,30 @@ def test_resume_takes_no_controls_but_those_of_the_iterate() -> None:
         with pytest.raises(
             InputError, match=r"not those of resume.*give None or resume\.controls, or leave resume out"
         ):
-            solve(problem, wrong, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
+            bsqh(problem, wrong, x, y, stop=Stop(steps=6), resume=half.iterate)  # type: ignore[arg-type]
 
 
 def test_a_run_needs_controls_or_an_iterate() -> None:
     _, x, y = data()
     with pytest.raises(InputError, match="no controls were given"):
-        solve(Problem(NET), None, x, y, stop=Stop(steps=1))
+        bsqh(Problem(NET, rho=0.0), None, x, y, stop=Stop(steps=1))
 
 
-def test_a_regulariser_without_rho_is_not_in_force_and_solve_says_so() -> None:
-    """Only where no ρ was given: a ρ of 0 that was asked for, and a problem that names no regulariser, mean it."""
-    for regulariser in (L1(), L0(), everywhere(NET, GroupL0())):
-        with pytest.warns(PenaltyWarning, match=r"not in force, for no rho was given.*give rho, 0\.0 for none"):
-            run(Problem(NET, regulariser=regulariser), stop=Stop(steps=1))
-    for problem in (
-        Problem(NET),
-        Problem(NET, regulariser=L1(), rho=0.0),
-        Problem(NET, regulariser=L1(), rho=1e-3),
-        Problem(NET, regulariser=NoPenalty()),
-        Problem(NET, regulariser=L1(), weights=0.0),
-    ):
-        run(problem, stop=Stop(steps=1))  # warnings are errors
+def test_rho_has_no_default() -> None:
+    """Nobody gets an unpenalised problem unawares; ρ = 0 is asked for."""
+    with pytest.raises(TypeError, match="rho"):
+        Problem(NET)  # type: ignore[call-arg]
+    run(Problem(NET, regulariser=L1(), rho=0.0), stop=Stop(steps=1))  # warnings are errors
 
 
 def test_labels_that_count_from_1_are_noticed() -> None:
     u, x, _ = data(samples=30)
     few = np.arange(30) % 2 + 1
     with pytest.warns(LabelWarning, match=r"no label is 0, and labels 1 to 2 occur 15, 15 times.*has 3 classes"):
-        solve(Problem(NET), u, x, few, stop=Stop(steps=1))
+        bsqh(Problem(NET, rho=0.0), u, x, few, stop=Stop(steps=1))
     for y in (np.arange(30) % 3, 0 * few, 0 * few + 1, np.where(np.arange(30) == 0, 0, few)):
-        solve(Problem(NET), u, x, y, stop=Stop(steps=1))
-    solve(Problem(NET), u, x[:14], few[:14], stop=Stop(steps=1))  # too few to say
+        bsqh(Problem(NET, rho=0.0), u, x, y, stop=Stop(steps=1))
+    bsqh(Problem(NET, rho=0.0), u, x[:14], few[:14], stop=Stop(steps=1))  # too few to say
 
 
 # --- mini-batches
@@ -632,7 +658,7 @@ def test_an_epoch_of_a_run_sweeps_every_sample() -> None:
     s = run(Problem(NET, rho=1e-3, sweep=Remembering(batches)), batch_size=5, stop=Stop(epochs=1))
     first = [b for i, b in enumerate(batches) if i == 0 or b != batches[i - 1]]
     assert sorted(v for b in first for v in b) == sorted(data()[1][:, 0, 0, 0].tolist())
-    assert len(first) == 3 and s.iterate.epoch == 1 and s.iterate.position == 0
+    assert len(first) == 3 and s.iterate.epoch == 1 and s.iterate.place.position == 0
     assert {len(b) for b in batches} == {4}  # twelve samples in three equal parts, none larger than 5
 
 
@@ -641,8 +667,8 @@ def test_each_step_is_judged_on_its_own_batch_with_one_rho() -> None:
     problem = Problem(NET, rho=0.05)
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Curvature(0.05), ramp=Ramp(0.0, 1.0))
-    solve(problem, u, x, y, method=method, batch_size=5, stop=Stop(epochs=3), callback=trials, seed=7)
+    method = Method(CurvatureRule(0.05), ramp=Ramp(0.0, 1.0))
+    bsqh(problem, u, x, y, method=method, batch_size=5, stop=Stop(epochs=3), callback=trials, seed=7)
     rhos = []
     for before, after, r in trials.pairs():
         bx, by = take_batch(x, y, 3, r.position, 7, r.epoch)
@@ -659,28 +685,33 @@ def test_each_step_is_judged_on_its_own_batch_with_one_rho() -> None:
 def test_batches_without_an_accepted_trial_are_skipped_and_counted() -> None:
     u, x, y = data()
     trials = Trials(u)
-    method = Method(Classic(0.05, sigma=1.3, zeta=0.4), max_rejections=2)
-    s = solve(Problem(NET, rho=0.01), u, x, y, method=method, batch_size=4, stop=Stop(epochs=8), callback=trials)
+    method = Method(ClassicRule(0.05, sigma=1.3, zeta=0.4), max_rejections=2)
+    s = bsqh(Problem(NET, rho=0.01), u, x, y, method=method, batch_size=4, stop=Stop(epochs=8), callback=trials)
     done = Counter((r.epoch, r.position) for r in s.steps)
     tried = {(r.epoch, r.position) for r in s.records}
-    assert max(done.values()) == 1 and s.iterate.skipped == len(tried) - len(done) > 0
+    assert max(done.values()) == 1 and s.iterate.counts.skipped == len(tried) - len(done) > 0
     assert len(tried) == 3 * s.iterate.epoch
     per_batch = Counter((r.epoch, r.position) for r in s.records if r.verdict == "rejected")
-    assert max(per_batch.values()) == 2 and sum(per_batch.values()) == s.iterate.total_rejections
+    assert max(per_batch.values()) == 2 and sum(per_batch.values()) == s.iterate.counts.rejections
 
 
 def test_an_epoch_without_an_accepted_trial_ends_the_run() -> None:
     """With the reason of its last batch, after the whole epoch."""
-    s = run(Problem(NET), method=Method(Classic(1e-4, 1.1), max_rejections=2), batch_size=4, stop=Stop(epochs=9))
-    assert s.status is Status.AUGMENTATION_LIMIT and s.iterate.skipped == 3 and len(s.records) == 6
-    assert (s.iterate.epoch, s.iterate.position) == (1, 0)
+    s = run(
+        Problem(NET, rho=0.0),
+        method=Method(ClassicRule(1e-4, 1.1), max_rejections=2),
+        batch_size=4,
+        stop=Stop(epochs=9),
+    )
+    assert s.status is Status.AUGMENTATION_LIMIT and s.iterate.counts.skipped == 3 and len(s.records) == 6
+    assert (s.iterate.epoch, s.iterate.place.position) == (1, 0)
     problem, u, x, y = ternary()
-    s = solve(problem, u, x, y, method=Method(Classic(100.0)), batch_size=4, stop=Stop(epochs=9))
-    assert s.status is Status.CONTROL_UNCHANGED and s.iterate.skipped == 3 == len(s.records)
+    s = bsqh(problem, u, x, y, method=Method(ClassicRule(100.0)), batch_size=4, stop=Stop(epochs=9))
+    assert s.status is Status.CONTROL_UNCHANGED and s.iterate.counts.skipped == 3 == len(s.records)
 
 
 def test_fixed_rule_ends_a_mini_batch_run_at_its_first_failure() -> None:
-    s = run(Problem(NET), method=Method(Fixed(1e-4)), batch_size=4)
+    s = run(Problem(NET, rho=0.0), method=Method(FixedRule(1e-4)), batch_size=4)
     assert s.status is Status.AUGMENTATION_LIMIT and len(s.records) == 1
 
 
@@ -688,7 +719,7 @@ def test_rounding_on_a_batch_does_not_enlarge_the_augmentation() -> None:
     """Precision limit and unchanged control skip the batch with the ε its first trial had."""
     problem, u, x, y = ternary()
     trials = Trials(u)
-    solve(problem, u, x, y, method=Method(Classic(0.02, 2.0)), batch_size=2, stop=Stop(epochs=3), callback=trials)
+    bsqh(problem, u, x, y, method=Method(ClassicRule(0.02, 2.0)), batch_size=2, stop=Stop(epochs=3), callback=trials)
     unchanged = [(i, r) for i, r in enumerate(trials.records) if r.verdict == "control unchanged"]
     assert any(r.rejections > 0 for _, r in unchanged)
     for i, r in unchanged:
@@ -699,14 +730,18 @@ def test_rounding_on_a_batch_does_not_enlarge_the_augmentation() -> None:
 def test_full_data_tests_at_the_end_of_an_epoch() -> None:
     calls: list[str] = []
     s = run(Problem(NET, rho=1e-3, sweep=Counting(calls)), batch_size=4, stop=Stop(epochs=5, residual=1e9))
-    assert s.status is Status.CONVERGED_RESIDUAL and s.iterate.epoch == 1 and s.iterate.position == 0
+    assert s.status is Status.CONVERGED_RESIDUAL and s.iterate.epoch == 1 and s.iterate.place.position == 0
     assert len(s.steps) == s.iterate.step  # the accepted steps stay
     s = run(Problem(NET, rho=1e-3), batch_size=4, stop=Stop(epochs=5, increment=1e9))
     assert s.status is Status.CONVERGED_INCREMENT and s.iterate.epoch == 1
     s = run(Problem(NET, rho=1e-3), batch_size=4, stop=Stop(epochs=2, increment=1e-300, residual=1e-300))
     assert s.status is Status.ITERATION_LIMIT and s.iterate.epoch == 2
     s = run(Problem(NET, rho=1e-3), batch_size=4, stop=Stop(steps=2))
-    assert s.status is Status.ITERATION_LIMIT and (s.iterate.epoch, s.iterate.position, s.iterate.step) == (0, 2, 2)
+    assert s.status is Status.ITERATION_LIMIT and (s.iterate.epoch, s.iterate.place.position, s.iterate.step) == (
+        0,
+        2,
+        2,
+    )
 
 
 # --- averaged switching functions
@@ -716,8 +751,8 @@ def test_averages_serve_from_the_second_batch_and_fall_back_to_plain_g() -> None
     """Before ε grows the maximiser goes back to g; ΣΔH, Ĉ and the test use the batch's own g throughout."""
     u, x, y = data()
     trials = Trials(u)
-    problem, method = Problem(NET, rho=1e-3), Method(Curvature(0.02), averaging=Averaging(0.9, patience=3))
-    solve(problem, u, x, y, method=method, batch_size=2, stop=Stop(epochs=6), callback=trials)
+    problem, method = Problem(NET, rho=1e-3), Method(CurvatureRule(0.02), averaging=Averaging(0.9, patience=3))
+    bsqh(problem, u, x, y, method=method, batch_size=2, stop=Stop(epochs=6), callback=trials)
     verdicts = Counter(r.verdict for r in trials.records)
     assert verdicts["average dropped"] > 3 and verdicts["rejected"] > 0
     first: dict[Any, Record] = {}
@@ -725,12 +760,17 @@ def test_averages_serve_from_the_second_batch_and_fall_back_to_plain_g() -> None
         at = (r.epoch, r.position)
         first.setdefault(at, r)
         if r.verdict == "average dropped":
-            assert r.averaged and it.eps == r.eps == first[at].eps and not it.use_average and it.rejections == 0
+            assert (
+                r.averaged
+                and it.eps == r.eps == first[at].eps
+                and not it.current.use_average
+                and it.current.rejections == 0
+            )
         if r.verdict == "rejected":
             assert not r.averaged
         if r.accepted:
-            e = problem.sweep.backward(
-                before, problem.sweep.forward(before, *take_batch(x, y, 6, r.position, 0, r.epoch))
+            e = problem.sweeper.backward(
+                before, problem.sweeper.forward(before, *take_batch(x, y, 6, r.position, 0, r.epoch))
             )
             delta = to_vector(after) - to_vector(before)
             penalties = 1e-3 * (float(problem.penalty(after)) - float(problem.penalty(before)))
@@ -742,34 +782,35 @@ def test_averages_serve_from_the_second_batch_and_fall_back_to_plain_g() -> None
 def test_an_average_that_fails_again_and_again_is_reset() -> None:
     u, x, y = data()
     trials = Trials(u)
-    solve(
-        Problem(NET),
+    bsqh(
+        Problem(NET, rho=0.0),
         u,
         x,
         y,
-        method=Method(Curvature(0.02), averaging=Averaging(0.9, patience=2)),
+        method=Method(CurvatureRule(0.02), averaging=Averaging(0.9, patience=2)),
         batch_size=2,
         stop=Stop(epochs=6),
         callback=trials,
     )
-    counts = [it.averaged for it in trials.iterates]
+    counts = [it.memory.averaged for it in trials.iterates]
     resets = [i for i in range(1, len(counts)) if counts[i] < counts[i - 1]]
     assert resets and all(counts[i] == 1 for i in resets)
-    assert all(trials.iterates[i - 1].returns >= 2 and not trials.records[i].averaged for i in resets)
+    assert all(trials.iterates[i - 1].memory.returns >= 2 and not trials.records[i].averaged for i in resets)
 
 
 def test_a_descent_direction_that_is_none_goes_back_to_plain_g() -> None:
     """T13's counterexample, J = u²/2 at u = 1 with m = +1: the average points uphill, ΣΔH ≤ 0."""
     network = Network((L.Dense(1, bias=False),), (1,))
-    problem, method = Problem(network, Squared()), Method(Classic(1.0), averaging=Averaging(0.5))
+    problem, method = Problem(network, SquaredLoss(), rho=0.0), Method(ClassicRule(1.0), averaging=Averaging(0.5))
     u, x, y = ((np.ones((1, 1)),),), np.ones((1, 1)), np.zeros((1, 1))
     it = prepare(problem, method, Iterate(u, 1.0), x, y)
     uphill = from_vector(np.array([1.0]), u)
-    it = replace(it, use_average=True, average_memory=map_controls(lambda a: 0.5 * a, uphill), averaged=1)
-    after, record = step(problem, method, it, 0.0)
+    memory = replace(it.memory, average=map_controls(lambda a: 0.5 * a, uphill), averaged=1)
+    it = replace(it, current=replace(it.current, use_average=True), memory=memory)
+    after, record = step(problem, method, it, x, y)
     assert record.verdict == "average dropped" and record.sum_dh < 0
-    assert after.controls is u and after.eps == 1.0 and not after.use_average and after.returns == 1
-    _, record = step(problem, method, after, 0.0)
+    assert after.controls is u and after.eps == 1.0 and not after.current.use_average and after.memory.returns == 1
+    _, record = step(problem, method, after, x, y)
     assert record.accepted and not record.averaged
 
 
@@ -794,7 +835,7 @@ def test_no_run_converges_before_rho_has_its_value(test: dict[str, float], batch
 
 
 def test_progress() -> None:
-    it = Iterate(((),), 1.0, step=3, epoch=1, position=2)
+    it = Place(step=3, epoch=1, position=2)
     assert Stop(steps=12).progress(it, 4) == 0.25 and Stop(epochs=2).progress(it, 4) == 0.75
     assert Stop(steps=12, epochs=2).progress(it, 4) == 0.75 and Stop(increment=1.0).progress(it, 4) == 0.0
     assert Stop(steps=2).progress(it, 4) == 1.0
@@ -804,7 +845,7 @@ def test_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch", [{}, {"batch_size": 5, "method": Method(metric=GradientScaled(), averaging=Averaging(0.5))}]
+    "batch", [{}, {"batch_size": 5, "method": Method(metric=GradientMetric(), averaging=Averaging(0.5))}]
 )
 @pytest.mark.parametrize("regulariser", REGULARISERS, ids=lambda r: type(r).__name__)
 def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> None:
@@ -814,12 +855,15 @@ def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> N
     box = Box(wide(-4), wide(4)) if not isinstance(regulariser, GroupL0) else Box()
     problem = Problem(NET, regulariser=regulariser, rho=wide(0.01), admissible=box)
     trials = Trials(cast(u, "float32"))
-    options = {"method": Method(Curvature(wide(0.5)), metric=PerLayer(wide(0.5))), **batch}
-    solve(problem, cast(u, "float32"), x.astype(np.float32), y, stop=Stop(steps=6), callback=trials, **options)
+    options = {"method": Method(CurvatureRule(wide(0.5)), metric=LayerMetric(wide(0.5))), **batch}
+    bsqh(problem, cast(u, "float32"), x.astype(np.float32), y, stop=Stop(steps=6), callback=trials, **options)
     for it in trials.iterates:
-        held = [*arrays_of(it.controls), *(arrays_of(it.metric) if it.metric else ())]
-        if it.evaluation is not None:
-            held += [it.evaluation.losses, *(arrays_of(it.evaluation.switching) if it.evaluation.switching else ())]
+        held = [*arrays_of(it.controls), *(arrays_of(it.current.metric) if it.current.metric else ())]
+        if it.current.evaluation is not None:
+            held += [
+                it.current.evaluation.losses,
+                *(arrays_of(it.current.evaluation.switching) if it.current.evaluation.switching else ()),
+            ]
         assert {a.dtype for a in held} == {np.dtype(np.float32)}
         assert type(it.eps) is float
     assert all(type(v) is float for r in trials.records for v in (r.J, r.tau, r.eps, r.rho, r.sum_dh))
@@ -827,7 +871,7 @@ def test_float32_runs_stay_float32(regulariser: Any, batch: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     "method",
-    [Method(), Method(metric=GradientScaled()), Method(averaging=Averaging(0.5))],
+    [Method(), Method(metric=GradientMetric()), Method(averaging=Averaging(0.5))],
     ids=["plain", "metric", "average"],
 )
 def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -835,11 +879,12 @@ def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.
     strict = load("array_api_strict")
     u, x, y = data()
     problem, u = Problem(NET, rho=0.01), map_controls(strict.asarray, u)
-    it = prepare(problem, method, Iterate(u, 1.0), strict.asarray(x), strict.asarray(y))
+    batch = strict.asarray(x), strict.asarray(y)
+    it = prepare(problem, method, Iterate(u, 1.0), *batch)
     if method.averaging:
-        it = replace(it, use_average=True)
+        it = replace(it, current=replace(it.current, use_average=True))
     calls: list[int] = []
-    original: Callable[..., Any] = bsqh.to_numpy
+    original: Callable[..., Any] = one_step.to_numpy
 
     def counted(numbers: Any) -> Any:
         calls.append(numbers.shape[0])
@@ -850,10 +895,10 @@ def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.
 
     kind = type(strict.asarray(np.zeros(1)))
     with monkeypatch.context() as patch:
-        patch.setattr(bsqh, "to_numpy", counted)
+        patch.setattr(one_step, "to_numpy", counted)
         for name in ("__float__", "__bool__", "__int__", "__index__", "__complex__"):
             patch.setattr(kind, name, forbidden)
-        _, record = step(problem, method, it, 0.01)
+        _, record = step(problem, method, it, *batch)
         with pytest.raises(AssertionError, match="turned into a number"):
             float(strict.xp.sum(strict.asarray(np.zeros(2))))  # the guard itself
     assert len(calls) == 1 and record.verdict in ("accepted", "rejected", "average dropped")
@@ -862,13 +907,13 @@ def test_one_transfer_to_the_host_per_trial(method: Method, monkeypatch: pytest.
 @pytest.mark.parametrize("seed", [-1, 0.5, "1", None])
 def test_bad_seeds(seed: Any) -> None:
     with pytest.raises(InputError, match=f"seed is {seed!r}; expected an integer ≥ 0"):
-        solve(Problem(NET), *data(0, 12, NET), stop=Stop(steps=1), seed=seed)
+        bsqh(Problem(NET, rho=0.0), *data(0, 12, NET), stop=Stop(steps=1), seed=seed)
 
 
 @pytest.mark.parametrize("size", [0, -1, 13, 2.5, "4", True])
 def test_bad_batch_sizes(size: Any) -> None:
     with pytest.raises(InputError, match=f"batch size {size} for 12 samples; expected an integer from 1 to 12"):
-        run(Problem(NET), batch_size=size)
+        run(Problem(NET, rho=0.0), batch_size=size)
 
 
 @pytest.mark.parametrize(
@@ -883,13 +928,13 @@ def test_bad_batch_sizes(size: Any) -> None:
         (lambda: Stop(increment=math.nan), ["increment=nan"]),
         (lambda: Method(max_rejections=0), ["max_rejections 0"]),
         (lambda: Method(max_rejections=None), ["max_rejections None", "integer"]),
-        (lambda: Method(Classic(2.0), eps_max=1.0), ["eps_max 1.0", "2.0"]),
+        (lambda: Method(ClassicRule(2.0), eps_max=1.0), ["eps_max 1.0", "2.0"]),
         (lambda: Method(eps_max=math.nan), ["eps_max nan"]),
         (lambda: Ramp(0.5, 0.5), ["0.5 to 0.5"]),
         (lambda: Ramp(-0.1, 0.5), ["-0.1"]),
         (lambda: Ramp(0.0, 1.5), ["1.5"]),
         (lambda: Ramp(0.0, math.nan), ["nan"]),
-        (lambda: run(Problem(NET), method=Method(averaging=Averaging())), ["need mini-batches"]),
+        (lambda: run(Problem(NET, rho=0.0), method=Method(averaging=Averaging())), ["need mini-batches"]),
     ],
 )
 def test_bad_settings(make: Any, words: list[str]) -> None:
@@ -902,7 +947,7 @@ def test_bad_data_is_refused_before_any_sweep() -> None:
     calls: list[str] = []
     u, x, y = data()
     with pytest.raises(InputError, match="NaN"):
-        solve(Problem(NET, sweep=Counting(calls)), u, np.full_like(x, np.nan), y, stop=Stop(steps=1))
+        bsqh(Problem(NET, sweep=Counting(calls), rho=0.0), u, np.full_like(x, np.nan), y, stop=Stop(steps=1))
     assert calls == []
 
 
@@ -919,6 +964,6 @@ def test_rules_of_ones_own() -> None:
         def accepted(self, eps: float, c_hat: Any, smoothed: Any, eta: float, progress: float) -> tuple[float, None]:
             return eps, None
 
-    s = run(Problem(NET, rho=0.01), method=Method(Doubling(), Absolute(1e-3), Identity()))
+    s = run(Problem(NET, rho=0.01), method=Method(Doubling(), AbsoluteTest(1e-3), IdentityMetric()))
     assert s.status is Status.ITERATION_LIMIT and all(r.delta_J <= -1e-3 * r.tau for r in s.steps)
     assert all(r.eps == 1e-3 * 2.0 ** round(math.log2(r.eps / 1e-3)) for r in s.records)

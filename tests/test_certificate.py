@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pmp_ref import layers as L
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
-from pmp_ref.bsqh import Stop, solve
+from pmp_ref.bsqh import bsqh
 from pmp_ref.certificate import (
     augmented_gaps,
     by_bisection,
@@ -27,11 +27,12 @@ from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
 from pmp_ref.result import Status
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from tests.backends import Backend
 from tests.strategies import seeds
@@ -341,7 +342,7 @@ def test_a_class_of_ones_own_that_equals_l2_gets_the_certificate_of_l2(admissibl
     for r in (L2(), Own()):
         problem = Problem(network, regulariser=r, rho=0.05, admissible=admissible)
         u = problem.project(initial_controls(network, 0, x))
-        solution = solve(problem, u, x, y, stop=Stop(steps=3000, residual=1e-6))
+        solution = bsqh(problem, u, x, y, stop=Stop(steps=3000, residual=1e-6))
         assert solution.status is Status.CONVERGED_RESIDUAL
         found.append(certify(problem, solution.controls, x, y, 0.5))
     ours, theirs = found
@@ -473,7 +474,7 @@ def test_float32_controls_at_values_that_float64_writes_otherwise(admissible: Ad
 def test_float32_controls_at_a_bound_are_at_the_bound(bound: float) -> None:
     """All targets lie far above, so g > 0 and every entry belongs at its upper bound: a residual of exactly 0."""
     network = Network((L.Dense(2, bias=False),), (3,))
-    problem = Problem(network, Squared(), L0(), 0.01, Box(-bound, bound))
+    problem = Problem(network, SquaredLoss(), L0(), rho=0.01, admissible=Box(-bound, bound))
     x, y, u = np.ones((4, 3)), np.full((4, 2), 9.0), ((np.full((2, 3), bound),),)
     exact = certify(problem, u, x, y, 0.5)
     rounded = certify(problem, problem.project(cast(u, "float32")), x.astype(np.float32), y.astype(np.float32), 0.5)
@@ -482,7 +483,7 @@ def test_float32_controls_at_a_bound_are_at_the_bound(bound: float) -> None:
 
 
 def test_squared_loss_in_float32_is_certified_in_float64() -> None:
-    problem, u, x, _ = setting(loss=Squared())
+    problem, u, x, _ = setting(loss=SquaredLoss())
     y = np.random.default_rng(1).standard_normal((7, 3))
     exact = certify(problem, u, x, y, 0.5)
     rounded = certify(problem, cast(u, "float32"), x.astype(np.float32), y.astype(np.float32), 0.5)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import pmp_ref.layers as layers
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.arrays import namespace
-from pmp_ref.augmentation import Classic
+from pmp_ref.augmentation import ClassicRule
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Convolution, Dense, OnBranch, Tanh
 from pmp_ref.layers import convolution as convolution_module
@@ -186,10 +186,10 @@ def high_threshold(self: Polynomial, u: Any, g: Any, eps: Any, rho: float, box: 
 FAULTS: dict[str, tuple[str, str, Any, tuple[int, str]]] = {
     "L0 threshold √(2ρ/ε)": ("Polynomial", "on_line", high_threshold, (0, "w0_kernel")),
     "σ′ at σ(z)": ("Tanh", "slope", lambda self, z: 1 - np.tanh(np.tanh(z)) ** 2, (0, "p3")),
-    "acceptance without τ and sign": ("Absolute", "accepts", lambda self, dj, tau, dh: True, (0, "verdict")),
-    "ε not enlarged on rejection": ("Classic", "rejected", lambda self, eps, c, eta: eps, (0, "eps_next")),
+    "acceptance without τ and sign": ("AbsoluteTest", "accepts", lambda self, dj, tau, dh: True, (0, "verdict")),
+    "ε not enlarged on rejection": ("ClassicRule", "rejected", lambda self, eps, c, eta: eps, (0, "eps_next")),
 }
-OWNERS = {"Polynomial": Polynomial, "Tanh": Tanh, "Absolute": Absolute, "Classic": Classic}
+OWNERS = {"Polynomial": Polynomial, "Tanh": Tanh, "AbsoluteTest": AbsoluteTest, "ClassicRule": ClassicRule}
 
 
 @pytest.mark.parametrize("name", list(FAULTS))

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import Box
-from pmp_ref.augmentation import Classic, Curvature, Rule
-from pmp_ref.bsqh import Method, Stop
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, Rule
+from pmp_ref.method import Method
 from pmp_ref.regulariser import L0, L1, L2, LHalf, Polynomial, Regulariser
+from pmp_ref.stop import Stop
 from tests.planted import fails_under
 from tests.strategies import seeds
 from verification.claim import Case, Context
@@ -50,8 +51,8 @@ class Draw:
     @property
     def rule(self) -> Rule:
         if self.classic:
-            return Classic(eps0=self.eps, sigma=self.sigma, zeta=self.zeta)
-        return Curvature(eps0=self.eps, theta=self.sigma, zeta=self.zeta)
+            return ClassicRule(eps0=self.eps, sigma=self.sigma, zeta=self.zeta)
+        return CurvatureRule(eps0=self.eps, theta=self.sigma, zeta=self.zeta)
 
     def setting(self, library: str, build: Callable[..., Setting]) -> Setting:
         case = Case(Context(library=load(library)), self.index, np.random.default_rng(self.seed))
@@ -76,7 +77,7 @@ def bounds_the_augmentation(draw: Draw, library: str) -> None:
     """T8: rejections in a row, ε, the rule's steps, the identity for rejections; C = ½λ_max exactly."""
     s = draw.setting(library, problems.quadratic)
     constant = runs.curvature_norm(problems.host(s), problems.host(s).controls)[0]
-    _, trials = runs.run(s, Method(draw.rule, Absolute(draw.eta)), Stop(steps=6))
+    _, trials = runs.run(s, Method(draw.rule, AbsoluteTest(draw.eta)), Stop(steps=6))
     for check in rule_checks(s, trials, draw.rule, draw.eta, constant):
         assert check.holds, check
 
@@ -84,7 +85,7 @@ def bounds_the_augmentation(draw: Draw, library: str) -> None:
 def converges(draw: Draw, library: str) -> None:
     """T9: J falls by ητ at least in every accepted step; sums and rates; T12 under L0."""
     s = draw.setting(library, problems.smooth)
-    _, trials = runs.run(s, Method(draw.rule, Absolute(draw.eta)), Stop(steps=4))
+    _, trials = runs.run(s, Method(draw.rule, AbsoluteTest(draw.eta)), Stop(steps=4))
     for check in descent_checks(s, trials, draw.eta):
         assert check.holds, check
     if draw.regulariser == 0 and draw.rho > 0:

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from pmp_ref import L0, L1, WHOLE_LINE, certify
+from pmp_ref import L0, L1, WHOLE_LINE
 from pmp_ref.app import main as app
 from pmp_ref.app import run as app_run
 from pmp_ref.app.build import Setup, build
 from pmp_ref.app.options import resolve
+from pmp_ref.certificate import certify
 from pmp_ref.errors import InputError
 from pmp_ref.sweep import Sweep
 from tests.app_data import write_images
@@ -439,7 +440,7 @@ def test_adam_lowers_the_loss(setup: Setup, tmp_path: Path) -> None:
     """Not a property of every run, but of this one; a gradient of the wrong sign raises it."""
 
     def loss(u: Any) -> float:
-        return float(setup.problem.sweep.forward(u, setup.x, setup.y).losses.mean())
+        return float(setup.problem.sweeper.forward(u, setup.x, setup.y).losses.mean())
 
     for plan in (Plan("adam", 6, 1e-3), Plan("l1", 6, 0.05, rho=1e-6)):
         state = baselines.train(setup, plan, tmp_path / plan.method, lambda line: None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref import Fixed, Method, NoTest, Stop, initial_controls, lenet5
+from pmp_ref import FixedRule, Method, NoTest, Stop, initial_controls, lenet5
 from pmp_ref.data import load
 from pmp_ref.second_order import largest_eigenvalue
 from tests.app_data import write_images
@@ -239,7 +239,7 @@ def test_halved_images_are_means_of_four() -> None:
 def test_follow_sees_a_rise(few: Images, batch_size: int | None) -> None:
     """Without test and with a tiny fixed ε steps raise J: the second opinion counts them, on the step's own batch."""
     p = problem(lenet5(), 1e-4, few.x, 1)
-    wild = Method(rule=Fixed(eps0=1e-3), acceptance=NoTest())
+    wild = Method(rule=FixedRule(eps0=1e-3), acceptance=NoTest())
     run = follow(p, few, wild, Stop(steps=4), batch_size, 0, 1, Context(Path()))
     rises = sum(r.delta_J > 0 for r in run.solution.steps)
     assert run.tally.checked == 4 and rises > 0 and run.tally.violations >= rises

@@ -15,17 +15,20 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pmp_ref.app import build
+from pmp_ref.app import run
 from pmp_ref.app.main import main
 from pmp_ref.architectures import lenet5
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import make_sweep, workers
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import Averaging, GradientScaled
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric
 from pmp_ref.problem import Problem
-from pmp_ref.result import Record, Solution
+from pmp_ref.result import Record, Run
+from pmp_ref.stop import Stop
 from tests.app_data import TINY, results, write_images
 
 ROOT = Path(__file__).parents[1]
@@ -89,14 +92,14 @@ def two_blas_threads() -> Iterator[list[int]]:
         yield found
 
 
-def job(seed: int, fast: bool, callback: Callable[[Any, Record], Any] | None = None) -> Solution:
+def job(seed: int, fast: bool, callback: Callable[[Any, Record], Any] | None = None) -> Run:
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((40, *NETWORK.input_shape)).astype(np.float32)
     y = generator.integers(0, 10, 40)
     sweep = make_sweep(NETWORK, CrossEntropy(), threads=2, chunk=4, example=x) if fast else None
     problem = Problem(NETWORK, rho=1e-4, sweep=sweep)
-    method = Method(metric=GradientScaled(), averaging=Averaging(0.9))
-    return solve(
+    method = Method(metric=GradientMetric(), averaging=Averaging(0.9))
+    return bsqh(
         problem,
         initial_controls(NETWORK, seed, x),
         x,
@@ -109,7 +112,7 @@ def job(seed: int, fast: bool, callback: Callable[[Any, Record], Any] | None = N
     )
 
 
-def same(a: Solution, b: Solution) -> bool:
+def same(a: Run, b: Run) -> bool:
     controls = zip(arrays_of(a.controls), arrays_of(b.controls), strict=True)
     return repr(a.records) == repr(b.records) and all(np.array_equal(x, y) for x, y in controls)
 
@@ -162,7 +165,7 @@ def test_limits_are_restored_when_runs_fail_beside_others(two_blas_threads: list
     outcomes = at_once(
         [lambda: job(1, True), lambda: job(0, True, fail), lambda: job(1, True), lambda: job(2, True, fail)]
     )
-    assert [type(o) for o in outcomes] == [Solution, Fault, Solution, Fault]
+    assert [type(o) for o in outcomes] == [Run, Fault, Run, Fault]
     assert same(outcomes[0], alone) and same(outcomes[2], alone)
     assert blas_threads() == two_blas_threads
 
@@ -214,8 +217,8 @@ def test_a_limit_that_stays_is_seen(two_blas_threads: list[int], monkeypatch: py
         limits.append(threadpool_limits(1, user_api="blas"))
         return contextlib.nullcontext()
 
-    monkeypatch.setattr(build, "one_blas_thread", forgetful)
-    with build.one_blas_thread():
+    monkeypatch.setattr(run, "one_thread", forgetful)
+    with run.one_thread():
         pass
     assert blas_threads() != two_blas_threads
     limits[0].restore_original_limits()

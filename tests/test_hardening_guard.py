@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from pmp_ref.app import history, predict, run
-from pmp_ref.app.files import unpack
 from pmp_ref.app.main import main
 from pmp_ref.data import npz
 from pmp_ref.errors import InputError
+from pmp_ref.files import unpack
 from tests.app_data import run as train
 from tests.app_data import write_images
 from verification.hardening.targets import TARGETS, archive_of, npy_bytes
@@ -250,8 +250,8 @@ FAULTS = {  # what was or could be wrong in a reader, as statements that put it 
     "idx gzip": "from pmp_ref.data import idx\nimport gzip\nidx.opened = lambda p, unpack: gzip.open(p)",
     "npz member": "from pmp_ref.data import npz\nimport numpy\n"
     "npz.parse_array = lambda s, *_: numpy.load(s, allow_pickle=True)",
-    "checkpoint archive": "from pmp_ref.app import files\nimport io, numpy\n"
-    "files._array = lambda c, _: numpy.lib.format.read_array(io.BytesIO(c))",
+    "checkpoint archive": "from pmp_ref import files\nimport numpy\n"
+    "files.parse_array = lambda s, *_, **__: numpy.lib.format.read_array(s)",
     "cifar pickle": "from pmp_ref.data import cifar\nimport pickle\ncifar.parse_pickle = lambda s, _: pickle.load(s)",
     "package": "from pmp_ref.data import fetch\nimport tarfile\n"
     "fetch._read_members = lambda p, _: tarfile.open(p).extractall(p.parent, filter='data')",
@@ -259,8 +259,8 @@ FAULTS = {  # what was or could be wrong in a reader, as statements that put it 
     "inspect.show = lambda d: inspect.headline(inspect.read_json(d / 'summary.json'))",
     "table": "from pmp_ref.app import history\nimport csv\n"
     "history.read = lambda p: [{k: float(v) for k, v in r.items()} for r in csv.DictReader(p.open())]",
-    "model": "from pmp_ref.app import model\nimport numpy\n"
-    "model.read = lambda p: numpy.load(p)['network'].tobytes().decode('ascii')",
+    "model": "from pmp_ref import model\nimport numpy\n"
+    "model.read_model = lambda p: numpy.load(p)['network'].tobytes().decode('ascii')",
     "picture": "from pmp_ref.app import predict\nimport numpy\nfrom PIL import Image\n"
     "predict.picture = lambda p, _: numpy.asarray(Image.open(p))[None, None]",
     "conformance archive": "from verification.conformance import files\nimport numpy\n"

@@ -14,18 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.app.descent import recheck
-from pmp_ref.augmentation import Curvature
-from pmp_ref.bsqh import Method, Stop, solve, take_batch
+from pmp_ref.augmentation import CurvatureRule
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, cast, map_controls
 from pmp_ref.errors import ScaleWarning
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.maximise import maximise
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, scale_advice
 from pmp_ref.regulariser import L0, L1, NoPenalty
-from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.result import Record, Run, Status
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from tests.app_data import run as train
 from tests.app_data import summary, write_images
@@ -104,14 +108,14 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.booleans()),
         draw(st.sampled_from((L0(), L1(), NoPenalty()))),
         draw(st.sampled_from((0.0, 1e-3, 1.0))),
-        draw(st.sampled_from((Absolute(), Relative(0.1)))),
+        draw(st.sampled_from((AbsoluteTest(), RelativeTest(0.1)))),
         draw(st.sampled_from((0.0, 1e-2))),
         draw(st.sampled_from((0.0, 1e-6))),
         draw(st.integers(0, 99)),
     )
 
 
-def driven(case: Case) -> tuple[Solution, list[str], list[Any]]:
+def driven(case: Case) -> tuple[Run, list[str], list[Any]]:
     """The run, what its check in float64 found, and its warnings."""
     u, x, y = case.arrays()
     problem = Problem(case.network, regulariser=case.regulariser, rho=case.rho)
@@ -123,7 +127,7 @@ def driven(case: Case) -> tuple[Solution, list[str], list[Any]]:
         if record.accepted:
             batches = 1 if case.batch is None else -(-case.samples // case.batch)
             part = (x, y) if case.batch is None else take_batch(x, y, batches, record.position, 0, record.epoch)
-            reading = recheck(problem, case.test, controls, it.controls, it.metric, *part, case.rho)
+            reading = recheck(problem, case.test, controls, it.controls, it.current.metric, *part, case.rho)
             if reading.violated or not record.J <= record.J_before + record.rounding:
                 wrong.append(f"J rises: {record} {reading}")
             controls = it.controls
@@ -134,13 +138,13 @@ def driven(case: Case) -> tuple[Solution, list[str], list[Any]]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         stop = Stop(STEPS, None, case.increment, case.residual)
-        solution = solve(
+        solution = bsqh(
             problem, u, x, y, stop=stop, method=Method(acceptance=case.test), batch_size=case.batch, callback=check
         )
     return solution, wrong, seen
 
 
-def tau64(case: Case, solution: Solution) -> float:
+def tau64(case: Case, solution: Run) -> float:
     """‖w − u‖² at the end and its ε, in float64 on the clear path on all data."""
     _, x, y = case.arrays()
     problem = Problem(case.network, regulariser=case.regulariser, rho=case.rho)
@@ -161,7 +165,7 @@ def problems(case: Case) -> list[str]:
     if status is Status.INTERRUPTED or not status.message:
         wrong.append(f"status {status}")
     # ε: never beyond its cap by more than one growth; without overflow never beyond what measured curvature explains
-    rule = Curvature()
+    rule = CurvatureRule()
     highest = max((r.eps for r in records), default=0.0)
     curvature = max([r.c_hat for r in records if math.isfinite(r.c_hat)], default=0.0)
     if not (math.isfinite(solution.iterate.eps) and highest <= rule.sigma * Method().eps_max):
@@ -210,14 +214,14 @@ def drawn(seed: int) -> Case:
         pick((True, False)),
         pick((L0(), L1(), NoPenalty())),
         pick((0.0, 1e-3, 1.0)),
-        pick((Absolute(), Relative(0.1))),
+        pick((AbsoluteTest(), RelativeTest(0.1))),
         pick((0.0, 1e-2)),
         pick((0.0, 1e-6)),
         seed,
     )
 
 
-PLAIN = Case(L.Tanh(), False, 6, None, "normal", "initial", False, NoPenalty(), 0.0, Absolute(), 0.0, 0.0, 0)
+PLAIN = Case(L.Tanh(), False, 6, None, "normal", "initial", False, NoPenalty(), 0.0, AbsoluteTest(), 0.0, 0.0, 0)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
@@ -225,7 +229,7 @@ def test_float32_to_the_end_of_what_it_can_decide(activation: Any) -> None:
     """No tolerance, no step limit that matters: the run ends with "precision limit" and an ε near the curvature."""
     case = replace(PLAIN, activation=activation)
     u, x, y = case.arrays()
-    solution = solve(Problem(case.network), u, x, y, stop=Stop(steps=5000))
+    solution = bsqh(Problem(case.network, rho=0.0), u, x, y, stop=Stop(steps=5000))
     assert solution.status is Status.PRECISION_LIMIT
     last = solution.records[-1]
     assert last.sum_dh <= last.rounding and solution.iterate.eps < 100
@@ -247,26 +251,28 @@ def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     from pmp_ref import bsqh
 
     with monkeypatch.context() as patch:
-        patch.setattr(Absolute, "accepts", lambda *_: True)
+        patch.setattr(AbsoluteTest, "accepts", lambda *_: True)
         case = replace(PLAIN, data="bytes")
         u, x, y = case.arrays()
-        eager = Method(rule=Curvature(eps0=1e-5), acceptance=Absolute())
+        eager = Method(rule=CurvatureRule(eps0=1e-5), acceptance=AbsoluteTest())
         seen: list[bool] = []
         before = [u]
 
         def look(it: Iterate, record: Record) -> bool:
             if record.accepted:
                 seen.append(
-                    recheck(Problem(case.network), Absolute(), before[0], it.controls, None, x, y, 0.0).violated
+                    recheck(
+                        Problem(case.network, rho=0.0), AbsoluteTest(), before[0], it.controls, None, x, y, 0.0
+                    ).violated
                 )
                 before[0] = it.controls
             return False
 
         with pytest.warns(ScaleWarning):
-            solve(Problem(case.network), u, x, y, stop=Stop(steps=5), method=eager, callback=look)
+            bsqh(Problem(case.network, rho=0.0), u, x, y, stop=Stop(steps=5), method=eager, callback=look)
         assert any(seen)
     with monkeypatch.context() as patch:
-        patch.setattr(Curvature, "accepted", lambda self, eps, *_: (10 * eps, None))
+        patch.setattr(CurvatureRule, "accepted", lambda self, eps, *_: (10 * eps, None))
         assert any("explained" in line for line in problems(PLAIN))
     with monkeypatch.context() as patch:
         patch.setattr(bsqh.Stop, "stationary", lambda *_: True)
@@ -295,9 +301,9 @@ def test_solve_warns_once_and_standardising_helps() -> None:
     case = replace(PLAIN, data="bytes")
     u, x, y = case.arrays()
     with pytest.warns(ScaleWarning, match="largest absolute value in the images is 2.*standardise") as seen:
-        raw = solve(Problem(case.network), u, x, y, stop=Stop(steps=40))
+        raw = bsqh(Problem(case.network, rho=0.0), u, x, y, stop=Stop(steps=40))
     assert len(seen) == 1 and seen[0].filename == __file__
-    better = solve(Problem(case.network), u, (x - x.mean()) / x.std(), y, stop=Stop(steps=40))
+    better = bsqh(Problem(case.network, rho=0.0), u, (x - x.mean()) / x.std(), y, stop=Stop(steps=40))
     assert better.steps[-1].J < raw.steps[-1].J
 
 

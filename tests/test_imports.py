@@ -104,14 +104,26 @@ def test_core_does_not_import_the_application(path: Path) -> None:
     assert not within(imports_of(path), "pmp_ref.app")
 
 
-CORE = [path for path in SOURCES if path.parts[0] in ("layers", "bounds") or len(path.parts) == 1]
+DOORS = ("__init__.py", "__main__.py", "library.py", "model.py", "accuracy.py", "files.py")
+"""What users open: it brings method and wings together, and the method knows nothing of it."""
+
+METHOD = [
+    path
+    for path in SOURCES
+    if path.parts[0] in ("layers", "bounds") or (len(path.parts) == 1 and path.as_posix() not in DOORS)
+]
 
 
-@pytest.mark.parametrize("path", [p for p in CORE if p != Path("__main__.py")], ids=lambda path: path.as_posix())
-def test_core_does_not_import_the_wings(path: Path) -> None:
+@pytest.mark.parametrize("path", METHOD, ids=lambda path: path.as_posix())
+def test_the_method_imports_no_wing_and_no_door(path: Path) -> None:
     """The boxes with full lines of docs/figures/architecture.svg import none of those with broken lines."""
-    for wing in ("pmp_ref.app", "pmp_ref.kernels", "pmp_ref.compact", "verification"):
-        assert not within(imports_of(path), wing)
+    found = imports_of(path)
+    doors = [f"pmp_ref.{Path(door).stem}" for door in DOORS[1:]]
+    for outside in ("pmp_ref.app", "pmp_ref.kernels", "pmp_ref.compact", "pmp_ref.data", "verification", *doors):
+        assert not within(found, outside)
+    assert not any(
+        name.startswith("pmp_ref.") and name.count(".") == 1 and name[8:] in pmp_ref.__all__ for name in found
+    )
 
 
 def test_the_wings_are_there() -> None:
@@ -119,6 +131,9 @@ def test_the_wings_are_there() -> None:
     for wing in ("app", "kernels", "compact", "../verification"):
         assert (PACKAGE / wing / "__init__.py").is_file()
     assert within(imports_of(Path("app/build.py")), "pmp_ref.kernels")
+    assert within(imports_of(Path("library.py")), "pmp_ref.kernels")
+    assert within(imports_of(Path("model.py")), "pmp_ref.compact")
+    assert all((PACKAGE / door).is_file() for door in DOORS)
     assert within(imports_of(Path("app/compact.py")), "pmp_ref.compact")
 
 

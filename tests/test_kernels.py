@@ -19,8 +19,8 @@ from hypothesis import example, given
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
-from pmp_ref.augmentation import Curvature
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.augmentation import CurvatureRule
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
@@ -47,9 +47,11 @@ from pmp_ref.layers import (
     Tanh,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep
 
 DTYPES = (np.float32, np.float64)
@@ -97,7 +99,7 @@ def batch(network: Network, n: int, dtype: Any, seed: int = 0) -> tuple[np.ndarr
     u = random_controls(network, rng, dtype)
     if len(network.output_shape) == 1 and network.output_shape[0] > 1:
         return x, frozen(rng.integers(0, network.output_shape[0], n)), u, CrossEntropy()
-    return x, frozen(rng.standard_normal((n, *network.output_shape)).astype(dtype)), u, Squared()
+    return x, frozen(rng.standard_normal((n, *network.output_shape)).astype(dtype)), u, SquaredLoss()
 
 
 def both(network: Network, n: int, dtype: Any, seed: int = 0, **options: Any) -> tuple[Evaluation, Evaluation]:
@@ -697,7 +699,7 @@ def test_the_method_runs_alike_on_both_paths(batch_size: int | None) -> None:
     network = Network((Convolution(3, 3), Tanh(), AveragePool(2), Flatten(), Dense(4)), (1, 8, 8))
     x, y, u, loss = batch(network, 60, np.float64)
     runs = [
-        solve(Problem(network, loss, rho=1e-3, sweep=s), u, x, y, stop=Stop(steps=6), batch_size=batch_size)
+        bsqh(Problem(network, loss, rho=1e-3, sweep=s), u, x, y, stop=Stop(steps=6), batch_size=batch_size)
         for s in (Sweep(network, loss), FastSweep(network, loss), FastSweep(network, loss, memory=0))
     ]
     assert len(runs[0].records) >= 6
@@ -711,7 +713,14 @@ def test_a_trial_that_takes_costates_along_counts_its_backward_sweep_even_if_rej
     network = Network((Dense(8), Tanh(), Dense(4)), (6,))
     x, y, u, loss = batch(network, 60, np.float64)
     fast = FastSweep(network, loss, memory=0, costates=True)
-    run = solve(Problem(network, loss, sweep=fast), u, x, y, stop=Stop(steps=5), method=Method(Curvature(eps0=1e-6)))
+    run = bsqh(
+        Problem(network, loss, sweep=fast, rho=0.0),
+        u,
+        x,
+        y,
+        stop=Stop(steps=5),
+        method=Method(CurvatureRule(eps0=1e-6)),
+    )
     assert any(r.verdict == "rejected" for r in run.records)
     last = run.records[-1]
     assert last.forward_sweeps == last.backward_sweeps == 1 + len(run.records)

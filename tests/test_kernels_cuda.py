@@ -27,7 +27,7 @@ from pmp_ref.kernels.cuda.source import power_of_two
 from pmp_ref.kernels.cuda.sweep import CudaSweep, Swept, cuda, cuda_network
 from pmp_ref.kernels.cuda.terminal import LABELS, terminal
 from pmp_ref.kernels.cuda.tiles import BLOCKS, SHARED, Tiles, tiles
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.sweep import Sweep
 from tests.backends import load, probe
@@ -322,8 +322,8 @@ def test_another_loss_takes_the_clear_way() -> None:
     network = Network((L.Convolution(2, (2, 3)), L.Tanh()), (1, 4, 5))
     x, y = draw((1, 4, 5), 3, np.float64, 0), draw(network.output_shape, 3, np.float64, 1)
     u = initial_controls(network, 0, x)
-    expected = Sweep(network, Squared()).forward_backward(u, x, y)
-    sweep = CudaSweep(network, Squared(), graphs=False)
+    expected = Sweep(network, SquaredLoss()).forward_backward(u, x, y)
+    sweep = CudaSweep(network, SquaredLoss(), graphs=False)
     e = sweep.backward(map_controls(device, u), sweep.forward(map_controls(device, u), device(x), device(y)))
     close(e.losses, expected.losses, np.float64, 10)
     for actual, wanted in zip(arrays_of(e.switching), arrays_of(expected.switching), strict=True):
@@ -355,7 +355,7 @@ def test_the_sweep_can_be_copied_and_belongs() -> None:
     sweep = CudaSweep(network, loss, 3, 5)
     assert pickle.loads(pickle.dumps(sweep)) == sweep == CudaSweep(sweep.network, loss, 3, 5)
     assert sweep.belongs(network, loss) and sweep.belongs(cuda_network(network), loss)
-    assert not sweep.belongs(NETWORKS["lenet"], loss) and not sweep.belongs(network, Squared())
+    assert not sweep.belongs(NETWORKS["lenet"], loss) and not sweep.belongs(network, SquaredLoss())
     with pytest.raises(InputError, match="chunk is -1"):
         CudaSweep(network, loss, -1)
 

@@ -6,25 +6,27 @@ On CuPy with a GPU, or over the CUDA that computes on the CPU (docs/backends.md)
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Relative
+from pmp_ref.acceptance import RelativeTest
 from pmp_ref.admissible import Box
 from pmp_ref.arrays import to_numpy
-from pmp_ref.augmentation import Classic
-from pmp_ref.bsqh import Method, Ramp, Stop, solve
+from pmp_ref.augmentation import ClassicRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import Packed, arrays_of, map_controls, to_vector
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import GroupL0, LHalf
+from pmp_ref.stop import Stop
 from tests.backends import load, probe
 
 reason = probe("cupy")
@@ -46,13 +48,17 @@ NET = Network(
 )
 
 METHODS: dict[str, tuple[dict[str, Any], Method, int | None]] = {
-    "defaults of mini-batches": ({}, Method(metric=GradientScaled(), averaging=Averaging(), ramp=Ramp(0.2, 0.5)), 8),
-    "full batch": ({}, Method(metric=GradientScaled()), None),
-    "relative test, per layer": ({"admissible": Box(-1.0, 1.0)}, Method(acceptance=Relative(), metric=PerLayer()), 8),
+    "defaults of mini-batches": ({}, Method(metric=GradientMetric(), averaging=Averaging(), ramp=Ramp(0.2, 0.5)), 8),
+    "full batch": ({}, Method(metric=GradientMetric()), None),
+    "relative test, per layer": (
+        {"admissible": Box(-1.0, 1.0)},
+        Method(acceptance=RelativeTest(), metric=LayerMetric()),
+        8,
+    ),
     "groups": ({"regulariser": GroupL0()}, Method(), None),
-    "L1/2": ({"regulariser": LHalf()}, Method(metric=GradientScaled(), averaging=Averaging(0.5)), 5),
-    "rejections": ({}, Method(Classic(1e-4, sigma=3.0)), None),
-    "squared loss": ({"loss": Squared()}, Method(), 8),
+    "L1/2": ({"regulariser": LHalf()}, Method(metric=GradientMetric(), averaging=Averaging(0.5)), 5),
+    "rejections": ({}, Method(ClassicRule(1e-4, sigma=3.0)), None),
+    "squared loss": ({"loss": SquaredLoss()}, Method(), 8),
 }
 
 
@@ -75,7 +81,7 @@ def run(case: str, graphs: bool | None, dtype: Any = np.float64) -> Any:
         options = {**options, "sweep": CudaSweep(NET, loss, graphs=graphs)}
     problem = Problem(NET, rho=1e-3, **options)
     u = map_controls(asarray, problem.project(initial_controls(NET, 1, x)))
-    return solve(problem, u, asarray(x), asarray(y), method=method, batch_size=batch_size, stop=Stop(steps=9))
+    return bsqh(problem, u, asarray(x), asarray(y), method=method, batch_size=batch_size, stop=Stop(steps=9))
 
 
 @pytest.mark.parametrize("case", METHODS)
@@ -154,13 +160,13 @@ def test_a_trial_sends_nothing_and_waits_once(monkeypatch: pytest.MonkeyPatch) -
     """Between two decisions there is no copy from the host and none to it."""
     import cupy
 
-    from pmp_ref.bsqh import prepare, step
+    from pmp_ref.iterate import Iterate
     from pmp_ref.kernels.cuda import CudaSweep
-    from pmp_ref.result import Iterate
+    from pmp_ref.one_step import prepare, step
 
     x, y = (load("cupy").asarray(a) for a in data(CrossEntropy(), np.float32))
     problem = Problem(NET, rho=1e-3, sweep=CudaSweep(NET, CrossEntropy()))
-    method, it = Method(metric=GradientScaled(), averaging=Averaging()), Iterate(initial_controls(NET, 1, x), 10.0)
+    method, it = Method(metric=GradientMetric(), averaging=Averaging()), Iterate(initial_controls(NET, 1, x), 10.0)
     taken: list[str] = []
     for name in ("get", "set"):
         original = getattr(cupy.ndarray, name)
@@ -169,9 +175,9 @@ def test_a_trial_sends_nothing_and_waits_once(monkeypatch: pytest.MonkeyPatch) -
         )
     for _ in range(4):
         taken.clear()
-        it = prepare(problem, method, replace(it, evaluation=None, prepared=False), x, y)
+        it = prepare(problem, method, it, x, y)
         assert taken == []
-        it, _ = step(problem, method, it, 1e-3, full=False)
+        it, _ = step(problem, method, it, x, y, full=False)
         assert taken == ["get"]
     assert isinstance(it.controls, Packed) and np.isfinite(to_vector(it.controls)).all()
 

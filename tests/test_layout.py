@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 from pmp_ref import layers as L
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.arrays import joined, sum64, sums, to_numpy
-from pmp_ref.bsqh import Method, Stop, order_of_epoch, prepare, solve, step
+from pmp_ref.batches import order_of_epoch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import Layout, Packed, Vectors, arrays_of, by_stage, entrywise, map_controls, to_vector, vectors
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.maximise import maximise
-from pmp_ref.metric import GradientScaled, PerLayer
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric, LayerMetric
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem, everywhere
 from pmp_ref.regulariser import L0, L1, GroupL0
-from pmp_ref.result import Iterate
+from pmp_ref.stop import Stop
 from tests.backends import Backend
 from tests.strategies import seeds
 
@@ -124,18 +128,18 @@ def test_formulas_do_not_notice(regulariser: Any, seed: int) -> None:
 def test_runs_do_not_notice() -> None:
     """A metric that is not said to act entry by entry keeps the controls apart; the run is the same to rounding."""
 
-    class Same(GradientScaled):
+    class Same(GradientMetric):
         """The metric again; what a class inherits is not said of it."""
 
     problem, (x, y) = Problem(NET, rho=1e-3), data()
     runs = [
-        solve(problem, controls(), x, y, stop=Stop(steps=8), method=Method(metric=metric), batch_size=5)
-        for metric in (GradientScaled(), Same())
+        bsqh(problem, controls(), x, y, stop=Stop(steps=8), method=Method(metric=metric), batch_size=5)
+        for metric in (GradientMetric(), Same())
     ]
     assert isinstance(runs[0].controls, Packed) and not isinstance(runs[1].controls, Packed)
     assert [r.verdict for r in runs[0].records] == [r.verdict for r in runs[1].records]
     np.testing.assert_allclose(to_vector(runs[0].controls), to_vector(runs[1].controls), rtol=1e-9, atol=1e-12)
-    layer = solve(problem, controls(), x, y, stop=Stop(steps=3), method=Method(metric=PerLayer()))
+    layer = bsqh(problem, controls(), x, y, stop=Stop(steps=3), method=Method(metric=LayerMetric()))
     assert not isinstance(layer.controls, Packed)
 
 
@@ -161,11 +165,11 @@ def test_a_mini_batch_trial_sweeps_forward_only() -> None:
         sweep = FastSweep(NET, CrossEntropy(), memory=0)  # no room for states: costates are taken along
         problem, method = Problem(NET, rho=1e-3, sweep=sweep), Method()
         it = prepare(problem, method, Iterate(initial_controls(NET, 0, x), 10.0), x, y)
-        it, record = step(problem, method, it, 1e-3, full=full)
-        assert record.accepted and (it.forward_sweeps, it.backward_sweeps) == (2, backward)
-        assert it.evaluation is not None and it.evaluation.states is None
-    s = solve(replace(problem), controls(), x, y, stop=Stop(epochs=2), batch_size=4)
-    assert s.iterate.backward_sweeps == 6 and s.iterate.forward_sweeps == 6 + len(s.records)
+        it, record = step(problem, method, it, x, y, full=full)
+        assert record.accepted and (it.counts.forward_sweeps, it.counts.backward_sweeps) == (2, backward)
+        assert it.current.evaluation is not None and it.current.evaluation.states is None
+    s = bsqh(replace(problem), controls(), x, y, stop=Stop(epochs=2), batch_size=4)
+    assert s.iterate.counts.backward_sweeps == 6 and s.iterate.counts.forward_sweeps == 6 + len(s.records)
 
 
 def test_an_epoch_has_one_order() -> None:

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmp_ref.errors import InputError
-from pmp_ref.loss import CrossEntropy, Loss, Squared, one_hot, softmax
+from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss, one_hot, softmax
 from tests import oracles
 from tests.backends import Backend
 from tests.strategies import LAYOUTS, lay_out, seeds
 
 TINY = 1e-30
 
-losses = st.sampled_from([CrossEntropy(), Squared()])
+losses = st.sampled_from([CrossEntropy(), SquaredLoss()])
 
 
 @st.composite
@@ -78,7 +78,7 @@ def test_cross_entropy_of_equal_scores_is_log_k() -> None:
 
 def test_squared_loss_on_images() -> None:
     x, y = np.arange(12.0).reshape(1, 2, 2, 3), np.zeros((1, 2, 2, 3))
-    assert Squared().values(x, y)[0] == sum(k * k for k in range(12)) / 2
+    assert SquaredLoss().values(x, y)[0] == sum(k * k for k in range(12)) / 2
 
 
 def test_labels_narrower_than_the_number_of_classes() -> None:
@@ -88,7 +88,7 @@ def test_labels_narrower_than_the_number_of_classes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", [CrossEntropy(), Squared()], ids=str)
+@pytest.mark.parametrize("kind", [CrossEntropy(), SquaredLoss()], ids=str)
 def test_library_device_and_dtype_go_out_as_they_came_in(backend: Backend, kind: Loss, dtype: Any) -> None:
     generator = np.random.default_rng(0)
     x, dx = generator.standard_normal((2, 3, 4)).astype(dtype)
@@ -115,8 +115,8 @@ def test_library_device_and_dtype_go_out_as_they_came_in(backend: Backend, kind:
         (CrossEntropy(), (3,), np.array([True, False]), ["bool", "integers"]),
         (CrossEntropy(), (3, 2), np.array([0, 1]), ["(3, 2)", "vector of class scores"]),
         (CrossEntropy(), ((3,), (3,)), np.array([0, 1]), ["((3,), (3,))"]),
-        (Squared(), (3,), np.zeros((2, 4)), ["(2, 4)", "(B, *(3,))"]),
-        (Squared(), (3,), np.zeros((2, 3), int), ["int64", "floats"]),
+        (SquaredLoss(), (3,), np.zeros((2, 4)), ["(2, 4)", "(B, *(3,))"]),
+        (SquaredLoss(), (3,), np.zeros((2, 3), int), ["int64", "floats"]),
     ],
 )
 def test_bad_labels(kind: Loss, shape: Any, y: np.ndarray, words: list[str]) -> None:

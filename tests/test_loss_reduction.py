@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.arrays import to_floats
-from pmp_ref.augmentation import Fixed
+from pmp_ref.augmentation import FixedRule
 from pmp_ref.bounds import certify_step
-from pmp_ref.bsqh import Method, Stop
 from pmp_ref.controls import subtract, to_vector, total
 from pmp_ref.hamiltonian import increments
+from pmp_ref.method import Method
 from pmp_ref.regulariser import L0, L1, L2, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
+from pmp_ref.stop import Stop
 from tests.planted import fails_under
 from tests.strategies import seeds
 from verification.claim import Case, Context
@@ -70,7 +71,7 @@ draws = st.builds(
 def reduces_the_loss(draw: Draw, library: str) -> None:
     """T6 for the first trials of a run with fixed ε; a rejection ends it."""
     s = draw.setting(library)
-    _, trials = runs.run(s, Method(Fixed(draw.eps), Absolute(ETA)), Stop(steps=2))
+    _, trials = runs.run(s, Method(FixedRule(draw.eps), AbsoluteTest(ETA)), Stop(steps=2))
     for trial in trials:
         r, nu = trial.record, trial.record.rounding
         if r.verdict not in ("accepted", "rejected"):
@@ -94,7 +95,7 @@ def test_every_trial_reduces_the_loss_as_the_theorem_says(draw: Draw, library: s
 
 @given(draw=draws, factor=st.floats(0.5, 1.0))
 def test_numpy_and_strict_record_the_same_trial(draw: Draw, factor: float) -> None:
-    method = Method(Fixed(factor * draw.eps), Absolute(ETA))
+    method = Method(FixedRule(factor * draw.eps), AbsoluteTest(ETA))
     first, second = (runs.run(draw.setting(library), method, Stop(steps=1))[1][0] for library in LIBRARIES)
     assert first.record.verdict == second.record.verdict
     assert np.array_equal(to_vector(first.w), to_vector(second.w))
@@ -102,7 +103,7 @@ def test_numpy_and_strict_record_the_same_trial(draw: Draw, factor: float) -> No
 
 def test_increments_of_a_trial_are_those_of_the_theory() -> None:
     s = Draw(1, 3, 0, 0.1, 1.0).setting("numpy")
-    _, trials = runs.run(s, Method(Fixed(8.0), Absolute(ETA)), Stop(steps=1))
+    _, trials = runs.run(s, Method(FixedRule(8.0), AbsoluteTest(ETA)), Stop(steps=1))
     g = runs.switching(s, trials[0].u)
     (expected,) = to_floats(total(increments(s.problem, g, trials[0].u, trials[0].w, 0.1)))
     assert trials[0].record.sum_dh == pytest.approx(expected, rel=1e-12)

@@ -65,7 +65,7 @@ def augmented_principle(draw: Draw, factor: float) -> None:
     for library in LIBRARIES:
         m = draw.minimiser(library)
         problem, u = m.problem, m.controls
-        e = problem.sweep.backward(u, problem.sweep.forward(u, m.x, m.y))
+        e = problem.sweeper.backward(u, problem.sweeper.forward(u, m.x, m.y))
         assert e.switching is not None
         flat = [
             (to_numpy(a), to_numpy(b)) for s, t in zip(u, e.switching, strict=True) for a, b in zip(s, t, strict=True)
@@ -97,10 +97,12 @@ def certificate_is_sharp(
         convert = load(library).asarray
         x = convert(rng.standard_normal((4, *network.input_shape)))
         y = convert(rng.integers(0, network.output_shape[0], 4))
-        problem = Problem(network, CrossEntropy(), r, rho, admissible, sweep=Sweep(network, CrossEntropy(), chunk=3))
+        problem = Problem(
+            network, CrossEntropy(), r, rho=rho, admissible=admissible, sweep=Sweep(network, CrossEntropy(), chunk=3)
+        )
         u = initial_controls(network, seed, x)
         u = problem.project(map_controls(lambda a: a * like(rng.random(a.shape) < 0.7, a), u))  # noqa: B023
-        e = problem.sweep.backward(u, problem.sweep.forward(u, x, y))
+        e = problem.sweeper.backward(u, problem.sweeper.forward(u, x, y))
         assert e.switching is not None
         stars.append([])
         for l, stage in enumerate(u):

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from pmp_ref import layers as L
-from pmp_ref.acceptance import Absolute, Acceptance, NoTest
+from pmp_ref.acceptance import AbsoluteTest, Acceptance, NoTest
 from pmp_ref.app import descent
-from pmp_ref.augmentation import Classic, Fixed
-from pmp_ref.bsqh import Method, Stop, prepare, solve, step
+from pmp_ref.augmentation import ClassicRule, FixedRule
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.method import Method
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem
-from pmp_ref.result import Iterate
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 
 NETS = {
@@ -109,11 +112,12 @@ def test_the_change_of_the_loss_is_the_mean_of_differences() -> None:
     """In float32 two means of 2,000 losses differ by their own rounding; differences sample by sample do not."""
     net = Network((L.Flatten(), L.Dense(3)), (2, 9, 8))
     x, y = data(0, 2000, np.float32)
-    problem, method = Problem(net, rho=0.0), Method(Fixed(1e3), acceptance=NoTest())
+    problem, method = Problem(net, rho=0.0), Method(FixedRule(1e3), acceptance=NoTest())
     it = prepare(problem, method, Iterate(initial_controls(net, 0, x), 1e3), x, y)
-    after, record = step(problem, method, it, 0.0)
-    assert record.accepted and it.evaluation is not None and after.evaluation is not None
-    exact = np.mean(after.evaluation.losses.astype(np.float64) - it.evaluation.losses.astype(np.float64))
+    after, record = step(problem, method, it, x, y)
+    assert record.accepted and it.current.evaluation is not None and after.current.evaluation is not None
+    later, now = (a.current.evaluation.losses.astype(np.float64) for a in (after, it))  # type: ignore[union-attr]
+    exact = np.mean(later - now)
     assert record.delta_J == pytest.approx(float(exact), rel=1e-12)
 
 
@@ -129,10 +133,10 @@ class Never(Acceptance):
 def test_a_skipped_batch_leaves_eps_at_its_cap() -> None:
     net = network("overlapping means")
     x, y = data(0)
-    method = Method(Classic(1.0, sigma=7.0), acceptance=Never(), eps_max=50.0)
+    method = Method(ClassicRule(1.0, sigma=7.0), acceptance=Never(), eps_max=50.0)
     found: list[float] = []
     u = initial_controls(net, 0, x)
-    s = solve(
+    s = bsqh(
         Problem(net, rho=1e-3),
         u,
         x,
@@ -140,9 +144,9 @@ def test_a_skipped_batch_leaves_eps_at_its_cap() -> None:
         method=method,
         batch_size=5,
         stop=Stop(epochs=3),
-        callback=lambda it, record: found.append(it.eps) if it.position else None,
+        callback=lambda it, record: found.append(it.eps) if it.place.position else None,
     )
-    assert s.iterate.skipped > 0 and max(found) > 7.0
+    assert s.iterate.counts.skipped > 0 and max(found) > 7.0
     after_skips = [it for it in found if it == 50.0]
     assert s.iterate.eps <= 50.0 and after_skips
 
@@ -165,5 +169,5 @@ def test_the_second_opinion_has_its_own_sweep_and_precision(monkeypatch: pytest.
 
     for name in ("forward", "trial", "forward_backward"):
         monkeypatch.setattr(FastSweep, name, lies)
-    reading = descent.recheck(problem, Absolute(), u, w, None, x, y, 1e-3)
+    reading = descent.recheck(problem, AbsoluteTest(), u, w, None, x, y, 1e-3)
     assert reading.delta_j == pytest.approx(change, rel=1e-12)

@@ -18,19 +18,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import Box
-from pmp_ref.augmentation import Classic, Curvature, Fixed
-from pmp_ref.bsqh import Method, Ramp, Stop, solve
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import AveragePool, Convolution, Dense, Flatten, ReLU, Sigmoid, Tanh
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import Polynomial
 from pmp_ref.result import Record
+from pmp_ref.stop import Stop
 from tests.strategies import seeds
 from verification import plain
 from verification.conformance import translate
@@ -70,15 +73,15 @@ def drawn(pick: Pick, seed: int) -> Run:
         )
     else:
         shape, stages = (5,), (Dense(4, bias), act, Dense(4), act, Dense(classes, bias))
-    network, loss = Network(stages, shape), pick(CrossEntropy(), Squared())
+    network, loss = Network(stages, shape), pick(CrossEntropy(), SquaredLoss())
     box = pick(Box(), Box(-1, 0.75), Box(-0.25, 0.25), Box(0.0, 2.0), Box(0.125, 1.0), Box(-1.0, -0.125))
     problem = Problem(
         network,
         loss,
         Polynomial(pick(0.0, 1.0), pick(0.0, 0.5), pick(0.0, 1.0)),
-        pick(0.0, 0.01, 0.1),
-        box,
-        layer_weights(network, biases=pick(0.0, 0.5), by_stage={network.layers()[-1]: 2.0}),
+        rho=pick(0.0, 0.01, 0.1),
+        admissible=box,
+        weights=layer_weights(network, biases=pick(0.0, 0.5), by_stage={network.layers()[-1]: 2.0}),
     )
     samples = pick(5, 7)
     x = rng.standard_normal((samples, *shape))
@@ -91,9 +94,11 @@ def drawn(pick: Pick, seed: int) -> Run:
     eps0 = pick(0.01, 0.1, 1.0)
     stop = Stop(epochs=3) if batch_size and pick(True, False) else Stop(steps=8)
     method = Method(
-        pick(Curvature(eps0, memory=0.75, growth=pick(1.0, 3.0)), Classic(eps0, 1.5, 0.75), Fixed(10 * eps0)),
-        pick(Absolute(), Absolute(0.1), Relative(0.3), NoTest()),
-        pick(Identity(), GradientScaled(0.75, 0.5, 2.0), PerLayer(0.5, 0.1, 4.0)),
+        pick(
+            CurvatureRule(eps0, memory=0.75, growth=pick(1.0, 3.0)), ClassicRule(eps0, 1.5, 0.75), FixedRule(10 * eps0)
+        ),
+        pick(AbsoluteTest(), AbsoluteTest(0.1), RelativeTest(0.3), NoTest()),
+        pick(IdentityMetric(), GradientMetric(0.75, 0.5, 2.0), LayerMetric(0.5, 0.1, 4.0)),
         pick(None, Averaging(0.8, 2)) if batch_size else None,
         pick(None, Ramp(0.1, 0.7)),
         max_rejections=pick(3, 60),
@@ -109,7 +114,7 @@ def records(run: Run) -> list[Record]:
         found.append(record)
         return len(found) == TRIALS
 
-    solve(
+    bsqh(
         run.problem,
         run.controls,
         run.x,

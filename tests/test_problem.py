@@ -18,7 +18,7 @@ from pmp_ref.errors import InputError, PenaltyWarning
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import FastSweep
 from pmp_ref.kernels.gpu import GpuSweep
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, everywhere, layer_weights
@@ -81,17 +81,19 @@ def test_metrics_enter_the_maximiser_entry_by_entry(seed: int) -> None:
 
 
 def test_default_weights_penalise_kernels_only() -> None:
-    assert Problem(NET).weights == ((1.0, 0.0), (), (), (1.0, 0.0)) == layer_weights(NET)
+    assert Problem(NET, rho=0.0).weights == ((1.0, 0.0), (), (), (1.0, 0.0)) == layer_weights(NET)
     assert layer_weights(NET, 2.0, 0.5, {3: 10.0}) == ((2.0, 0.5), (), (), (20.0, 5.0))
     assert Problem(NET, rho=np.float64(0.5)).rho == 0.5
     assert type(Problem(NET, rho=np.float64(0.5)).rho) is float
-    weights = Problem(NET, weights=((np.float64(1), 0), (), (), (1, 0))).weights
+    weights = Problem(NET, weights=((np.float64(1), 0), (), (), (1, 0)), rho=0.0).weights
     assert all(type(w) is float for stage in weights for w in stage)
 
 
 def test_projection_and_admissible_start() -> None:
     u, x, y = data()
-    problem = Problem(NET, admissible=((FiniteSet((-1, 0, 1)), WHOLE_LINE), (), (), (Box(-0.1, 0.1), WHOLE_LINE)))
+    problem = Problem(
+        NET, admissible=((FiniteSet((-1, 0, 1)), WHOLE_LINE), (), (), (Box(-0.1, 0.1), WHOLE_LINE)), rho=0.0
+    )
     with pytest.raises(InputError, match=r"kernel of stage 0 leaves FiniteSet.*problem.project"):
         problem.check(u, x, y)
     problem.check(problem.project(u), x, y)
@@ -117,7 +119,7 @@ def test_projection_and_admissible_start() -> None:
 )
 def test_bad_problems(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
-        Problem(NET, **options)
+        Problem(NET, **{"rho": 0.0, **options})
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
@@ -170,19 +172,19 @@ def test_a_sweep_of_another_network_or_loss_is_refused() -> None:
     other = Network(tuple(L.Sigmoid() if s == L.Tanh() else s for s in NET.stages), NET.input_shape)
     assert other != NET
     for make in (Sweep, FastSweep, GpuSweep):
-        problem = Problem(NET, sweep=make(NET, CrossEntropy()))
-        assert replace(problem, rho=0.5).sweep == problem.sweep
-        for changes in ({"network": other}, {"loss": Squared()}):
+        problem = Problem(NET, sweep=make(NET, CrossEntropy()), rho=0.0)
+        assert replace(problem, rho=0.5).sweep is problem.sweep
+        for changes in ({"network": other}, {"loss": SquaredLoss()}):
             with pytest.raises(InputError, match="another network or loss; give sweep=None"):
                 replace(problem, **changes)
-            assert replace(problem, **changes, sweep=None).sweep.belongs(changes.get("network", NET), Squared()) == (
-                "loss" in changes
-            )
+            assert replace(problem, **changes, sweep=None).sweeper.belongs(
+                changes.get("network", NET), SquaredLoss()
+            ) == ("loss" in changes)
 
 
 def test_a_network_needs_controls_and_weights_known_stages() -> None:
     with pytest.raises(InputError, match="no controls"):
-        Problem(Network((L.Flatten(),), (2, 3)))
+        Problem(Network((L.Flatten(),), (2, 3)), rho=0.0)
     with pytest.raises(InputError, match=r"stages \[1\].*\(0, 3\)"):
         layer_weights(NET, by_stage={1: 2.0})
 
@@ -223,9 +225,9 @@ U, X, Y = data()
 )
 def test_bad_data(changes: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as error:
-        Problem(NET).check(*bad(**changes))
+        Problem(NET, rho=0.0).check(*bad(**changes))
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
-    Problem(NET).check(*bad())
+    Problem(NET, rho=0.0).check(*bad())
 
 
 @pytest.mark.parametrize(
@@ -238,9 +240,9 @@ def test_bad_data(changes: dict[str, Any], words: list[str]) -> None:
 )
 def test_bad_targets(y: np.ndarray, words: list[str]) -> None:
     with pytest.raises(InputError) as error:
-        Problem(NET, Squared()).check(U, X, y)
+        Problem(NET, SquaredLoss(), rho=0.0).check(U, X, y)
     assert all(word in str(error.value) for word in words)
-    Problem(NET, Squared()).check(U, X, np.zeros((4, 3)))
+    Problem(NET, SquaredLoss(), rho=0.0).check(U, X, np.zeros((4, 3)))
 
 
 def test_mixed_libraries_and_devices_are_named() -> None:
@@ -257,16 +259,16 @@ def test_mixed_libraries_and_devices_are_named() -> None:
         ({"x": strict.asarray(X)}, ["images is a array_api_strict.Array", "labels is a numpy.ndarray"]),
     ):
         with pytest.raises(InputError) as error:
-            Problem(NET).check(*bad(**changes))  # type: ignore[arg-type]
+            Problem(NET, rho=0.0).check(*bad(**changes))  # type: ignore[arg-type]
         assert all(word in str(error.value) for word in words), str(error.value)
         assert "move" in str(error.value) or "convert" in str(error.value)
 
 
 def test_every_backend_passes_the_check(backend: Backend) -> None:
     u = map_controls(backend.asarray, U)
-    Problem(NET, admissible=Box(-5, 5)).check(u, backend.asarray(X), backend.asarray(Y))
+    Problem(NET, admissible=Box(-5, 5), rho=0.0).check(u, backend.asarray(X), backend.asarray(Y))
     with pytest.raises(InputError, match="NaN"):
-        Problem(NET).check(u, backend.asarray(nan_at(X, math.nan)), backend.asarray(Y))
+        Problem(NET, rho=0.0).check(u, backend.asarray(nan_at(X, math.nan)), backend.asarray(Y))
 
 
 # --- the seam to the array library

@@ -463,7 +463,7 @@ def test_powers_in_float32_at_the_ends_of_its_range(r: Regulariser) -> None:
 
 @pytest.mark.parametrize("r", [LHalf(), LTwoThirds()], ids=str)
 def test_powers_are_equal_bit_for_bit_with_one_weight_for_all(r: Regulariser) -> None:
-    """A metric of one number for each layer (``PerLayer``) is 0-d, which NumPy may turn into its own scalar."""
+    """A metric of one number for each layer (``LayerMetric``) is 0-d, which NumPy may turn into its own scalar."""
     strict = load("array_api_strict")
     rng = np.random.default_rng(0)
     u, g = rng.standard_normal((2, 400))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from pmp_ref import layers as L
 from pmp_ref.controls import add, arrays_of, from_vector, map_controls, scaled, to_vector
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Loss, Squared
+from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
@@ -36,9 +36,9 @@ def setting(network: Network, seed: int, loss: Loss | None = None, batch: int = 
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((batch, *network.input_shape))
     u = map_controls(lambda a: a + 0.1 * generator.standard_normal(a.shape), initial_controls(network, seed, x))
-    if isinstance(loss, Squared):
-        return Problem(network, loss), u, x, generator.standard_normal((batch, *network.output_shape))
-    return Problem(network, CrossEntropy()), u, x, generator.integers(0, network.output_shape[0], batch)
+    if isinstance(loss, SquaredLoss):
+        return Problem(network, loss, rho=0.0), u, x, generator.standard_normal((batch, *network.output_shape))
+    return Problem(network, CrossEntropy(), rho=0.0), u, x, generator.integers(0, network.output_shape[0], batch)
 
 
 def direction(u: Any, seed: int) -> Any:
@@ -51,7 +51,7 @@ def gradient(problem: Problem, u: Any, x: Any, y: Any) -> np.ndarray:
     return -to_vector(sweep.backward(u, sweep.forward(u, x, y)).switching)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), Squared()], ids=str)
+@pytest.mark.parametrize("loss", [CrossEntropy(), SquaredLoss()], ids=str)
 @given(network=networks(), seed=seeds)
 def test_hessian_vector_product_is_the_complex_step_of_the_switching_function(
     loss: Loss, network: Network, seed: int
@@ -90,7 +90,7 @@ def test_hessians_are_symmetric(network: Network, seed: int) -> None:
 
 def test_a_dense_squared_network_has_the_hessian_of_least_squares() -> None:
     network = Network((L.Dense(1),), (3,))
-    problem, u, x, y = setting(network, 0, Squared(), batch=5)
+    problem, u, x, y = setting(network, 0, SquaredLoss(), batch=5)
     design = np.concatenate([x, np.ones((5, 1))], axis=1)
     np.testing.assert_allclose(hessian(problem, u, x, y), design.T @ design / 5, rtol=1e-13, atol=1e-15)
 
@@ -107,7 +107,7 @@ def test_largest_eigenvalue_is_that_of_the_full_hessian(seed: int) -> None:
 
 def test_largest_eigenvalue_with_two_unknowns_or_without_curvature() -> None:
     network = Network((L.Dense(1),), (1,))
-    problem, u, x, y = setting(network, 0, Squared())
+    problem, u, x, y = setting(network, 0, SquaredLoss())
     largest = np.linalg.eigvalsh(hessian(problem, u, x, y))[-1]
     np.testing.assert_allclose(largest_eigenvalue(problem, u, x, y), largest, rtol=1e-12)
     network = Network((L.Dense(3, bias=False),), (2,))

@@ -14,7 +14,7 @@ from pmp_ref import layers as L
 from pmp_ref.controls import arrays_of, from_vector, map_controls, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.sweep import Sweep, entries, mean_loss
 from tests import oracles
@@ -92,7 +92,7 @@ def test_squared_loss_and_largest_entry() -> None:
     network = Network((L.Dense(2),), (3,))
     u, x, _ = data(network, 0, 4)
     y = np.zeros((4, 2))
-    e = Sweep(network, Squared(), chunk=3).forward(u, x, y)
+    e = Sweep(network, SquaredLoss(), chunk=3).forward(u, x, y)
     scores = x @ u[0][0].T
     np.testing.assert_allclose(e.losses, 0.5 * np.sum(scores**2, axis=1), rtol=1e-14)
     np.testing.assert_allclose(e.largest, np.max(np.abs(scores), axis=1), rtol=1e-15)

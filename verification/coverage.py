@@ -18,29 +18,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pmp_ref
-from pmp_ref.result import Record, Solution, Status
+from pmp_ref.result import Record, Run, Status, Verdict
 from verification.planting.fault import code_of
 
-# Not the core: the application, readers of data files, and what is checked against the core: kernels, compaction.
+# Not the core: the application, files, what users call (it chooses a sweep and calls the core), and what is checked
+# against the core: kernels, compaction.
 OUTSIDE = (
+    "pmp_ref.accuracy",
     "pmp_ref.app",
     "pmp_ref.compact",
     "pmp_ref.data",
     "pmp_ref.kernels",
     "pmp_ref.cupy_kernels",
+    "pmp_ref.files",
+    "pmp_ref.library",
+    "pmp_ref.model",
     "pmp_ref.__main__",
 )
 SPECIAL = ("__call__",)
-VERDICTS = (
-    "accepted",
-    "rejected",
-    "non-finite trial",
-    "average dropped",
-    "control unchanged",
-    "precision limit",
-    "non-finite",
-    "converged by residual",
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def parts() -> list[Part]:
                     found[part.name] = part
     for status in Status:
         found[f"status: {status}"] = Part(f"status: {status}", "status")
-    for verdict in VERDICTS:
+    for verdict in Verdict:
         found[f"verdict: {verdict}"] = Part(f"verdict: {verdict}", "verdict")
     return sorted(found.values(), key=lambda part: (part.kind, part.name))
 
@@ -114,7 +109,7 @@ def watch(of: list[Part]) -> Iterator[Seen]:
     """Record in the with-block which functions are called, in this thread."""
     seen = Seen()
     methods = {id(part.code) for part in of if part.owner is not None}
-    results = {id(Solution.__init__.__code__): "status", id(Record.__init__.__code__): "verdict"}
+    results = {id(Run.__init__.__code__): "status", id(Record.__init__.__code__): "verdict"}
     codes, owners, values = seen.codes, seen.owners, seen.values
 
     def note(frame: Any, event: str, argument: Any) -> None:

@@ -40,7 +40,7 @@ from pmp_ref.layers import (
     Standardise,
     Tanh,
 )
-from pmp_ref.loss import CrossEntropy, Loss, Squared
+from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
 from verification.claims.problems import Setting
 
@@ -170,7 +170,7 @@ def loss_by_loops(loss: Loss, x: np.ndarray, y: np.ndarray) -> list[float]:
             total = math.fsum(math.exp(float(v - scores[int(label)])) for v in scores)
             found.append(math.log(total))
         return found
-    if isinstance(loss, Squared):
+    if isinstance(loss, SquaredLoss):
         return [
             0.5 * math.fsum((float(a) - float(b)) ** 2 for a, b in zip(s.ravel(), t.ravel(), strict=True))
             for s, t in zip(x, y, strict=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,16 +16,18 @@ from pmp_ref.app.options import RULE_OPTIONS, Options
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
-from pmp_ref.bsqh import Method, Ramp, Stop, take_batch
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
 from pmp_ref.data import Dataset, load, standardise, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import make_sweep
 from pmp_ref.loss import CrossEntropy, Loss
-from pmp_ref.maximise import maximise
-from pmp_ref.metric import METRICS, Averaging
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import METRICS
 from pmp_ref.network import Network
-from pmp_ref.problem import Problem, everywhere, layer_weights, scale_advice
+from pmp_ref.problem import Problem, layer_weights, scale_advice
+from pmp_ref.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,6 @@ def build(options: Options, threads: int | None = None) -> Setup:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
     controls = problem.project(initial_controls(network, options.seed, x))
     advice = unlike_images(problem.check(controls, x, y))
-    maximise(problem, controls, controls, 1.0, problem.rho)  # regulariser and admissible sets go together, or raise
     if options.full_batch and options.averaging is not None:
         raise InputError(
             f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
@@ -181,31 +181,9 @@ def mover(backend: str) -> Callable[[np.ndarray], Array]:
 
 def build_network(options: Options, dataset: Dataset) -> Network:
     """The named network, its input shape and classes those of the data."""
-    shape = tuple(int(n) for n in dataset.train_images.shape[1:])
     pool = {} if options.pooling is None else {"pool": options.pooling}
     make: Any = ARCHITECTURES[options.network]
-    try:
-        return make(shape, dataset.classes, options.activation, **pool)  # type: ignore[no-any-return]
-    except InputError as error:
-        least = smallest_side(lambda side: make((shape[0], side, side), dataset.classes, options.activation, **pool))
-        if least is None or min(shape[1:]) >= least:
-            raise
-        raise InputError(
-            f"images of {shape[1]}×{shape[2]} pixels are too small for --network {options.network}, which takes "
-            f"{least}×{least} and larger ({error}); enlarge the images"
-        ) from None
-
-
-def smallest_side(make: Callable[[int], Network]) -> int | None:
-    """The smallest side of square images from which on a network can be made, up to 64; None if it is no such side."""
-    least = None
-    for side in range(64, 0, -1):
-        try:
-            make(side)
-        except InputError:
-            break
-        least = side
-    return least
+    return make(dataset, activation_name=options.activation, **pool)  # type: ignore[no-any-return]
 
 
 def build_problem(options: Options, network: Network, x: Array, threads: int | None = None) -> Problem:
@@ -220,11 +198,11 @@ def build_problem(options: Options, network: Network, x: Array, threads: int | N
     return Problem(
         network,
         loss,
-        everywhere(network, parse.regulariser(options.regulariser)),
-        options.rho,
-        sets,
-        layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
-        build_sweep(options.sweep, network, loss, x, threads),
+        parse.regulariser(options.regulariser),
+        rho=options.rho,
+        admissible=sets,
+        weights=layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
+        sweep=build_sweep(options.sweep, network, loss, x, threads),
     )
 
 
@@ -246,12 +224,3 @@ def build_method(options: Options) -> Method:
         ramp=None if options.ramp is None else Ramp(*parse.pair(options.ramp)),
         max_rejections=options.max_rejections,
     )
-
-
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """BLAS held to one thread, so that results do not depend on the number of cores; restored afterwards."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, fields, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,22 @@ import numpy as np
 
 from pmp_ref.app.build import Setup, mover
 from pmp_ref.app.descent import Tally
-from pmp_ref.app.files import CHECKPOINT, decode, pack, unpack, write_atomically
+from pmp_ref.app.files import CHECKPOINT
 from pmp_ref.app.options import to_json
-from pmp_ref.arrays import Controls, to_numpy
 from pmp_ref.errors import InputError
-from pmp_ref.network import Network
-from pmp_ref.result import Iterate, Status
+from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_atomically
+from pmp_ref.iterate import Counts, Current, Iterate, Memory, Place
+from pmp_ref.result import Status
 
-FORMAT = 1
-NESTED = ("controls", "metric", "metric_memory", "average_memory")
+FORMAT = 2
+PARTS = {"current": Current, "memory": Memory, "place": Place, "counts": Counts}  # of the iterate, stored by name
+ARRAYS = {
+    "controls": ("controls",),
+    "metric": ("current", "metric"),
+    "metric_memory": ("memory", "metric"),
+    "average_memory": ("memory", "average"),
+}  # archive's name: where it stands in the iterate
+NOT_STORED = {"evaluation", "metric", "average"}  # swept anew, or among the arrays
 
 
 @dataclass(frozen=True)
@@ -40,32 +48,6 @@ class State:
     status: Status | None = None  # None: the run has not ended
 
 
-def to_arrays(network: Network, nested: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """A nesting like the controls as named host arrays, e.g. ``03.kernel``."""
-    return {
-        f"{prefix}{l:02}.{name}": np.asarray(to_numpy(a))
-        for l, (names, arrays) in enumerate(zip(network.names(), nested, strict=True))
-        for name, a in zip(names, arrays, strict=True)
-    }
-
-
-def from_arrays(network: Network, arrays: dict[str, np.ndarray], prefix: str, source: str, move: Any) -> Controls:
-    """Inverse of :func:`to_arrays`; InputError for missing arrays or shapes of another network."""
-    result = []
-    for l, (names, shapes) in enumerate(zip(network.names(), network.control_shapes, strict=True)):
-        stage = []
-        for name, shape in zip(names, shapes, strict=True):
-            a = arrays.get(f"{prefix}{l:02}.{name}")
-            if a is None or a.shape not in ((shape, ()) if prefix.startswith("metric") else (shape,)):
-                raise InputError(
-                    f"{source!r} belongs to another network: {prefix}{l:02}.{name} "
-                    f"{'is missing' if a is None else f'has shape {a.shape}'}, expected {shape}; restore a copy"
-                )
-            stage.append(move(a))
-        result.append(tuple(stage))
-    return tuple(result)
-
-
 def settings_hash(setup: Setup) -> str:
     """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
     options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
@@ -76,16 +58,21 @@ def write(directory: Path, setup: Setup, state: State) -> None:
     """Save the state atomically. Raises OutputError; the checkpoint before it is intact then."""
     it = state.iterate
     arrays: dict[str, np.ndarray] = {}
-    for name in NESTED:
-        if getattr(it, name) is not None:
-            arrays |= to_arrays(setup.network, getattr(it, name), f"{name}/")
-    e = it.evaluation
+    for name, path in ARRAYS.items():
+        nested = reduce(getattr, path, it)
+        if nested is not None:
+            arrays |= to_arrays(setup.network, nested, f"{name}/")
+    e = it.current.evaluation
+    numbers = {
+        part: {f.name: getattr(getattr(it, part), f.name) for f in fields(kind) if f.name not in NOT_STORED}
+        for part, kind in PARTS.items()
+    }
     note = {
         "format": FORMAT,
         "settings": settings_hash(setup),
-        "iterate": {f.name: getattr(it, f.name) for f in fields(Iterate) if f.name not in (*NESTED, "evaluation")},
+        "iterate": {"eps": it.eps, "smoothed": it.smoothed, **numbers},
         "evaluation": "none" if e is None else "forward" if e.switching is None else "backward",
-        "groups": [name for name in NESTED if getattr(it, name) is not None],
+        "groups": [name for name, path in ARRAYS.items() if reduce(getattr, path, it) is not None],
         "lengths": state.lengths,
         "tally": asdict(state.tally),
         "seconds": state.seconds,
@@ -104,13 +91,13 @@ def read(directory: Path, setup: Setup) -> State:
         note = decode(arrays["state"])
         if note["format"] != FORMAT:
             raise InputError(
-                f"{str(path)!r} has format {note['format']!r}, expected {FORMAT}: use the version of "
-                "pmp_ref that wrote it"
+                f"{str(path)!r} has format {note['format']!r}, expected {FORMAT}: it is of another version of pmp_ref; "
+                "go on with that version, or start a new run"
             )
         move = mover(setup.options.backend)
         nested = {
             name: from_arrays(setup.network, arrays, f"{name}/", str(path), move) if name in note["groups"] else None
-            for name in NESTED
+            for name in ARRAYS
         }
         if note["settings"] != settings_hash(setup):
             raise InputError(
@@ -142,26 +129,32 @@ def restore(setup: Setup, state: State, evaluation: str) -> State:
     it = state.iterate
     if evaluation == "none" or state.status is not None:
         return state
-    e = setup.problem.sweep.forward(it.controls, *setup.batch(it.epoch, it.position))
+    e = setup.problem.sweeper.forward(it.controls, *setup.batch(it.place.epoch, it.place.position))
     if evaluation == "backward":
-        e = setup.problem.sweep.backward(it.controls, e)
+        e = setup.problem.sweeper.backward(it.controls, e)
     forward, backward = state.repeated
     repeated = (forward + e.forward_sweeps, backward + e.backward_sweeps)
-    return replace(state, iterate=replace(it, evaluation=e), repeated=repeated)
+    it = replace(it, current=replace(it.current, evaluation=e))
+    return replace(state, iterate=it, repeated=repeated)
 
 
 def _iterate(stored: dict[str, Any], nested: dict[str, Any]) -> Iterate:
     """An Iterate whose numbers have their types."""
-    template = Iterate((), 1.0)
-    values: dict[str, Any] = {}
-    for f in fields(Iterate):
-        if f.name in (*NESTED, "evaluation"):
-            continue
-        value, default = stored[f.name], getattr(template, f.name)
-        if f.name == "smoothed":
-            values[f.name] = None if value is None else float(value)
-        elif type(value) is not type(default):
-            raise TypeError(f"{f.name} is {value!r}")
-        else:
-            values[f.name] = value
-    return Iterate(**nested, **values)
+    parts: dict[str, Any] = {}
+    for part, kind in PARTS.items():
+        arrays = {path[1]: nested[name] for name, path in ARRAYS.items() if path[0] == part}
+        parts[part] = kind(
+            **{f.name: _typed(stored[part], f) for f in fields(kind) if f.name not in NOT_STORED}, **arrays
+        )
+    eps, smoothed = stored["eps"], stored["smoothed"]
+    if type(eps) is not float:
+        raise TypeError(f"eps is {eps!r}")
+    return Iterate(nested["controls"], eps, None if smoothed is None else float(smoothed), **parts)
+
+
+def _typed(stored: dict[str, Any], f: Field[Any]) -> Any:
+    """A stored number, of the type that its field has by default; TypeError for another."""
+    value = stored[f.name]
+    if type(value) is not type(f.default):
+        raise TypeError(f"{f.name} is {value!r}")
+    return value

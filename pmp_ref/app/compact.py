@@ -11,22 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.app import model as models
-from pmp_ref.app.build import one_blas_thread
-from pmp_ref.app.files import (
-    COMPACT,
-    COMPACT_REPORT,
-    CONFIG,
-    MODEL,
-    OutputError,
-    locked,
-    new_directory,
-    unpack,
-    write_atomically,
-    write_json,
-)
+from pmp_ref import model as models
+from pmp_ref.app.files import COMPACT, COMPACT_REPORT, CONFIG, MODEL, locked, new_directory, write_json
 from pmp_ref.app.inspect import aligned, percent
-from pmp_ref.app.model import Model
 from pmp_ref.app.run import read_config
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import Controls
@@ -36,6 +23,9 @@ from pmp_ref.compact.sparse import CHUNK, FORMS, forms_of
 from pmp_ref.controls import cast
 from pmp_ref.data import load, standardise
 from pmp_ref.errors import InputError
+from pmp_ref.files import OutputError, unpack, write_atomically
+from pmp_ref.kernels.blas import one_thread
+from pmp_ref.model import Model
 from pmp_ref.network import Network
 
 CHECKED = 512  # training images the outputs are compared on, beside CHECKED // 4 of noise, black and white
@@ -71,9 +61,9 @@ def main(run: Path, wish: Wish) -> int:
 def write(run: Path, wish: Wish) -> int:
     """As ``main``, of a run whose model stays as it is."""
     options, _, _ = read_config(run)
-    before = models.read(run / MODEL)
+    before = models.read_model(run / MODEL)
     x = images(wish.data or options.data, before)
-    with one_blas_thread():
+    with one_thread():
         after, timings = smaller(before, x, wish.form, wish.batch)
         checked = check(before, after, x)
         content = models.to_bytes(after)
@@ -94,11 +84,9 @@ def write(run: Path, wish: Wish) -> int:
             write_atomically(Path(wish.onnx), exported)
         write_atomically(directory / COMPACT, content)
         write_json(directory / COMPACT_REPORT, report)
-    except OutputError as error:  # what the message advises there is for training
-        raise OutputError(
-            str(error).partition(": what was saved")[0] + ": make room, or give another place with --out "
-            "or --onnx; nothing else was changed"
-        ) from None
+    except OutputError as error:
+        advice = "make room, or give another place with --out or --onnx; nothing else was changed"
+        raise OutputError(error.fault, advice) from None
     if wish.json:
         print(json.dumps(report, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding
     else:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from pmp_ref.accuracy import Accuracy, accuracy
 from pmp_ref.app import inspect
 from pmp_ref.app.build import Setup
-from pmp_ref.app.checkpoint import State, to_arrays
-from pmp_ref.app.evaluate import Accuracy, accuracy
-from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, pack, remove, write_atomically, write_json
+from pmp_ref.app.checkpoint import State
+from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
 from pmp_ref.app.summary import certificate_json, summarise
 from pmp_ref.certificate import Certificate, certify
+from pmp_ref.files import pack, to_arrays, write_atomically
 from pmp_ref.sweep import quiet
 
 REPORT, CERTIFICATE = "report.html", "certificate.json"
@@ -83,9 +84,7 @@ def model(setup: Setup, controls: Any) -> bytes:
 
 def final_certificate(setup: Setup, state: State) -> Certificate:
     """In float64 on all images trained on, at the ρ the run has come to and its last ε."""
-    rho, ramp = setup.problem.rho, setup.method.ramp
-    if ramp is not None:
-        rho = ramp(rho, setup.stop.progress(state.iterate, setup.batches))
+    rho = setup.method.rho_at(setup.problem.rho, setup.stop.progress(state.iterate.place, setup.batches))
     with quiet():
         return certify(replace(setup.problem, rho=rho), state.iterate.controls, setup.x, setup.y, state.iterate.eps)
 

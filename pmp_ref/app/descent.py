@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pmp_ref.acceptance import Absolute, Acceptance, Relative
+from pmp_ref.acceptance import AbsoluteTest, Acceptance, RelativeTest
 from pmp_ref.arrays import Array, Controls, namespace, sum64, to_floats, unit_roundoff
 from pmp_ref.controls import cast, inner, map_controls, subtract, total
 from pmp_ref.problem import Problem
@@ -90,14 +90,14 @@ def recheck(
         )
         penalty = rho * (r_w - r_u)
         slack = 4 * u_mach * scale
-        if isinstance(test, Relative):
+        if isinstance(test, RelativeTest):
             g = sweep.backward(u, before).switching
             assert g is not None
             terms = map_controls(lambda a, b: xp.abs(a * b), g, delta)
             linear, size = to_floats(inner(g, delta), total(map_controls(sum64, terms)))
             slack += test.eta1 * 4 * u_mach * (1 + math.sqrt(samples)) * size
             return Reading(rise + penalty, -test.eta1 * (linear - penalty), slack)
-    eta = test.eta if isinstance(test, Absolute) else Absolute().eta
+    eta = test.eta if isinstance(test, AbsoluteTest) else AbsoluteTest().eta
     return Reading(rise + penalty, -eta * tau, slack)
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pmp_ref.app.build import Setup
-from pmp_ref.app.files import write_atomically
 from pmp_ref.app.history import read
 from pmp_ref.arrays import Controls, to_numpy
+from pmp_ref.files import write_atomically
 
 Table = dict[str, list[float]]
 

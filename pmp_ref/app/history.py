@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmp_ref.app.files import OutputError
 from pmp_ref.errors import InputError
+from pmp_ref.files import OutputError
 from pmp_ref.result import Record
 
 STEPS = (
@@ -90,8 +90,7 @@ class Table:
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(
-            f"cannot write {str(self.path)!r} ({error.strerror}): the last checkpoint is intact; make "
-            f"room, then go on with --resume {str(self.path.parent)!r}"
+            f"cannot write {str(self.path)!r} ({error.strerror})", "the last checkpoint is intact; make room"
         )
 
 

@@ -13,7 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pmp_ref.errors import InputError, nearest
+from pmp_ref.errors import InputError, close, nearest
+from pmp_ref.files import OutputError
 
 EXIT_CODES = """exit codes:
   0    converged, precision limit, iteration limit, control unchanged
@@ -51,27 +52,27 @@ class Parser(argparse.ArgumentParser):
     """argparse with errors of one line, raised as InputError."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = "unrecognized arguments: "
-        if message.startswith(unknown):
-            given = message.removeprefix(unknown).split()[0]
-            if given.partition("=")[0] in STEP_SIZES and "--eps0" in self._option_string_actions:
-                raise InputError(
-                    f"unknown option {given!r}; ε takes the place of a step size: steps have the size 1/(2ε), --eps0 "
-                    "sets the first ε, and --rule with its constants how ε goes on; see --help"
-                )
-            flags = [s for action in self._actions for s in action.option_strings]
-            flags += [
-                s
-                for a in self._actions
-                if isinstance(a, argparse._SubParsersAction)
-                for p in a.choices.values()
-                for action in p._actions
-                for s in action.option_strings
-            ]
-            kind = "option" if given.startswith("-") else "argument"
-            advice = nearest(given, flags).partition("known:")[0] if kind == "option" else ""
-            message = f"unknown {kind} {given!r}; {advice}see --help"
         raise InputError(message)
+
+    def read(self, arguments: Sequence[str]) -> Any:
+        """The arguments; InputError, with the nearest name, for one that there is not."""
+        found, unknown = self.parse_known_args(list(arguments))
+        if unknown:
+            self.refuse(unknown[0])
+        return found
+
+    def refuse(self, given: str) -> NoReturn:
+        """InputError for an argument that there is not."""
+        name = given.partition("=")[0]
+        if name in STEP_SIZES and "--eps0" in self._option_string_actions:
+            raise InputError(
+                f"unknown option {given!r}; ε takes the place of a step size: steps have the size 1/(2ε), --eps0 "
+                "sets the first ε, and --rule with its constants how ε goes on; see --help"
+            )
+        if not given.startswith("-"):
+            raise InputError(f"unknown argument {given!r}; see --help")
+        near = close(name, self._option_string_actions)
+        raise InputError(f"unknown option {given!r}; {near}see --help")
 
 
 def parser() -> Parser:
@@ -119,26 +120,32 @@ def train_parser() -> Parser:
     return result
 
 
+def number_of(option: str, given: str) -> int:
+    """A whole number, at least 1; InputError names the option."""
+    from pmp_ref.app.parse import whole
+
+    try:
+        return int(whole(1)(given))
+    except InputError as error:
+        raise InputError(f"{option} {error}") from None
+
+
 def _common(p: Parser) -> None:
     p.add_argument("--debug", action="store_true", help="on an unexpected error, print the traceback")
 
 
 def train(arguments: Sequence[str]) -> int:
     """``pmp-ref train``."""
-    from pmp_ref.app import parse
     from pmp_ref.app.options import Options, flag, read, resolve
 
     p = train_parser()
     if options := [a for a in arguments if a in ("-h", "--help")]:
-        p.parse_args(options)
-    a = p.parse_args(arguments)
+        p.read(options)
+    a = p.read(arguments)
     from pmp_ref.app.run import Manner, resume
     from pmp_ref.app.run import train as run
 
-    try:
-        threads = None if a.threads is None else parse.whole(1)(a.threads)
-    except InputError as error:
-        raise InputError(f"--threads {error}") from None
+    threads = None if a.threads is None else number_of("--threads", a.threads)
     manner = Manner(a.quiet, not a.no_figures, threads)
     given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}
     if a.resume is None:
@@ -161,7 +168,7 @@ def inspect(arguments: Sequence[str]) -> int:
     )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     _common(p)
-    a = p.parse_args(arguments)
+    a = p.read(arguments)
     from pmp_ref.app.inspect import show
 
     print(show(Path(a.run)))
@@ -179,7 +186,7 @@ def fetch(arguments: Sequence[str]) -> int:
     )
     p.add_argument("name", metavar="NAME", help="mnist or cifar10")
     _common(p)
-    a = p.parse_args(arguments)
+    a = p.read(arguments)
     from pmp_ref.data.fetch import fetch as download
 
     print(download(a.name, progress=lambda sentence: print(sentence, file=sys.stderr, flush=True)))
@@ -219,16 +226,11 @@ def compact_parser() -> Parser:
 
 def compact(arguments: Sequence[str]) -> int:
     """``pmp-ref compact``."""
-    a = compact_parser().parse_args(arguments)
+    a = compact_parser().read(arguments)
     from pmp_ref.app.compact import Wish
     from pmp_ref.app.compact import main as run
-    from pmp_ref.app.parse import whole
 
-    try:
-        batch = whole(1)(a.batch)
-    except InputError as error:
-        raise InputError(f"--batch {error}") from None
-    return run(Path(a.run), Wish(a.out, a.data, a.form, batch, a.onnx, a.json))
+    return run(Path(a.run), Wish(a.out, a.data, a.form, number_of("--batch", a.batch), a.onnx, a.json))
 
 
 def predict_parser() -> Parser:
@@ -259,7 +261,7 @@ def predict_parser() -> Parser:
 
 def predict(arguments: Sequence[str]) -> int:
     """``pmp-ref predict``."""
-    a = predict_parser().parse_args(arguments)
+    a = predict_parser().read(arguments)
     from pmp_ref.app.predict import main as run
 
     return run(Path(a.model), a.images, a.array, a.invert, a.json)
@@ -271,7 +273,7 @@ COMMANDS = {"train": train, "inspect": inspect, "compact": compact, "predict": p
 def dispatch(arguments: Sequence[str]) -> int:
     """Run a command; its exit code."""
     split = next((i for i, a in enumerate(arguments) if not a.startswith("-")), len(arguments))
-    a: Any = parser().parse_args(arguments[: split + 1])
+    a: Any = parser().read(arguments[: split + 1])
     if a.version:
         import pmp_ref
 
@@ -311,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        expected = type(error).__name__ == "OutputError"
+        expected = isinstance(error, OutputError)
         name, hint = ("", "") if expected else (f"{type(error).__name__}: ", " (--debug shows where)")
         print(f"pmp-ref: {'' if expected else 'unexpected '}error: {name}{one_line(error)}{hint}", file=sys.stderr)
         return 1

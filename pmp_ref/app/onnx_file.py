@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.app.model import Model
 from pmp_ref.arrays import to_numpy
 from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
@@ -35,6 +34,7 @@ from pmp_ref.layers import (
     Standardise,
     Tanh,
 )
+from pmp_ref.model import Model
 
 OPSET = 17  # has all operators used; read by onnxruntime since 1.12
 IR = 8  # the format of that opset's time, so that older readers take the file

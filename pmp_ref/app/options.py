@@ -9,19 +9,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
-from pmp_ref.acceptance import ACCEPTANCES
+from pmp_ref.acceptance import ACCEPTANCES, AbsoluteTest, RelativeTest
 from pmp_ref.app import parse
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.augmentation import RULES
 from pmp_ref.data import DEFAULT, NAMES
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import ACTIVATIONS
+from pmp_ref.method import Method
 from pmp_ref.metric import METRICS
 from pmp_ref.regulariser import REGULARISERS
 
+MINI: Any = Method.minibatch()  # the numbers are those of the library; here they only get their names
+FULL: Any = Method.full_batch()
 UNSET = "by the other options"  # a default that resolve() finds
 NO_TEST = "no acceptance test: descent not guaranteed"
 RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth")
@@ -41,6 +45,11 @@ def option(default: Any, read: parse.Parse, help: str, full: Any = _SHARED, meta
             "same": same,
         }
     )
+
+
+def name_of(policy: Any, table: Mapping[str, type]) -> str:
+    """The name under which the policy's class stands in a table."""
+    return next(name for name, kind in table.items() if type(policy) is kind)
 
 
 def names(table: Any) -> dict[str, Any]:
@@ -79,7 +88,7 @@ class Options:
     )
     rho: float = option(4e-3, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
     ramp: str | None = option(
-        "0.1:0.5",
+        f"{MINI.ramp.start:g}:{MINI.ramp.stop:g}",
         parse.or_none(parse.kept_as_text(parse.pair)),
         "ρ rises linearly from 0 between these parts of the run; none: constant ρ",
         None,
@@ -120,29 +129,44 @@ class Options:
     steps: int | None = option(None, parse.or_none(parse.whole(0)), "accepted steps", 200, "N|none")
     increment: float = option(0.0, parse.number, "κ: stop once τ = ‖w − u‖² < κ; 0: off")
     residual: float = option(0.0, parse.number, "stop once 2ε‖w − u‖ is at most this; 0: off")
-    rule: str = option("curvature", **names(RULES), help="how ε follows rejections and acceptances")
-    eps0: float = option(1.0, parse.number, "first ε > 0")
+    rule: str = option(name_of(MINI.rule, RULES), **names(RULES), help="how ε follows rejections and acceptances")
+    eps0: float = option(MINI.rule.eps0, parse.number, "first ε > 0")
     sigma: float | None = option(
         UNSET, parse.or_none(parse.number), "σ > 1: growth of ε (curvature: where the estimate is lost in rounding)"
     )
     zeta: float | None = option(UNSET, parse.or_none(parse.number), "ζ in (0, 1]: least factor on ε after acceptance")
-    theta: float | None = option(3.0, parse.or_none(parse.number), "curvature: factor on the estimate", 1.2)
+    theta: float | None = option(
+        MINI.rule.theta, parse.or_none(parse.number), "curvature: factor on the estimate", FULL.rule.theta
+    )
     memory: float | None = option(
-        0.9, parse.or_none(parse.within(0, 1)), "curvature: weight of the past in the smoothed estimate", 0.5
+        MINI.rule.memory,
+        parse.or_none(parse.within(0, 1)),
+        "curvature: weight of the past in the smoothed estimate",
+        FULL.rule.memory,
     )
     growth: float | None = option(
-        20.0, parse.or_none(parse.number), "curvature: θ grows by this factor over the second half of the run", 1.0
+        MINI.rule.growth,
+        parse.or_none(parse.number),
+        "curvature: θ grows by this factor over the second half of the run",
+        FULL.rule.growth,
     )
-    max_rejections: int = option(200, parse.whole(1), "rejections of one control before the run gives up", metavar="N")
+    max_rejections: int = option(
+        MINI.max_rejections, parse.whole(1), "rejections of one control before the run gives up", metavar="N"
+    )
     acceptance: str = option(
-        "absolute",
+        name_of(MINI.acceptance, ACCEPTANCES),
         **names(ACCEPTANCES),
         help="absolute: J(w) − J(u) ≤ −ητ; relative: J(u) − J(w) ≥ ηΣΔH; none: for comparison only",
     )
     eta: float = option(UNSET, parse.positive, "η of the acceptance test (default: 1e-6 absolute, 0.1 relative)")
-    metric: str = option("gradient", **names(METRICS), help="norm of the augmentation", full="identity")
+    metric: str = option(
+        name_of(MINI.metric, METRICS),
+        **names(METRICS),
+        help="norm of the augmentation",
+        full=name_of(FULL.metric, METRICS),
+    )
     averaging: float | None = option(
-        0.9,
+        MINI.averaging.beta,
         parse.or_none(parse.within(0, 1)),
         "memory of the averaged switching functions of mini-batches; none: the batch's own",
         None,
@@ -208,7 +232,7 @@ def resolve(given: dict[str, str]) -> Options:
     _follow_network(values)
     _follow_rule(values, given)
     if values["eta"] == UNSET:
-        values["eta"] = 0.1 if values["acceptance"] == "relative" else 1e-6
+        values["eta"] = RelativeTest().eta1 if values["acceptance"] == "relative" else AbsoluteTest().eta
     if values["check_descent"] == UNSET:
         values["check_descent"] = "all" if values["data"] == DEFAULT and not full else 20
     return Options(**values)
@@ -258,7 +282,7 @@ def to_json(options: Options) -> dict[str, Any]:
 
 def from_json(stored: Any) -> Options:
     """Options from ``config.json``, each value checked by its reader; InputError if one does not fit."""
-    expected = {f.name: f for f in fields(Options)}
+    expected, types = {f.name for f in fields(Options)}, get_type_hints(Options)
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
     for name in stored:
@@ -267,8 +291,7 @@ def from_json(stored: Any) -> Options:
     if missing := [name for name in expected if name not in stored]:
         raise InputError(f"the option {missing[0]!r} is missing")
     for name, value in stored.items():
-        optional = "None" in str(expected[name].type)
-        if value is None and optional:
+        if value is None and type(None) in get_args(types[name]):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
             raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.app.build import one_blas_thread
-from pmp_ref.app.model import Model, read
 from pmp_ref.data import idx, standardise
 from pmp_ref.data.files import opened, read_all
 from pmp_ref.data.npz import array_of, names_of, parse_array
 from pmp_ref.errors import InputError
+from pmp_ref.kernels.blas import one_thread
 from pmp_ref.loss import softmax
+from pmp_ref.model import Model, read_model
 
 PICTURES = {".png": "PNG", ".pgm": "PPM", ".ppm": "PPM", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's names: 8 bits grey, black and white, red-green-blue
@@ -33,9 +33,9 @@ NEARER = 0.2  # how much nearer to the inverted training images the mean brightn
 
 def main(model: Path, files: list[str], array: str | None, invert: bool, as_json: bool) -> int:
     """Classify the images and print; the exit code."""
-    m = read(model)
+    m = read_model(model)
     rows, notes = [], []
-    with one_blas_thread():
+    with one_thread():
         run = m.run()
         for name in files:
             raw = images(Path(name), m.network.input_shape, array)

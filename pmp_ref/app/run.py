@@ -9,33 +9,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pmp_ref.accuracy import Accuracy, accuracy
 from pmp_ref.app import checkpoint
-from pmp_ref.app.build import Setup, build, one_blas_thread
+from pmp_ref.app.build import Setup, build
 from pmp_ref.app.checkpoint import State
 from pmp_ref.app.conclude import conclude
 from pmp_ref.app.descent import Checker, Tally
-from pmp_ref.app.evaluate import Accuracy, accuracy, kernel_entries
-from pmp_ref.app.files import (
-    CHECKPOINT,
-    CONFIG,
-    SUMMARY,
-    OutputError,
-    check_free,
-    locked,
-    new_directory,
-    read_json,
-    write_json,
-)
+from pmp_ref.app.files import CHECKPOINT, CONFIG, SUMMARY, check_free, locked, new_directory, read_json, write_json
 from pmp_ref.app.history import History
 from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
-from pmp_ref.bsqh import prepare, solve
+from pmp_ref.bsqh import bsqh
+from pmp_ref.controls import kernel_entries
 from pmp_ref.errors import InputError, ScaleWarning
+from pmp_ref.files import OutputError
+from pmp_ref.iterate import Iterate
+from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.workers import available_cores
-from pmp_ref.result import Iterate, Record, Status
+from pmp_ref.one_step import prepare
+from pmp_ref.result import Record, Status
 from pmp_ref.sweep import mean_loss
 
 CHECKPOINT_EVERY = 4.0  # seconds; the promise is five, and a step may end a little late
@@ -57,7 +52,7 @@ class Manner:
 
 def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
-    with one_blas_thread():
+    with one_thread():
         setup = build(options, manner.threads)
         directory = new_directory(out, RUNS)
         with locked(directory):
@@ -84,7 +79,7 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
         raise InputError(
             f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
         )
-    with one_blas_thread(), locked(directory):
+    with one_thread(), locked(directory):
         options, data_sha256, began_with = read_config(directory)
         options = replace(options, backend=backend or options.backend)
         if (status := ended(directory)) is not None:
@@ -146,6 +141,14 @@ def note_versions(before: dict[str, str], now: dict[str, str]) -> None:
 
 def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:
     """Train from the state (None: from step 0) to the end, write the results, return the exit code."""
+    try:
+        return to_the_end(setup, directory, state, manner)
+    except OutputError as error:
+        raise OutputError(error.fault, f"{error.advice}, then go on with --resume {str(directory)!r}") from None
+
+
+def to_the_end(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:
+    """As :func:`carry_on`."""
     if setup.options.notice:
         print(setup.options.notice, flush=True)
     if setup.advice:
@@ -153,7 +156,7 @@ def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner)
     if state is None or state.status is None:
         unwarned = warnings.catch_warnings(action="ignore", category=ScaleWarning)  # said above, in words of our own
         with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder), unwarned:
-            solution = solve(
+            solution = bsqh(
                 setup.problem,
                 None,
                 setup.x,
@@ -195,7 +198,7 @@ class Recorder:
         else:
             self.iterate = state.iterate
             self.state = replace(state, restarts=state.restarts + 1)
-        self.kernels = kernel_entries(setup.network, self.iterate.controls)[1]
+        self.kernels = kernel_entries(setup.network.names(), self.iterate.controls)[1]
         self.epoch = self.iterate.epoch
         self.checker = Checker(setup, self.state.tally, available_cores())
         stop, batches = setup.stop, setup.batches
@@ -207,9 +210,9 @@ class Recorder:
         setup = self.setup
         it = Iterate(setup.controls, setup.method.rule.eps0)
         it = prepare(setup.problem, setup.method, it, *setup.batch(0, 0))
-        rho = setup.problem.rho if setup.method.ramp is None else setup.method.ramp(setup.problem.rho, 0.0)
-        assert it.evaluation is not None
-        loss, penalty = to_floats(mean_loss(it.evaluation), setup.problem.penalty(it.controls))
+        rho = setup.method.rho_at(setup.problem.rho, 0.0)
+        assert it.current.evaluation is not None
+        loss, penalty = to_floats(mean_loss(it.current.evaluation), setup.problem.penalty(it.controls))
         self.history.start(
             {
                 "step": 0,
@@ -218,12 +221,12 @@ class Recorder:
                 "J": loss + rho * penalty,
                 "loss": loss,
                 "rho": rho,
-                "nonzeros": kernel_entries(setup.network, it.controls)[0],
+                "nonzeros": kernel_entries(setup.network.names(), it.controls)[0],
                 "eps": it.eps,
                 "rejections": 0,
                 "seconds": 0.0,
-                "forward_sweeps": it.forward_sweeps,
-                "backward_sweeps": it.backward_sweeps,
+                "forward_sweeps": it.counts.forward_sweeps,
+                "backward_sweeps": it.counts.backward_sweeps,
             }
         )
         return it
@@ -244,7 +247,13 @@ class Recorder:
     def __call__(self, it: Iterate, record: Record) -> bool:
         if record.accepted:
             self.checker.submit(
-                it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position, record.rho
+                it.step,
+                self.iterate.controls,
+                it.controls,
+                it.current.metric,
+                record.epoch,
+                record.position,
+                record.rho,
             )
         self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
@@ -256,7 +265,7 @@ class Recorder:
         waited = time.perf_counter() - self.saved
         if waited >= CHECKPOINT_EVERY or (end_of_epoch and (not full or waited >= EPOCH_EVERY)):
             self.save(it, None)
-        done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.position
+        done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.place.position
         self.progress.show(
             done,
             end_of_epoch,

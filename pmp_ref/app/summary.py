@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 import pmp_ref
+from pmp_ref.accuracy import Accuracy
 from pmp_ref.app.build import Setup
 from pmp_ref.app.checkpoint import State
-from pmp_ref.app.evaluate import Accuracy, kernel_entries
 from pmp_ref.certificate import Certificate
-from pmp_ref.controls import arrays_of
+from pmp_ref.controls import arrays_of, kernel_entries
 from pmp_ref.result import Status
 
 
@@ -24,7 +24,7 @@ def summarise(
     """All numbers of a run; a text in place of an accuracy is the reason why there is none."""
     it, options = state.iterate, setup.options
     status = Status.INTERRUPTED if state.status is None else state.status
-    kernels, entries = kernel_entries(setup.network, it.controls)
+    kernels, entries = kernel_entries(setup.network.names(), it.controls)
     controls = sum(math.prod(a.shape) for a in arrays_of(it.controls))
     reasons: dict[str, str] = {}
     unfinished = "the run was interrupted"
@@ -59,10 +59,10 @@ def summarise(
         "other_controls": controls - entries,
         "accepted_steps": it.step,
         "epochs": it.epoch,
-        "rejections": it.total_rejections,
-        "skipped_batches": it.skipped,
-        "forward_sweeps": it.forward_sweeps,
-        "backward_sweeps": it.backward_sweeps,
+        "rejections": it.counts.rejections,
+        "skipped_batches": it.counts.skipped,
+        "forward_sweeps": it.counts.forward_sweeps,
+        "backward_sweeps": it.counts.backward_sweeps,
         "restarts": state.restarts,
         "sweeps_repeated_after_restarts": list(state.repeated),
         "seconds": round(state.seconds, 3),

@@ -24,7 +24,7 @@ from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Activation, AffineStage, Stage
 from pmp_ref.layers.residual import Merge, OnBranch, Split
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.problem import Problem
 from pmp_ref.sweep import entries
 
@@ -45,7 +45,7 @@ def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
     X, Z, Y = state
     if isinstance(problem.loss, CrossEntropy):
         bound = 0.5 * Z**2 + math.sqrt(2) * Y
-    elif isinstance(problem.loss, Squared):  # Φ″ = 1, ‖Φ′‖ ≤ ‖x_L‖ + ‖y‖
+    elif isinstance(problem.loss, SquaredLoss):  # Φ″ = 1, ‖Φ′‖ ≤ ‖x_L‖ + ‖y‖
         bound = Z**2 + (X + np.linalg.norm(to_numpy(y).reshape(y.shape[0], -1), axis=1)) * Y
     else:
         raise InputError(f"no bound for the loss {problem.loss}; expected cross-entropy or squared")

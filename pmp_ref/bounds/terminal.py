@@ -8,14 +8,14 @@ import numpy as np
 
 from pmp_ref.bounds.intervals import UP, Array, Ball, Point, U, column, hull
 from pmp_ref.errors import InputError
-from pmp_ref.loss import CrossEntropy, Loss, Squared
+from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 
 
 def loss_coefficients(loss: Loss, y: Array, x: list[Any], low: Array, high: Array) -> list[Any]:
     """φ_1 … φ_n of Φ(x(t)) per row, balls, from balls x_k (None: zero) and x_0 ∈ [low, high]."""
     result: list[Any] = []
     x = [Ball(np.zeros_like(low), np.zeros_like(low)) if a is None else a for a in x]
-    if isinstance(loss, Squared):
+    if isinstance(loss, SquaredLoss):
         rest = [hull(low, high) - Ball(y, np.zeros_like(y)), *x[1:]]
         for k in range(1, len(x)):
             terms = [(rest[j] * rest[k - j]).total(1) for j in range(k + 1) if j != k - j]
@@ -72,7 +72,7 @@ def corner_softmax(low: Array, high: Array) -> Ball:
 def loss_value(loss: Loss, y: Array, x: Point) -> Ball:
     """φ(c) per row from the thin final state."""
     gap_err = column(x.err, x.mid)
-    if isinstance(loss, Squared):
+    if isinstance(loss, SquaredLoss):
         r = Ball(x.mid, np.broadcast_to(gap_err, x.mid.shape)) - Ball(y, np.zeros_like(y))
         return r.square().total(1) * 0.5
     value = np.asarray(loss.values(x.mid, y))

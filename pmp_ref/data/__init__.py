@@ -61,7 +61,10 @@ def _from_directory(name: str, directory: Path, classes: int | None) -> Dataset:
     if idx.is_directory(names):
         return assemble(name, idx.read_directory(directory, names), classes)
     if cifar.is_directory(names):
-        return assemble(name, cifar.read_directory(directory, names), cifar.CLASSES if classes is None else classes)
+        parts = cifar.read_directory(directory, names)
+        if classes in (None, cifar.CLASSES):
+            return assemble(name, parts, cifar.CLASSES, cifar.CLASS_NAMES)
+        return assemble(name, parts, classes)
     if len(archives) == 1:
         return assemble(name, npz.read(directory / archives[0]), classes)
     if archives:

@@ -23,6 +23,7 @@ from pmp_ref.errors import InputError
 __all__ = ["BINARY_FILES", "PICKLE_FILES", "is_directory", "parse_binary", "parse_pickle", "read_directory"]
 
 CLASSES = 10
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHAPE = (3, 32, 32)
 BINARY_FILES = tuple([f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"])
 PICKLE_FILES = tuple(name.removesuffix(".bin") for name in BINARY_FILES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,13 +40,14 @@ class Part(NamedTuple):
     labels: NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images and labels of a classification problem with labels 0, …, classes − 1.
+    """Images and labels of a classification problem with labels 0, …, classes − 1, named ``class_names``.
 
     Images are uint8 of shape (N, C, H, W), labels integers of shape (N,). The test and validation parts may
-    be None. Raises `InputError` for empty data, other dtypes or shapes, parts whose images differ in shape,
-    images and labels of different number, labels out of range.
+    be None. ``x``, ``y``, ``x_test``, ``y_test`` are what a network of ``pmp_ref.lenet5(data)`` takes. Raises
+    `InputError` for empty data, other dtypes or shapes, parts whose images differ in shape, images and labels of
+    different number, labels out of range.
     """
 
     name: str
@@ -56,8 +58,15 @@ class Dataset:
     classes: int
     val_images: NDArray[Any] | None = None
     val_labels: NDArray[Any] | None = None
+    class_names: tuple[str, ...] = ()  # by default the labels themselves
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names) or tuple(map(str, range(self.classes))))
+        if len(self.class_names) != self.classes:
+            raise InputError(
+                f"data set {self.name!r} has {self.classes} classes and {len(self.class_names)} names, expected one "
+                "name for each class"
+            )
         if not 2 <= self.classes <= MAX_CLASSES:
             raise InputError(
                 f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
@@ -66,6 +75,51 @@ class Dataset:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             if part == "train" or images is not None or labels is not None:
                 self._check(f"{part} part of data set {self.name!r}", images, labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W), the shape of one image."""
+        return tuple(int(n) for n in self.train_images.shape[1:])
+
+    # The one place where images become what networks take. A network with a stage at its head that standardises takes
+    # the bytes as they are.
+
+    @cached_property
+    def x(self) -> NDArray[Any]:
+        """The training images, float32, standardised with their own mean and deviation."""
+        return self._prepared(self.train_images)
+
+    @property
+    def y(self) -> NDArray[Any]:
+        """The training labels."""
+        return self.train_labels
+
+    @cached_property
+    def x_test(self) -> NDArray[Any]:
+        """The test images, standardised as the training images are. InputError if there are none."""
+        if self.test_images is None:
+            raise InputError(f"data set {self.name!r} has no test images; keep some of x for that")
+        return self._prepared(self.test_images)
+
+    @property
+    def y_test(self) -> NDArray[Any]:
+        """The test labels. InputError if there are none."""
+        if self.test_labels is None:
+            raise InputError(f"data set {self.name!r} has no test images; keep some of x for that")
+        return self.test_labels
+
+    def _prepared(self, images: NDArray[Any]) -> NDArray[Any]:
+        return standardise(images, *self._statistics, np.float32)
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return statistics(self.train_images)
+
+    def __repr__(self) -> str:
+        shape, tests = "×".join(map(str, self.input_shape)), 0 if self.test_images is None else len(self.test_images)
+        return (
+            f"<Dataset {self.name!r}: {len(self.train_images)} and {tests} test images {shape}, {self.classes} classes>"
+        )
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         for kind, array, dimensions, dtypes, expected in (
@@ -94,7 +148,9 @@ class Dataset:
             )
 
 
-def assemble(name: str, parts: Mapping[str, Part], classes: int | None = None) -> Dataset:
+def assemble(
+    name: str, parts: Mapping[str, Part], classes: int | None = None, class_names: tuple[str, ...] = ()
+) -> Dataset:
     """A checked data set, read-only, labels int64; `classes` defaults to the largest training label + 1."""
     arrays: dict[str, NDArray[Any]] = {}
     for part, (images, labels) in parts.items():
@@ -104,10 +160,10 @@ def assemble(name: str, parts: Mapping[str, Part], classes: int | None = None) -
     if classes is None:
         classes = int(arrays["train_labels"].max(initial=0)) + 1
     absent = {"test_images": None, "test_labels": None}
-    return Dataset(name, classes=classes, **(absent | arrays))  # type: ignore[arg-type]
+    return Dataset(name, classes=classes, class_names=class_names, **(absent | arrays))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prepared:
     """Standardised images (N, C, H, W), labels (N,), and the mean and std used, one per channel."""
 
@@ -120,6 +176,10 @@ class Prepared:
     std: tuple[float, ...]
     val_images: NDArray[Any] | None = None
     val_labels: NDArray[Any] | None = None
+
+    def __repr__(self) -> str:
+        x = self.train_images
+        return f"<Prepared: {x.shape[0]} images {'×'.join(map(str, x.shape[1:]))}, {x.dtype}, {self.classes} classes>"
 
 
 def prepare(dataset: Dataset, dtype: DTypeLike = np.float64) -> Prepared:

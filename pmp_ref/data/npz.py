@@ -89,10 +89,11 @@ def array_of(archive: zipfile.ZipFile, name: str, source: str, kinds: str = "ui"
         return parse_array(member, info.file_size, source, kinds)
 
 
-def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui") -> NDArray[Any]:
+def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui", empty: bool = False) -> NDArray[Any]:
     """The array in NumPy's format (`.npy`) that a stream of `length` bytes holds.
 
     `kinds`: the kinds of dtype that are read, of "u", "i", "f", "b" (NumPy's letters); by default integers.
+    `empty`: whether an array may be without entries.
     """
     magic = bytes(read_exactly(stream, 8, source))
     if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
@@ -113,7 +114,7 @@ def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui") 
     shape = tuple(int(size.rstrip(b"L")) for size in re.findall(rb"\d+L?", match[3]))
     size = math.prod(shape) * dtype.itemsize
     held = length - 8 - width - header_length
-    if not 0 < size <= MAX_BYTES or size != held:
+    if not (0 < size <= MAX_BYTES or (empty and size == 0)) or size != held:
         raise InputError(
             f"{source!r} claims the shape {shape} of {dtype}, {size} bytes, and holds {held}; "
             f"expected 1 to {MAX_BYTES}: get or write the file again"

@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Acceptance, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, Acceptance, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.arrays import like
-from pmp_ref.augmentation import Classic, Curvature, Fixed
-from pmp_ref.bsqh import Method, Ramp, Stop, prepare, solve, step
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.errors import ScaleWarning
+from pmp_ref.iterate import Iterate
 from pmp_ref.layers import Dense, Tanh
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, GradientScaled, Identity, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import everywhere
 from pmp_ref.regulariser import L0, L1, NoPenalty, Polynomial
-from pmp_ref.result import Iterate, Record, Solution, Status
+from pmp_ref.result import Record, Run, Status
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from verification import plain
 from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
@@ -136,7 +141,7 @@ def algorithm(context: Context) -> Outcome:
             return len(trace) >= 200
 
         with np.errstate(all="ignore"):
-            run = solve(
+            run = bsqh(
                 s.problem, s.controls, s.x, s.y, stop=stop, method=method, batch_size=size, seed=3, callback=keep
             )
             trials = list(itertools.islice(second(problems.host(s), method, stop, size, 3), 200))
@@ -149,44 +154,44 @@ def algorithm(context: Context) -> Outcome:
         accepted = [r for r in run.records if r.accepted]
         yield holds(run.steps == tuple(accepted), f"steps of the solution, {name}")
         rejected = sum(r.verdict == "rejected" for r in run.records)
-        yield holds(run.iterate.total_rejections == rejected, f"total rejections, {name}")
+        yield holds(run.iterate.counts.rejections == rejected, f"total rejections, {name}")
 
     return survey(context, one, micro=len(CONFIGURATIONS), quick=3 * len(CONFIGURATIONS), full=30 * len(CONFIGURATIONS))
 
 
 # Each rule, test and metric appears; ε₀ is small to provoke rejections.
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
-    {"rule": Curvature(eps0=0.01, memory=0.75), "regulariser": L0()},
+    {"rule": CurvatureRule(eps0=0.01, memory=0.75), "regulariser": L0()},
     {
-        "rule": Classic(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04),
+        "rule": ClassicRule(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04),
         "regulariser": Polynomial(0.5, 0.5, 1.0),
         "ramp": Ramp(0.0, 0.75),
     },
     {
-        "rule": Curvature(eps0=0.02, growth=3.0),
-        "acceptance": Relative(0.4),
-        "metric": GradientScaled(0.8, 0.5, 1.5),
+        "rule": CurvatureRule(eps0=0.02, growth=3.0),
+        "acceptance": RelativeTest(0.4),
+        "metric": GradientMetric(0.8, 0.5, 1.5),
         "size": 3,
         "ramp": Ramp(0.2, 0.8),
         "epochs": 2,
     },
-    {"rule": Classic(eps0=0.05, sigma=1.5), "metric": PerLayer(0.5, 0.1, 4.0), "acceptance": Absolute(0.05)},
-    {"rule": Fixed(eps0=2.0), "acceptance": NoTest(), "size": 4, "epochs": 3, "ramp": Ramp(0.25, 0.75)},
+    {"rule": ClassicRule(eps0=0.05, sigma=1.5), "metric": LayerMetric(0.5, 0.1, 4.0), "acceptance": AbsoluteTest(0.05)},
+    {"rule": FixedRule(eps0=2.0), "acceptance": NoTest(), "size": 4, "epochs": 3, "ramp": Ramp(0.25, 0.75)},
     {
-        "rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
+        "rule": CurvatureRule(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
         "size": 2,
         "averaging": Averaging(0.9, 2),
         "epochs": 3,
-        "acceptance": Absolute(0.2),
+        "acceptance": AbsoluteTest(0.2),
     },
     {
-        "rule": Curvature(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
+        "rule": CurvatureRule(eps0=0.1, memory=0.25, zeta=0.9, theta=0.5),
         "size": 2,
         "averaging": Averaging(0.8, 1),
         "epochs": 3,
-        "acceptance": Absolute(0.2),
+        "acceptance": AbsoluteTest(0.2),
     },
-    {"rule": Fixed(eps0=0.01), "size": 3, "epochs": 2, "acceptance": Absolute(0.5)},
+    {"rule": FixedRule(eps0=0.01), "size": 3, "epochs": 2, "acceptance": AbsoluteTest(0.5)},
 )
 
 
@@ -197,7 +202,7 @@ def configuration(case: Case) -> tuple[Setting, Method, Stop, int | None]:
     s = problems.dress(
         case,
         build,
-        loss=case.choose(CrossEntropy(), Squared()),
+        loss=case.choose(CrossEntropy(), SquaredLoss()),
         samples=7,
         chunk=3,
         rho=0.01,
@@ -207,8 +212,8 @@ def configuration(case: Case) -> tuple[Setting, Method, Stop, int | None]:
     )
     method = Method(
         c["rule"],
-        c.get("acceptance", Absolute()),
-        c.get("metric", Identity()),
+        c.get("acceptance", AbsoluteTest()),
+        c.get("metric", IdentityMetric()),
         c.get("averaging"),
         c.get("ramp"),
         max_rejections=6 if "size" in c else 60,
@@ -227,7 +232,7 @@ def tiny(case: Case, **choices: Any) -> Setting:
         case,
         build,
         **{
-            "loss": Squared(),
+            "loss": SquaredLoss(),
             "samples": 6,
             "regulariser": NoPenalty(),
             "rho": 0.0,
@@ -243,11 +248,11 @@ def curvature(s: Setting) -> float:
     return 0.5 * float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
 
 
-def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Solution:
+def go(s: Setting, stop: Stop, method: Method | None = None, **more: Any) -> Run:
     """A run, warnings of floating point and of ill-scaled images off: some runs here have images of size 1e200."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ScaleWarning)
-        return solve(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
+        return bsqh(s.problem, s.controls, s.x, s.y, stop=stop, method=method, **more)
 
 
 @claim(
@@ -276,7 +281,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     """(condition, words) for each status."""
     s = tiny(case)
     c = curvature(s)
-    slow = Method(Fixed(eps0=4 * c))  # contraction ¾ or slower: τ falls by less than 2 in a step
+    slow = Method(FixedRule(eps0=4 * c))  # contraction ¾ or slower: τ falls by less than 2 in a step
 
     kappa = 1e-3
     run = go(s, Stop(increment=kappa, steps=2000), slow)
@@ -296,7 +301,7 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     yield run.iterate.step == len(run.steps) == len(run.records) - 1, "the control returned is that of the residual"
 
     impatient = Method(
-        Classic(eps0=1e-3 * c, sigma=2.0)
+        ClassicRule(eps0=1e-3 * c, sigma=2.0)
     )  # the first trials are rejected, with small residuals 2ε‖Δ‖ too
     run = go(s, Stop(residual=1e9, steps=3), impatient)
     yield run.status is Status.CONVERGED_RESIDUAL and len(run.records) == 1, "a large residual tolerance stops at once"
@@ -305,13 +310,13 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(s, Stop(epochs=2), slow, batch_size=2)
     yield run.status is Status.ITERATION_LIMIT and run.iterate.epoch == 2 and len(run.records) >= 6, "two epochs"
 
-    run = go(s, Stop(steps=5000), Method(Curvature(eps0=c)))
+    run = go(s, Stop(steps=5000), Method(CurvatureRule(eps0=c)))
     ended = (Status.PRECISION_LIMIT, Status.CONTROL_UNCHANGED)
     yield run.status in ended, f"{run.status}: a run without tolerances ends by rounding"
     last = run.records[-1]
     yield last.verdict == str(run.status) and last.sum_dh <= last.rounding, "ΣΔH ≤ ν at the precision limit"
     yield all(r.sum_dh > r.rounding for r in run.steps), "ΣΔH > ν before"
-    rule, mean = Curvature(eps0=c), None
+    rule, mean = CurvatureRule(eps0=c), None
     for a, b in zip(run.records, run.records[1:], strict=False):
         used = abs(a.c_hat) * a.tau / a.rounding
         if not a.accepted or 9.99 < used < 10.01:  # so close to 10ν, use or not is rounding
@@ -321,13 +326,13 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
             mean = fed if used > 10 else None
         elif used > 10 or fed < mean:  # lost in rounding: an upper bound of Ĉ, which only lowers the mean
             mean = rule.memory * mean + (1 - rule.memory) * fed
-        due = a.eps if mean is None else max(rule.zeta * a.eps, rule.theta * (mean + Absolute().eta), rule.eps_min)
+        due = a.eps if mean is None else max(rule.zeta * a.eps, rule.theta * (mean + AbsoluteTest().eta), rule.eps_min)
         yield abs(b.eps - due) <= 1e-9 * due, f"ε = {b.eps} for {due} after |Ĉ|τ = {used:.3g} ν"
     yield from close_to_minimiser(s, c)
     yield from lost_in_rounding(s, c)
     yield from not_yet(s, c)
     start = replace(s, controls=map_controls(lambda a: 0 * a, s.controls))  # at 0 every g/(2ε) is a step
-    below = go(start, Stop(steps=3), Method(Curvature(eps0=1e18 * c), eps_max=1e20 * c))
+    below = go(start, Stop(steps=3), Method(CurvatureRule(eps0=1e18 * c), eps_max=1e20 * c))
     yield (
         below.status is Status.PRECISION_LIMIT and not below.steps,
         f"{below.status}: ΣΔH below rounding stops the run",
@@ -335,34 +340,34 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
 
     penalised = tiny(case, regulariser=L0(), rho=1e6)
     zero = replace(penalised, controls=map_controls(lambda a: 0 * a, penalised.controls))
-    run = go(zero, Stop(steps=3), Method(Fixed(eps0=1.0)))
+    run = go(zero, Stop(steps=3), Method(FixedRule(eps0=1.0)))
     yield run.status is Status.CONTROL_UNCHANGED and len(run.records) == 1, "w = u ends the run"
     yield run.records[0].verdict == "control unchanged" and run.iterate.step == 0, "a null step is no step"
-    run = go(zero, Stop(steps=3, residual=1e9), Method(Fixed(eps0=1.0)))
+    run = go(zero, Stop(steps=3, residual=1e9), Method(FixedRule(eps0=1.0)))
     yield run.status is Status.CONTROL_UNCHANGED, f"{run.status}: w = u is no proof of a small residual"
 
-    few = Method(Classic(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
+    few = Method(ClassicRule(eps0=1e-6 * c, sigma=1.1), max_rejections=3)
     run = go(s, Stop(steps=3), few)
     yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 3, "three rejections allowed, three made"
-    yield run.iterate.rejections == 3 and run.iterate.total_rejections == 3, "rejections counted"
-    run = go(s, Stop(steps=3), Method(Classic(eps0=1e-6 * c, sigma=2.0), eps_max=1e-4 * c))
+    yield run.iterate.current.rejections == 3 and run.iterate.counts.rejections == 3, "rejections counted"
+    run = go(s, Stop(steps=3), Method(ClassicRule(eps0=1e-6 * c, sigma=2.0), eps_max=1e-4 * c))
     yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 7, f"cap on ε, {len(run.records)} trials"
-    run = go(s, Stop(steps=3), Method(Fixed(eps0=1e-3 * c)))
+    run = go(s, Stop(steps=3), Method(FixedRule(eps0=1e-3 * c)))
     yield run.status is Status.AUGMENTATION_LIMIT and len(run.records) == 1, "the fixed rule gives up at once"
     yield run.iterate.eps == 1e-3 * c, "the ε that failed is shown"
 
     huge = problems.with_data(s, 1e200 * s.x, s.y)  # J(u) overflows
-    run = go(huge, Stop(steps=3), Method(Classic()))
+    run = go(huge, Stop(steps=3), Method(ClassicRule()))
     yield run.status is Status.NON_FINITE and run.records[0].verdict == "non-finite", "J(u) not finite"
     steep = replace(s, x=1e200 * s.x, controls=map_controls(lambda a: 1e-200 * a, s.controls))  # J finite, ‖g‖² not
-    run = go(steep, Stop(steps=3), Method(Classic()))
+    run = go(steep, Stop(steps=3), Method(ClassicRule()))
     yield run.records[0].verdict == "non-finite" and math.isfinite(run.records[0].J_before), "g not finite"
-    far = Method(Fixed(eps0=1e-220), acceptance=NoTest())
+    far = Method(FixedRule(eps0=1e-220), acceptance=NoTest())
     run = go(s, Stop(steps=3), far)
     yield run.records[0].verdict == "non-finite trial" and not run.steps, "J(w) not finite is never accepted"
-    run = go(s, Stop(steps=3), Method(Classic(eps0=1e-220, sigma=2.0), max_rejections=2))
+    run = go(s, Stop(steps=3), Method(ClassicRule(eps0=1e-220, sigma=2.0), max_rejections=2))
     yield run.status is Status.NON_FINITE and len(run.records) == 2, "the cap is reached with non-finite trials only"
-    run = go(s, Stop(steps=1), Method(Curvature(eps0=1e-220, sigma=1e40)))
+    run = go(s, Stop(steps=1), Method(CurvatureRule(eps0=1e-220, sigma=1e40)))
     yield run.status is Status.ITERATION_LIMIT, f"{run.status}: ε leaves the non-finite trials behind"
     yield run.records[1].eps == 1e40 * run.records[0].eps, "σ where Ĉ is unknown"
 
@@ -385,25 +390,28 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     yield len(before) <= 1, "not converged epochs before"
 
     # An epoch in which no batch admits a step; batches are skipped and counted.
-    run = go(zero, Stop(epochs=3), Method(Fixed(eps0=1.0)), batch_size=3)
-    yield run.status is Status.CONTROL_UNCHANGED and run.iterate.skipped == 2, "an epoch without a step ends the run"
+    run = go(zero, Stop(epochs=3), Method(FixedRule(eps0=1.0)), batch_size=3)
+    yield (
+        run.status is Status.CONTROL_UNCHANGED and run.iterate.counts.skipped == 2,
+        "an epoch without a step ends the run",
+    )
     # One step to 0, where no batch admits a step: the second epoch ends the run.
     ones = replace(penalised, controls=map_controls(lambda a: 0 * a + 1, penalised.controls))
-    heavy = go(ones, Stop(epochs=5), Method(Classic(eps0=1.0)), batch_size=6)
+    heavy = go(ones, Stop(epochs=5), Method(ClassicRule(eps0=1.0)), batch_size=6)
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 2, f"{heavy.status} in the second epoch"
     yield len(heavy.steps) == 1, "one step to 0"
-    heavy = go(ones, Stop(epochs=5, residual=1e9), Method(Classic(eps0=1.0)), batch_size=6)
+    heavy = go(ones, Stop(epochs=5, residual=1e9), Method(ClassicRule(eps0=1.0)), batch_size=6)
     yield heavy.status is Status.CONTROL_UNCHANGED and heavy.iterate.epoch == 1, f"{heavy.status}: w = u on all data"
-    scaled = Method(Fixed(eps0=8 * c), metric=GradientScaled(0.5, 0.2, 5.0))
+    scaled = Method(FixedRule(eps0=8 * c), metric=GradientMetric(0.5, 0.2, 5.0))
     run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
-    e = s.problem.sweep.backward(run.controls, s.problem.sweep.forward(run.controls, s.x, s.y))
+    e = s.problem.sweeper.backward(run.controls, s.problem.sweeper.forward(run.controls, s.x, s.y))
     yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.2001), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
     previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.1999]
     yield not previous, "not converged at the end of an earlier epoch"
     epochs = run.iterate.epoch
-    yield run.iterate.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"
-    yield run.iterate.backward_sweeps == 2 * epochs, "backward sweeps at the ends of epochs"
+    yield run.iterate.counts.forward_sweeps == len(run.records) + 2 * epochs, "forward sweeps at the ends of epochs"
+    yield run.iterate.counts.backward_sweeps == 2 * epochs, "backward sweeps at the ends of epochs"
     full, part = go(s, Stop(steps=6), slow, batch_size=4), go(s, Stop(steps=3), slow, batch_size=4)
     rest = go(replace(s, controls=part.controls), Stop(steps=6), slow, batch_size=4, resume=part.iterate)
     same = bool(np.array_equal(to_vector(full.controls), to_vector(rest.controls)))
@@ -423,22 +431,22 @@ class Never(Acceptance):
 def not_yet(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     """While ρ is on its ramp no test of convergence counts; a batch that is skipped leaves ε at its cap."""
     penalised = replace(s, problem=replace(s.problem, regulariser=everywhere(s.network, L1()), rho=1e-6))
-    method = Method(Fixed(eps0=4 * c), ramp=Ramp(0.0, 0.5))
+    method = Method(FixedRule(eps0=4 * c), ramp=Ramp(0.0, 0.5))
     for stop in (Stop(steps=8, residual=1e9), Stop(steps=8, increment=1e9)):
         run = go(penalised, stop, method)
         rhos = [r.rho for r in run.records]
         yield max(rhos[:-1]) < rhos[-1] == 1e-6, f"{run.status} with ρ = {rhos[-1]:g} of 1e-06"
-    method = Method(Classic(eps0=c, sigma=7.0), acceptance=Never(), eps_max=20 * c)
+    method = Method(ClassicRule(eps0=c, sigma=7.0), acceptance=Never(), eps_max=20 * c)
     run = go(s, Stop(epochs=2), method, batch_size=2)
-    yield run.iterate.skipped >= 2 and max(r.eps for r in run.records) <= 20 * c, "ε after skipped batches"
+    yield run.iterate.counts.skipped >= 2 and max(r.eps for r in run.records) <= 20 * c, "ε after skipped batches"
 
 
 def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     """At ε = C̃ = 10⁸c a step is so short that Ĉτ ≤ 10ν: then 11ν/τ, far below C̃, brings C̃ and ε down."""
-    rule = Curvature(eps0=1e8 * c, memory=0.75, zeta=0.5)
+    rule = CurvatureRule(eps0=1e8 * c, memory=0.75, zeta=0.5)
     method = Method(rule)
     it = prepare(s.problem, method, Iterate(s.controls, rule.eps0), s.x, s.y)
-    after, r = step(s.problem, method, replace(it, smoothed=rule.eps0), s.problem.rho)
+    after, r = step(s.problem, method, replace(it, smoothed=rule.eps0), s.x, s.y)
     bound = 11 * r.rounding / r.tau if r.tau > 0 else math.inf
     yield (
         r.accepted and abs(r.c_hat) * r.tau <= 10 * r.rounding and bound < 1e-2 * rule.eps0,
@@ -446,7 +454,7 @@ def lost_in_rounding(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     )
     mean = 0.75 * rule.eps0 + 0.25 * bound
     yield abs((after.smoothed or 0.0) - mean) <= 1e-12 * mean, f"C̃ = {after.smoothed} for {mean} after a lost Ĉ"
-    due = rule.theta * (mean + Absolute().eta)
+    due = rule.theta * (mean + AbsoluteTest().eta)
     yield abs(after.eps - due) <= 1e-12 * due, f"ε = {after.eps} for {due} after a lost Ĉ"
 
 
@@ -459,9 +467,9 @@ def close_to_minimiser(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     on = lambda setting, u: replace(setting, controls=map_controls(setting_like(setting), at(u)))  # noqa: E731
     nu = 4 * 2.0**-53 * float(np.mean(0.5 * (x @ best - y) ** 2 + np.abs(x @ best)))
     shift = math.sqrt(2 * c * nu * 0.03) / (2 * c)  # ΣΔH = g²/(2ε) is 30ν at ε = c/1000 and 0.03ν at ε = c
-    run = go(on(s, best + shift * vectors[:, -1]), Stop(steps=3), Method(Classic(eps0=1e-3 * c, sigma=2.0)))
+    run = go(on(s, best + shift * vectors[:, -1]), Stop(steps=3), Method(ClassicRule(eps0=1e-3 * c, sigma=2.0)))
     yield (
-        run.status is Status.PRECISION_LIMIT and run.iterate.rejections > 0,
+        run.status is Status.PRECISION_LIMIT and run.iterate.current.rejections > 0,
         f"{run.status}: rejections, then rounding",
     )
     yield run.iterate.eps == 1e-3 * c, "ε as at the first trial of this control"
@@ -473,7 +481,7 @@ def close_to_minimiser(s: Setting, c: float) -> Iterator[tuple[bool, str]]:
     rho = 0.1 * float(values[0])
     problem = replace(s.problem, regulariser=everywhere(s.network, L0()), rho=rho)
     start = on(replace(penalised, problem=problem), solution + 1e-7 * vectors[:, -1])
-    run = go(start, Stop(steps=5, residual=1e-4), Method(Classic(eps0=rho / 9, sigma=2.0)))
+    run = go(start, Stop(steps=5, residual=1e-4), Method(ClassicRule(eps0=rho / 9, sigma=2.0)))
     yield run.records[0].verdict == "rejected", "dropping both entries is rejected"
     yield (
         run.status is Status.CONVERGED_RESIDUAL and run.iterate.step >= 1,
@@ -507,27 +515,32 @@ def undefined(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         build = lambda inner: ((Dense(2), Dense(2)), (3,))  # noqa: E731
         s = problems.dress(
-            case, build, loss=case.cycle(CrossEntropy(), Squared()), rho=0.01, regulariser=L1(), admissible=WHOLE_LINE
+            case,
+            build,
+            loss=case.cycle(CrossEntropy(), SquaredLoss()),
+            rho=0.01,
+            regulariser=L1(),
+            admissible=WHOLE_LINE,
         )
         start, factor = (1e-200, 1e12) if context.dtype == "float64" else (1e-25, 100.0)
-        method = Method(Classic(eps0=start, sigma=factor, eps_min=1e-3 * start), metric=GradientScaled())
+        method = Method(ClassicRule(eps0=start, sigma=factor, eps_min=1e-3 * start), metric=GradientMetric())
         it = prepare(s.problem, method, Iterate(s.controls, start), s.x, s.y)
         with np.errstate(all="ignore"):
             for _ in range(40):
-                after, record = step(s.problem, method, it, s.problem.rho)
+                after, record = step(s.problem, method, it, s.x, s.y)
                 if record.accepted:
                     good = math.isfinite(record.J) and record.J < record.J_before
                     yield holds(good, f"accepted J = {record.J}, {s.name}")
                     break
-                assert after.evaluation is not None and it.evaluation is not None
+                assert after.current.evaluation is not None and it.current.evaluation is not None
                 changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
                 changed += float(np.sum(switching(after) != switching(it)))
-                changed += float(np.sum(host(after.evaluation.losses) != host(it.evaluation.losses)))
-                changed += float(np.sum(to_vector(after.metric) != to_vector(it.metric)))
+                changed += float(np.sum(host(after.current.evaluation.losses) != host(it.current.evaluation.losses)))
+                changed += float(np.sum(to_vector(after.current.metric) != to_vector(it.current.metric)))
                 yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
                 again = prepare(s.problem, method, after, s.x, s.y)
-                yield holds(again.backward_sweeps == after.backward_sweeps, "no sweep after a rejection")
-                moved = float(np.sum(to_vector(again.metric) != to_vector(it.metric)))
+                yield holds(again.counts.backward_sweeps == after.counts.backward_sweeps, "no sweep after a rejection")
+                moved = float(np.sum(to_vector(again.current.metric) != to_vector(it.current.metric)))
                 yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
                 yield holds(after.eps > it.eps, f"ε grows, {s.name}")
                 it = after
@@ -556,14 +569,18 @@ def work(context: Context) -> Outcome:
         s = problems.dense(case, regulariser=L0(), rho=0.01)
         counted = Counting(s.network, s.problem.loss, chunk=2)
         problem = replace(s.problem, sweep=counted)
-        method = Method(case.cycle(Curvature(eps0=0.01), Classic(eps0=0.05, sigma=2.0)))
-        run = solve(problem, s.controls, s.x, s.y, stop=Stop(steps=4), method=method)
+        method = Method(case.cycle(CurvatureRule(eps0=0.01), ClassicRule(eps0=0.05, sigma=2.0)))
+        run = bsqh(problem, s.controls, s.x, s.y, stop=Stop(steps=4), method=method)
         trials = len(run.records)
         chunks = -(-int(s.x.shape[0]) // 2)
         controls = len({r.step - r.accepted for r in run.records})
         yield Check(float(abs(counted.forward_chunks() - chunks * (1 + trials))), 0.0, f"forward sweeps, {s.name}")
-        yield Check(float(abs(run.iterate.forward_sweeps - 1 - trials)), 0.0, f"forward sweeps counted, {s.name}")
-        yield Check(float(abs(run.iterate.backward_sweeps - controls)), 0.0, f"backward sweeps counted, {s.name}")
+        yield Check(
+            float(abs(run.iterate.counts.forward_sweeps - 1 - trials)), 0.0, f"forward sweeps counted, {s.name}"
+        )
+        yield Check(
+            float(abs(run.iterate.counts.backward_sweeps - controls)), 0.0, f"backward sweeps counted, {s.name}"
+        )
 
     return survey(context, one, micro=2, quick=12, full=60)
 
@@ -611,9 +628,9 @@ def rules(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         rng = case.rng
         rule: Any = case.cycle(
-            Classic(1.0, 1.5, 0.5, 0.25), Curvature(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 0.125), Fixed(2.0)
+            ClassicRule(1.0, 1.5, 0.5, 0.25), CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 0.125), FixedRule(2.0)
         )
-        test: Any = case.choose(Absolute(0.125), Relative(0.25), NoTest())
+        test: Any = case.choose(AbsoluteTest(0.125), RelativeTest(0.25), NoTest())
         own = translate.choices({"method": describe(Method(rule, test))}, plain.Problem([], []))
         M = SimpleNamespace(**plain.METHOD | own)
         for _ in range(12):
@@ -642,7 +659,7 @@ def rules(context: Context) -> Outcome:
             found = Stop(residual=level).stationary(residual, dh, eps, tau)
             yield holds(found == due, f"residual {residual}, ΣΔH {dh}, ε {eps}, τ {tau}, tolerance {level}")
         zero = ((case.asarray(np.zeros((2, 3))),),)
-        for metric in (PerLayer(), GradientScaled()):
+        for metric in (LayerMetric(), GradientMetric()):
             _, d = metric.update(None, 0, zero)
             yield Check(float(np.sum(to_vector(d) != 1)), 0.0, f"{metric} where every switching function is 0")
         ramp = Ramp(0.25, 0.75)
@@ -654,8 +671,8 @@ def rules(context: Context) -> Outcome:
 
 def switching(it: Iterate) -> np.ndarray:
     """g of an iterate as a vector."""
-    assert it.evaluation is not None and it.evaluation.switching is not None
-    return to_vector(it.evaluation.switching)
+    assert it.current.evaluation is not None and it.current.evaluation.switching is not None
+    return to_vector(it.current.evaluation.switching)
 
 
 def _relative(a: float, b: float) -> float:

@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import FiniteSet
 from pmp_ref.arrays import Controls, namespace, to_numpy, unit_roundoff
-from pmp_ref.augmentation import Classic, Curvature
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.augmentation import ClassicRule, CurvatureRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls, to_vector
 from pmp_ref.errors import InputError
+from pmp_ref.iterate import Iterate
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import Averaging, GradientScaled, PerLayer
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric, LayerMetric
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf
-from pmp_ref.result import Iterate, Record, Solution
+from pmp_ref.result import Record, Run
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Sweep
 from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
 from verification.claims import problems
@@ -54,10 +58,10 @@ def residual_floor(u_mach: float, eps: float, heaviest: float, length: float) ->
 
 
 METHODS: tuple[tuple[Method, int | None], ...] = (
-    (Method(Classic(eps0=0.01, sigma=2.0)), None),
-    (Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled()), 3),
-    (Method(Curvature(eps0=0.02), Absolute(1e-4), averaging=Averaging()), 2),
-    (Method(Classic(eps0=0.02, sigma=3.0), metric=PerLayer()), None),
+    (Method(ClassicRule(eps0=0.01, sigma=2.0)), None),
+    (Method(CurvatureRule(eps0=0.02), RelativeTest(0.2), GradientMetric()), 3),
+    (Method(CurvatureRule(eps0=0.02), AbsoluteTest(1e-4), averaging=Averaging()), 2),
+    (Method(ClassicRule(eps0=0.02, sigma=3.0), metric=LayerMetric()), None),
 )
 
 
@@ -76,7 +80,7 @@ class Trace:
     dtypes: tuple[str, ...]
 
 
-def trace(run: tuple[Solution, tuple[float, ...]]) -> Trace:
+def trace(run: tuple[Run, tuple[float, ...]]) -> Trace:
     """The trace of a run, from what :func:`run` returns."""
     solution, floors = run
     numbers = np.array([[getattr(r, name) for name in NUMBERS] for r in solution.records], dtype=float)
@@ -85,7 +89,7 @@ def trace(run: tuple[Solution, tuple[float, ...]]) -> Trace:
     return Trace(verdicts, numbers, np.array(floors), str(solution.status), to_vector(solution.controls), dtypes)
 
 
-NUMBERS = tuple(name for name, kind in Record.__annotations__.items() if kind != "str")
+NUMBERS = tuple(name for name, kind in Record.__annotations__.items() if kind != "Verdict")
 
 
 def departures(a: Trace, b: Trace) -> list[str]:
@@ -128,19 +132,23 @@ def setting(case: Case, library: str, dtype: str, seed: int) -> problems.Setting
     return replace(s, controls=map_controls(lambda a: context.library.asarray(to_numpy(a)), s.controls))
 
 
-def run(s: problems.Setting, index: int, steps: int) -> tuple[Solution, tuple[float, ...]]:
+def run(s: problems.Setting, index: int, steps: int) -> tuple[Run, tuple[float, ...]]:
     """A run on the setting and its residuals' floors; methods and batch sizes go round with the index."""
     method, batch_size = METHODS[index % len(METHODS)]
     floors: list[float] = []
     length = [norm(s.controls)]
 
     def see(it: Iterate, record: Record) -> None:
-        weights = [1.0] if it.metric is None else [float(v) for a in arrays_of(it.metric) for v in to_numpy(a).ravel()]
+        weights = (
+            [1.0]
+            if it.current.metric is None
+            else [float(v) for a in arrays_of(it.current.metric) for v in to_numpy(a).ravel()]
+        )
         w = length[0] + math.sqrt(record.tau / min(weights))  # ‖w‖ ≤ ‖u‖ + ‖w − u‖
         floors.append(residual_floor(unit_roundoff(next(arrays_of(s.controls))), record.eps, max(weights), w))
         length[0] = norm(it.controls)
 
-    solution = solve(
+    solution = bsqh(
         s.problem,
         s.controls,
         s.x,

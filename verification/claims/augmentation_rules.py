@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.arrays import namespace, to_floats
-from pmp_ref.augmentation import Classic, Curvature, Rule
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, Rule
 from pmp_ref.bounds import ball_bound
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import to_vector, total
 from pmp_ref.hamiltonian import augmented_increment, increments, squared_increments
 from pmp_ref.layers import Dense
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.maximise import maximise
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
+from pmp_ref.stop import Stop
 from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.problems import Setting
@@ -42,14 +44,14 @@ def largest_eps(eps0: float, eps_min: float, factor: float, constant: float, eta
     return max(eps0, eps_min, factor * (constant + eta))
 
 
-def rejection_factor(rule: Classic | Curvature) -> float:
+def rejection_factor(rule: ClassicRule | CurvatureRule) -> float:
     """Every rejection multiplies ε by at least this: σ (classic), max(σ_min, θ) (curvature). T8, part 1."""
-    return rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta)
+    return rule.sigma if isinstance(rule, ClassicRule) else max(rule.sigma_min, rule.theta)
 
 
-def largest_factor(rule: Classic | Curvature) -> float:
+def largest_factor(rule: ClassicRule | CurvatureRule) -> float:
     """ε never exceeds this times C + η: σ (classic), max(σ_min, θ growth) (curvature). T8, part 2."""
-    return rule.sigma if isinstance(rule, Classic) else max(rule.sigma_min, rule.theta * rule.growth)
+    return rule.sigma if isinstance(rule, ClassicRule) else max(rule.sigma_min, rule.theta * rule.growth)
 
 
 def rejections_identity(sigma: float, zeta: float, rejected: int, accepted: int) -> float:
@@ -98,7 +100,7 @@ def bounded_augmentation(context: Context) -> Outcome:
         eta = 1e-3
         for rule in rules(case):
             limit = context.count(5, 60, 200) if exact else context.count(1, 10, 20)
-            _, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=limit))
+            _, trials = runs.run(s, Method(rule, AbsoluteTest(eta)), Stop(steps=limit))
             yield from rule_checks(s, trials, rule, eta, C, limit)
         if case.index == 0:
             yield from growth_and_rejections(case)
@@ -119,8 +121,8 @@ SWEEPS = ("run", "rule", "accepted", "rejected", "trial sweeps per accepted step
 def rules(case: Case) -> tuple[Rule, ...]:
     """The classic and the curvature rule, the latter without and with growth, from a small and a large ε_0 in turn."""
     eps0 = case.cycle(1e-3, 1.0, 20.0)
-    classic = Classic(eps0=eps0, sigma=case.cycle(1.1, 2.0), zeta=case.cycle(0.9, 0.5))
-    return (classic, Curvature(eps0=eps0), Curvature(eps0=eps0, growth=case.cycle(20.0, 4.0)))
+    classic = ClassicRule(eps0=eps0, sigma=case.cycle(1.1, 2.0), zeta=case.cycle(0.9, 0.5))
+    return (classic, CurvatureRule(eps0=eps0), CurvatureRule(eps0=eps0, growth=case.cycle(20.0, 4.0)))
 
 
 class Root(Loss):
@@ -146,11 +148,11 @@ def growth_and_rejections(case: Case) -> Iterator[Check]:
     The ball of the first trial contains 0, where ½L″ = ½, the largest there is.
     """
     eta, eps = 1e-6, 0.01
-    rule = Curvature(eps0=eps, theta=3.0, growth=20.0)
-    problem = Problem(Network((Dense(1, bias=False),), (1,)), Root(), NoPenalty(), 0.0)
+    rule = CurvatureRule(eps0=eps, theta=3.0, growth=20.0)
+    problem = Problem(Network((Dense(1, bias=False),), (1,)), Root(), NoPenalty(), rho=0.0)
     u, one = ((case.asarray(np.array([[-1.737]])),),), case.asarray(np.ones((1, 1)))
     s = Setting(problem, u, one, one, "√(u² + 1)", frozenset())
-    _, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=1))
+    _, trials = runs.run(s, Method(rule, AbsoluteTest(eta)), Stop(steps=1))
     rejected = sum(t.record.verdict == "rejected" for t in trials)
     yield Check(float(np.linalg.norm(trials[0].delta)), 1.737, f"{s.name}: the first ball contains 0", ">=")
     yield Check(rejected, most_rejections(0.5, eta, eps, rejection_factor(rule)), f"{s.name}: rejections in a row")
@@ -162,8 +164,8 @@ def rule_checks(
     s: Setting, trials: list[Trial], rule: Rule, eta: float, exact: float, steps: int = 1
 ) -> Iterator[Check]:
     """Rejections in a row, the bound of ε and the steps of ε of one run of at most ``steps`` steps."""
-    assert isinstance(rule, Classic | Curvature)
-    growth = f", growth {rule.growth:g}" if isinstance(rule, Curvature) and rule.growth > 1 else ""
+    assert isinstance(rule, ClassicRule | CurvatureRule)
+    growth = f", growth {rule.growth:g}" if isinstance(rule, CurvatureRule) and rule.growth > 1 else ""
     name = f"{type(rule).__name__}(ε₀ = {rule.eps0:g}{growth}); {s.name}"
     largest = 0.0
     for sequence in runs.sequences(trials):
@@ -192,16 +194,16 @@ def rule_checks(
 def jump_checks(rule: Rule, t: Trial, eta: float, name: str) -> Iterator[Check]:
     """ε after a rejection: σε (classic), max(σ_min ε, θ(Ĉ + η)) (curvature)."""
     r = t.record
-    if isinstance(rule, Classic):
+    if isinstance(rule, ClassicRule):
         yield Check(abs(t.eps_next - rule.sigma * r.eps), 1e-14 * t.eps_next, f"ε ← σε; {name}")
-    elif isinstance(rule, Curvature) and abs(r.c_hat * r.tau) > 10.001 * r.rounding:
+    elif isinstance(rule, CurvatureRule) and abs(r.c_hat * r.tau) > 10.001 * r.rounding:
         jump = max(rule.sigma_min * r.eps, rule.theta * (r.c_hat + eta))
         yield Check(abs(t.eps_next - jump), 1e-12 * jump, f"ε ← max(σ_min ε, θ(Ĉ + η)); {name}")
 
 
 def identity_checks(rule: Rule, trials: list[Trial], name: str) -> Iterator[Check]:
     """r ln σ − a ln(1/ζ) = ln(ε_end/ε_0) while nothing clips."""
-    if not isinstance(rule, Classic):
+    if not isinstance(rule, ClassicRule):
         return
     accepted = rejected = 0
     for t in trials:
@@ -216,7 +218,7 @@ def identity_checks(rule: Rule, trials: list[Trial], name: str) -> Iterator[Chec
 def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, steps: int) -> Iterator[Check]:
     """Curvature rule: after acceptance ε ≤ max(ε, θ_t(C̃ + η), ε_min) and ≥ ζε, C̃ the running mean of past Ĉ₊; θ_t
     rises from θ to θ growth, by the same factor in each step of the second half of the run."""
-    if not isinstance(rule, Curvature):
+    if not isinstance(rule, CurvatureRule):
         return
     mean = None
     for t in trials:
@@ -243,8 +245,8 @@ def limit_of_waste(case: Case) -> Iterator[Check]:
     """A long classic run: r/a tends to ln(1/ζ)/ln σ where ε_k stays bounded below. Between the ends ε may differ by the
     factor of T8's bounds, which adds ln(ε_end/ε_0)/(a ln σ)."""
     s = problems.quadratic(case, admissible=Box(-1.0, 1.0), rho=0.0)
-    rule = Classic()
-    _, trials = runs.run(s, Method(rule, Absolute(1e-3)), Stop(steps=400))
+    rule = ClassicRule()
+    _, trials = runs.run(s, Method(rule, AbsoluteTest(1e-3)), Stop(steps=400))
     clear = [t for t in trials if t.record.verdict in ("accepted", "rejected")]
     a = sum(t.record.accepted for t in clear)
     if a >= 200:
@@ -264,8 +266,8 @@ def waste(context: Context, rows: list[tuple[Any, ...]]) -> Iterator[Check]:
         (f"mini-batches of {size}", lenet_setting(images), size),
         (f"full batch of {size}", lenet_setting(size), None),
     ):
-        for rule in (Curvature(), Classic()):
-            solution = solve(
+        for rule in (CurvatureRule(), ClassicRule()):
+            solution = bsqh(
                 s.problem, s.controls, s.x, s.y, stop=Stop(steps=steps), method=Method(rule), batch_size=batch
             )
             accepted = len(solution.steps)
@@ -273,7 +275,7 @@ def waste(context: Context, rows: list[tuple[Any, ...]]) -> Iterator[Check]:
             last = solution.records[-1]
             ratio = len(solution.records) / accepted if accepted else math.inf
             rows.append((name, repr(rule), accepted, rejected, ratio, last.J if last.accepted else last.J_before))
-            if isinstance(rule, Curvature) and batch is not None:
+            if isinstance(rule, CurvatureRule) and batch is not None:
                 yield Check(
                     ratio, WASTE, f"trial sweeps per accepted step, curvature rule; {s.name}, {name}, {steps} steps"
                 )
@@ -304,7 +306,7 @@ def monotone_search(context: Context) -> Outcome:
         s = build(case, regulariser=regulariser, admissible=admissible)
         yield from ladder(s, context.u, context.count(5, 18, 40))
         steps = context.count(1, 5, 20)
-        _, trials = runs.run(s, Method(Curvature(eps0=0.01)), Stop(steps=steps))
+        _, trials = runs.run(s, Method(CurvatureRule(eps0=0.01)), Stop(steps=steps))
         for sequence in runs.sequences(trials):
             for a, b in itertools.pairwise(sequence):
                 if b.record.eps > a.record.eps and not a.record.averaged:

@@ -15,21 +15,23 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import namespace, to_numpy
-from pmp_ref.bsqh import Stop, solve
+from pmp_ref.bsqh import bsqh
 from pmp_ref.certificate import DECADES, Certificate, certify
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.data import load
 from pmp_ref.data import prepare as prepare_data
 from pmp_ref.hamiltonian import augmented_increment
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.layers import AveragePool, Dense, Flatten, Tanh
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0
-from pmp_ref.result import Iterate, Record
+from pmp_ref.result import Record
 from pmp_ref.second_order import largest_eigenvalue
+from pmp_ref.stop import Stop
 from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems
 
@@ -128,7 +130,7 @@ def stored_in_float32(case: Case) -> Iterator[Check]:
     make = case.context.library.asarray
     x, y = np.abs(case.rng.standard_normal((4, 3))), np.full((4, 2), 9.0)
     for b, admissible in ((0.1, Box(-0.1, 0.1)), (0.7, Box(-0.7, 0.7)), (0.7, FiniteSet((-0.7, 0.0, 0.7)))):
-        problem = Problem(Network((Dense(2, bias=False),), (3,)), Squared(), L0(), 0.01, admissible)
+        problem = Problem(Network((Dense(2, bias=False),), (3,)), SquaredLoss(), L0(), rho=0.01, admissible=admissible)
         exact, stored = (
             certify(problem, ((make(np.full((2, 3), b, dtype)),),), make(x.astype(dtype)), make(y.astype(dtype)), 0.5)
             for dtype in ("float64", "float32")
@@ -189,7 +191,7 @@ def trained(context: Context) -> Outcome:
                 last[:] = [(before[0], it.controls, record.eps)]
                 before[0] = it.controls
 
-        solution = solve(problem, start, x, y, stop=Stop(steps=steps), callback=note)
+        solution = bsqh(problem, start, x, y, stop=Stop(steps=steps), callback=note)
         u, u_new, eps = last[0]
         g, g_new = switching_functions(problem, u, x, y), switching_functions(problem, u_new, x, y)
         found = certify(problem, u_new, x, y, eps)
@@ -264,7 +266,7 @@ def off_reach(eps: float, rho: float, delta: np.ndarray, change: np.ndarray) -> 
 
 def switching_functions(problem: Problem, u: Any, x: Any, y: Any) -> Any:
     """g = −∇L_B at u on (x, y)."""
-    return problem.sweep.backward(u, problem.sweep.forward(u, x, y)).switching
+    return problem.sweeper.backward(u, problem.sweeper.forward(u, x, y)).switching
 
 
 def _task(case: Case) -> tuple[Problem, Any, Any, Any, int]:
@@ -281,7 +283,7 @@ def _task(case: Case) -> tuple[Problem, Any, Any, Any, int]:
         rho = 1e-4 if full and case.index else 1e-3
         x, y = data.train_images[:samples], np.asarray(data.train_labels[:samples], dtype=np.int64)
     x, y = case.asarray(x), case.asarray(y)
-    problem = Problem(network, CrossEntropy(), L0(), rho)
+    problem = Problem(network, CrossEntropy(), L0(), rho=rho)
     return problem, initial_controls(network, int(case.rng.integers(2**31)), x), x, y, steps
 
 

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.arrays import to_numpy
-from pmp_ref.augmentation import Classic, Curvature
+from pmp_ref.augmentation import ClassicRule, CurvatureRule
 from pmp_ref.bounds import ball_bound
-from pmp_ref.bsqh import Method, Ramp, Stop
 from pmp_ref.certificate import certify
 from pmp_ref.controls import arrays_of, to_vector
 from pmp_ref.layers import Dense, Tanh
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import GradientScaled, Identity, PerLayer
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.regulariser import L0, GroupL0, Polynomial
 from pmp_ref.result import Status
 from pmp_ref.second_order import hessian
+from pmp_ref.stop import Stop
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.problems import Setting
@@ -68,11 +69,11 @@ def convergence(context: Context) -> Outcome:
         micro = context.profile == "micro"
         eta = float(case.choose(0.02, 0.05, 0.2))
         s = problems.smooth(case, admissible=Box(-1.0, 1.0))
-        rule = case.cycle(Curvature(), Classic(sigma=1.5, zeta=0.8))
-        _solution, trials = runs.run(s, Method(rule, Absolute(eta)), Stop(steps=context.count(3, 25, 100)))
+        rule = case.cycle(CurvatureRule(), ClassicRule(sigma=1.5, zeta=0.8))
+        _solution, trials = runs.run(s, Method(rule, AbsoluteTest(eta)), Stop(steps=context.count(3, 25, 100)))
         yield from descent_checks(s, trials, eta)
         ramp = Ramp(0.0, 1.0)
-        _, trials = runs.run(s, Method(rule, Absolute(eta), ramp=ramp), Stop(steps=context.count(2, 10, 40)))
+        _, trials = runs.run(s, Method(rule, AbsoluteTest(eta), ramp=ramp), Stop(steps=context.count(2, 10, 40)))
         accepted = [t for t in trials if t.record.accepted]
         if accepted:
             largest = max(float(s.problem.penalty(t.w)) for t in accepted)
@@ -124,7 +125,7 @@ def limit_checks(case: Case, micro: bool, rows: list[tuple[Any, ...]]) -> Iterat
     s = problems.quadratic(case, regulariser=L0(), admissible=Box(-2.0, 2.0), rho=0.02, samples=8)
     tolerance = 1e-3 if micro else 1e-7
     solution, trials = runs.run(
-        s, Method(Curvature(), Absolute(1e-3)), Stop(steps=30 if micro else 4000, residual=tolerance)
+        s, Method(CurvatureRule(), AbsoluteTest(1e-3)), Stop(steps=30 if micro else 4000, residual=tolerance)
     )
     steps = [t.record for t in trials if t.record.accepted]
     if (
@@ -189,8 +190,8 @@ def structure(context: Context) -> Outcome:
         s = problems.smooth(case, regulariser=regulariser, admissible=admissible, rho=0.02)
         s = replace(s, controls=s.problem.project(s.controls))
         scaled = kind in ("group", "finite") and (case.index % 8 >= 4 or context.profile == "micro")
-        metric = case.choose(GradientScaled(0.5), PerLayer(0.5)) if scaled else Identity()
-        _, trials = runs.run(s, Method(Curvature(), Absolute(eta), metric), Stop(steps=steps))
+        metric = case.choose(GradientMetric(0.5), LayerMetric(0.5)) if scaled else IdentityMetric()
+        _, trials = runs.run(s, Method(CurvatureRule(), AbsoluteTest(eta), metric), Stop(steps=steps))
         yield runs.ends_well(trials, s.name)
         accepted = [t for t in trials if t.record.accepted]
         if kind == "finite":
@@ -286,7 +287,7 @@ def settled(case: Case, rows: list[tuple[Any, ...]], figures: list[Figure]) -> I
     s = problems.quadratic(case, regulariser=L0(), admissible=WHOLE_LINE, rho=0.01, samples=9)
     eta = 1e-6
     eps = (runs.curvature_norm(s, s.controls)[0] + eta) * (1 + 1e-9)
-    _, trials = runs.run(s, Method(Classic(eps0=eps, zeta=1.0), Absolute(eta)), Stop(steps=300))
+    _, trials = runs.run(s, Method(ClassicRule(eps0=eps, zeta=1.0), AbsoluteTest(eta)), Stop(steps=300))
     accepted = [t for t in trials if t.record.accepted]
     supports = [to_vector(t.w) != 0 for t in accepted]
     weights = np.concatenate(
@@ -361,7 +362,7 @@ def small_steps(context: Context) -> Outcome:
             s = problems.dress(
                 case, tiny_chain, regulariser=L0(), admissible=WHOLE_LINE, loss=CrossEntropy(), rho=0.01, samples=4
             )
-        _, trials = runs.run(s, Method(Curvature(), Absolute(1e-6)), Stop(steps=context.count(5, 25, 100)))
+        _, trials = runs.run(s, Method(CurvatureRule(), AbsoluteTest(1e-6)), Stop(steps=context.count(5, 25, 100)))
         yield runs.ends_well(trials, s.name)
         for t in trials:
             if not t.record.accepted:
@@ -369,7 +370,7 @@ def small_steps(context: Context) -> Outcome:
             if not exact:
                 constant = two_sided(s, t)
             yield from residual_checks(s, t, constant, shares)
-        large = Method(Curvature(eps0=1e9), Absolute(1e-6))
+        large = Method(CurvatureRule(eps0=1e9), AbsoluteTest(1e-6))
         _, trials = runs.run(s, large, Stop(steps=1, increment=1e-12))
         r = trials[0].record
         if r.accepted:

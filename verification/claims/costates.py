@@ -26,7 +26,7 @@ from pmp_ref.layers import (
     Standardise,
     Tanh,
 )
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
@@ -164,7 +164,7 @@ def costates(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         s = problems.smooth(case)
         h, bound = problems.host(s), 1e-12 * context.u / 2.0**-53
-        e = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, s.x, s.y))
+        e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, s.x, s.y))
         g = map_controls(host, e.switching)
         for l, stage in enumerate(g):
             for i, a in enumerate(stage):
@@ -178,7 +178,7 @@ def costates(context: Context) -> Outcome:
                 yield Check(error / scale, bound, f"control {i} of stage {l}, {s.name}")
         states = s.network.forward_sweep(s.controls, s.x)
         p, _ = s.network.backward_sweep(
-            s.controls, states, s.problem.sweep.terminal_costate(states[-1], s.y, _rows(s.x))
+            s.controls, states, s.problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
         )
         for l in range(1, len(states)):
             dx = draw_state(case.rng, s.network.shapes[l], _rows(s.x))
@@ -237,7 +237,7 @@ def kinked_networks(context: Context) -> Outcome:
                 break
         else:
             return Check(math.inf, 0.0, "no draw in 200 keeps its distance from the kinks")
-        e = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, s.x, s.y))
+        e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, s.x, s.y))
         g = to_vector(e.switching)
         exact = oracles.central_difference(lambda t: float(oracles.mean_loss(h, axpy(h.controls, t, v))), step)
         error = abs(float(g @ to_vector(v)) + exact) / float(np.linalg.norm(g))
@@ -348,7 +348,7 @@ def hamiltonian_increments(context: Context) -> Outcome:
         s = draw(case, samples=3)
         problem, rho = s.problem, 2 * s.problem.rho
         states = s.network.forward_sweep(s.controls, s.x)
-        p_end = problem.sweep.terminal_costate(states[-1], s.y, _rows(s.x))
+        p_end = problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
         p, g = s.network.backward_sweep(s.controls, states, p_end)
         w = map_controls(lambda a: case.asarray(host(a) + case.rng.standard_normal(a.shape)), s.controls)
         found = increments(problem, g, s.controls, w, rho)
@@ -459,7 +459,7 @@ def merged_stages(context: Context) -> Outcome:
         u = tuple(case.asarray(0.5 * case.rng.standard_normal(s)) for s in head.control_shapes[0])
         q = case.asarray(case.rng.standard_normal((2, *size)))
         eps, rho = float(case.choose(0.25, 1.0)), 0.125
-        problem = Problem(head, Squared(), r, rho)
+        problem = Problem(head, SquaredLoss(), r, rho=rho)
         states = head.forward_sweep((u, ()), x)
         _, g = head.backward_sweep((u, ()), states, q)
         w = maximise(problem, (u, ()), g, eps, rho)
@@ -573,7 +573,7 @@ def second_order_sweeps(context: Context) -> Outcome:
                 yield Check(abs(value - top) / norm, 1e-5, f"λ_max, {s.name}")
                 for n in (1, 2, 3):  # Lanczos needs more than two unknowns
                     x = case.rng.standard_normal((5, n))
-                    small = Problem(Network((Dense(1, bias=False),), (n,)), Squared())
+                    small = Problem(Network((Dense(1, bias=False),), (n,)), SquaredLoss(), rho=0.0)
                     u = ((case.asarray(case.rng.standard_normal((1, n))),),)
                     value = largest_eigenvalue(small, u, case.asarray(x), case.asarray(np.zeros((5, 1))))
                     top = float(np.linalg.eigvalsh(x.T @ x / 5)[-1])
@@ -594,7 +594,7 @@ def mostly_negative(case: Case) -> Check:
     """λ_max where the eigenvalues that are largest in modulus are negative: targets far above a softplus."""
     x = case.asarray(case.rng.standard_normal((6, 4)))
     network = Network((Dense(1, bias=False), Softplus()), (4,))
-    s = Setting(Problem(network, Squared()), ((x[:1, :],), ()), x, 0 * x[:, :1] + 100, "softplus", frozenset())
+    s = Setting(Problem(network, SquaredLoss(), rho=0.0), ((x[:1, :],), ()), x, 0 * x[:, :1] + 100, "softplus", frozenset())
     reference = np.stack([complex_hessian_vector(problems.host(s), e) for e in oracles.units(s.controls)], axis=1)
     values = np.linalg.eigvalsh(0.5 * (reference + reference.T))
     found = largest_eigenvalue(s.problem, s.controls, s.x, s.y)
@@ -603,7 +603,7 @@ def mostly_negative(case: Case) -> Check:
 
 def _gradient(h: Setting, controls: Controls) -> np.ndarray:
     """∇L_B by the core's sweeps on the host (T1b)."""
-    e = h.problem.sweep.backward(controls, h.problem.sweep.forward(controls, h.x, h.y))
+    e = h.problem.sweeper.backward(controls, h.problem.sweeper.forward(controls, h.x, h.y))
     return -to_vector(e.switching)
 
 
@@ -626,7 +626,7 @@ def loss_derivatives(context: Context) -> Outcome:
     """
 
     def one(case: Case) -> Iterator[Check]:
-        loss: Any = case.cycle(CrossEntropy(), Squared())
+        loss: Any = case.cycle(CrossEntropy(), SquaredLoss())
         x = (1.0, 1000.0, 20.0)[case.index // 2 % 3] * case.rng.standard_normal((3, 4))
         y = case.rng.integers(0, 4, 3) if case.index % 2 == 0 else case.rng.standard_normal((3, 4))
         dx = case.rng.standard_normal((3, 4))

@@ -259,7 +259,7 @@ def quotients(case: Case) -> Iterator[Check]:
 
 def box_radii(case: Case) -> Iterator[Check]:
     """‖u_l‖ of float32 controls at a bound that float32 rounds outwards."""
-    problem = Problem(Network((Dense(2, bias=False),), (3,)), admissible=Box(-0.1, 0.1))
+    problem = Problem(Network((Dense(2, bias=False),), (3,)), admissible=Box(-0.1, 0.1), rho=0.0)
     radius = Fraction(float(radii_of_box(problem)[0][0]))
     stored = Fraction(float(np.float32(0.1)))
     yield Check(float(radius**2 < 6 * stored**2), 0.0, "radius of a box: below the norm of float32 controls")

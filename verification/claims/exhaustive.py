@@ -21,7 +21,7 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.arrays import Controls, to_numpy
 from pmp_ref.layers import Dense, Tanh
-from pmp_ref.loss import Squared
+from pmp_ref.loss import SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Polynomial
@@ -160,7 +160,7 @@ def least_squares(case: Case, kind: str, orthogonal: bool = False, marginal: flo
     q = LeastSquares(h, b, float(np.mean(y * y) / 2), np.where(penalised, rho, 0.0), r, box.lo, box.hi)
     u, free = minimise(q)
     network = Network((Dense(1, bias=bias),), (n,))
-    problem = Problem(network, Squared(), r, rho, box)
+    problem = Problem(network, SquaredLoss(), r, rho=rho, admissible=box)
     slope = q.rho * (r.a1 * np.sign(u) + r.a2 * u)
     split = lambda a: ((a[None, :n], a[n:]),) if bias else ((a[None, :n],),)  # noqa: E731
     controls = tuple(tuple(case.asarray(a) for a in stage) for stage in split(u))
@@ -185,7 +185,7 @@ def ternary(case: Case, kind: str) -> list[Minimiser]:
     s = problems.dress(
         case,
         lambda _: (stages, (2,)),
-        loss=Squared(),
+        loss=SquaredLoss(),
         samples=6,
         regulariser=Polynomial(a0=a0),
         rho=rho,

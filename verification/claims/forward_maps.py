@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
 from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
-from pmp_ref.augmentation import Classic, Curvature, Fixed
-from pmp_ref.bsqh import Method, Ramp, Stop, solve, step, take_batch
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import (
     add,
     arrays_of,
@@ -50,12 +52,13 @@ from pmp_ref.layers import (
     activation,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import Averaging, PerLayer
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method, Ramp
+from pmp_ref.metric import LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
-from pmp_ref.result import Iterate
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep, mean_loss
 from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, claim, holds, survey
@@ -218,7 +221,7 @@ def objectives(context: Context) -> Outcome:
             draw = problems.dense
         s = draw(case, regulariser=regulariser)
         h = problems.host(s)
-        e = s.problem.sweep.forward(s.controls, s.x, s.y)
+        e = s.problem.sweeper.forward(s.controls, s.x, s.y)
         x: Any = h.x
         for stage, u in zip(h.network.stages, h.controls, strict=True):
             x = oracles.forward_by_loops(stage, x, u)
@@ -234,10 +237,10 @@ def objectives(context: Context) -> Outcome:
         value = oracles.objective_by_loops(h)
         yield Check(abs(mean + s.problem.rho * penalty - value) / (1 + abs(value)), bound, f"J_B, {s.name}")
         twice = lambda a: case.asarray(np.concatenate([to_numpy(a), to_numpy(a)]))  # noqa: E731
-        again = to_floats(mean_loss(s.problem.sweep.forward(s.controls, twice(s.x), twice(s.y))))[0]
+        again = to_floats(mean_loss(s.problem.sweeper.forward(s.controls, twice(s.x), twice(s.y))))[0]
         yield Check(abs(again - mean) / (1 + abs(mean)), bound, f"batch twice, {s.name}")
-        p = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, twice(s.x), twice(s.y)))
-        q = s.problem.sweep.backward(s.controls, e)
+        p = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, twice(s.x), twice(s.y)))
+        q = s.problem.sweeper.backward(s.controls, e)
         g, h2 = to_vector(switching(q)), to_vector(switching(p))
         yield Check(
             float(np.linalg.norm(g - h2)) / (1 + float(np.linalg.norm(g))), bound, f"g of batch twice, {s.name}"
@@ -266,7 +269,7 @@ def losses(context: Context) -> Outcome:
         y: Any
         if case.index % 2:
             x, y = size * case.rng.standard_normal((3, 2, 2)), case.rng.standard_normal((3, 2, 2))
-            loss: Any = Squared()
+            loss: Any = SquaredLoss()
         else:
             x, y = size * case.rng.standard_normal((4, 5)), case.rng.integers(0, 5, 4)
             loss = CrossEntropy()
@@ -323,7 +326,7 @@ def batches(context: Context) -> Outcome:
         whole = Sweep(s.network, s.problem.loss, chunk=1000)
         e = whole.backward(s.controls, whole.forward(s.controls, s.x, s.y))
         g = to_vector(switching(e))
-        for sweep in (s.problem.sweep, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
+        for sweep in (s.problem.sweeper, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
             f = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
             sweeps = (2, 1) if sweep.memory == 0 else (1, 1)
             yield holds((f.forward_sweeps, f.backward_sweeps) == sweeps, f"sweeps counted, {sweep.memory}")
@@ -532,31 +535,30 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
         lambda: Network((Convolution(2, 2, groups=2),), (3, 4, 4)),
         lambda: Network((Convolution(2, 2, groups=2),), (4, 3, 4)),
     )
-    yield "expected a number", lambda: Absolute(True), lambda: Absolute(1)
-    yield "eta", lambda: Absolute(0.0), lambda: Absolute(1e-9)
-    yield "eta1", lambda: Relative(1.0), lambda: Relative(0.5)
-    yield "sigma", lambda: Classic(sigma=1.0), lambda: Classic(sigma=1.01)
-    yield "zeta", lambda: Classic(zeta=0.0), lambda: Classic(zeta=1.0)
-    yield "memory", lambda: Curvature(memory=1.0), lambda: Curvature(memory=0.0)
-    yield "eps0", lambda: Fixed(0.0), lambda: Fixed(1e-9)
-    yield "metric", lambda: PerLayer(beta=1.0), lambda: PerLayer(beta=0.0)
+    yield "expected a number", lambda: AbsoluteTest(True), lambda: AbsoluteTest(1)
+    yield "eta", lambda: AbsoluteTest(0.0), lambda: AbsoluteTest(1e-9)
+    yield "eta1", lambda: RelativeTest(1.0), lambda: RelativeTest(0.5)
+    yield "sigma", lambda: ClassicRule(sigma=1.0), lambda: ClassicRule(sigma=1.01)
+    yield "zeta", lambda: ClassicRule(zeta=0.0), lambda: ClassicRule(zeta=1.0)
+    yield "memory", lambda: CurvatureRule(memory=1.0), lambda: CurvatureRule(memory=0.0)
+    yield "eps0", lambda: FixedRule(0.0), lambda: FixedRule(1e-9)
+    yield "metric", lambda: LayerMetric(beta=1.0), lambda: LayerMetric(beta=0.0)
     yield "averaging", lambda: Averaging(patience=0), lambda: Averaging(patience=1)
     yield "ramp", lambda: Ramp(0.5, 0.5), lambda: Ramp(0.5, 0.6)
     yield "max_rejections", lambda: Method(max_rejections=0), lambda: Method(max_rejections=1)
     yield "no stop", lambda: Stop(), lambda: Stop(steps=0)
     yield "≥ 0", lambda: Stop(steps=-1), lambda: Stop(steps=0)
-    yield "prepare", lambda: step(problem, Method(), Iterate(u, 1.0), 0.5), fits
     done = Stop(steps=0)
     yield (
         "batch size",
-        lambda: solve(problem, u, x, y, stop=done, batch_size=0),
-        lambda: solve(problem, u, x, y, stop=done),
+        lambda: bsqh(problem, u, x, y, stop=done, batch_size=0),
+        lambda: bsqh(problem, u, x, y, stop=done),
     )
     mean = Method(averaging=Averaging())
     yield (
         "need mini-batches",
-        lambda: solve(problem, u, x, y, stop=done, method=mean),
-        lambda: solve(problem, u, x, y, stop=done, method=mean, batch_size=1),
+        lambda: bsqh(problem, u, x, y, stop=done, method=mean),
+        lambda: bsqh(problem, u, x, y, stop=done, method=mean, batch_size=1),
     )
     yield (
         "does not fit",

@@ -9,22 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, NoTest, Relative
+from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.app.descent import recheck
 from pmp_ref.arrays import Controls, to_floats, to_numpy
-from pmp_ref.augmentation import Classic, Curvature, Fixed
+from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.bounds import ball_bound, certify_step, global_constant, radii_around
-from pmp_ref.bsqh import Method, Stop, prepare, step
 from pmp_ref.controls import add, arrays_of, from_vector, inner, map_controls, scaled, subtract, to_vector
 from pmp_ref.errors import InputError
 from pmp_ref.hamiltonian import increments, squared_increments
+from pmp_ref.iterate import Iterate
 from pmp_ref.layers import Dense
 from pmp_ref.loss import CrossEntropy
-from pmp_ref.metric import GradientScaled, Identity, PerLayer
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
+from pmp_ref.one_step import prepare, step
+from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, NoPenalty, Polynomial
-from pmp_ref.result import Iterate
 from pmp_ref.second_order import hessian_vector, largest_eigenvalue
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
@@ -80,7 +83,7 @@ def exact_loss_change(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         s = problems.smooth(case, spread=0.2, samples=3 if context.profile == "micro" else None)
         steps = context.count(2, 3, 4)
-        _, trials = runs.run(s, Method(rule=Curvature(eps0=4.0)), Stop(steps=steps))
+        _, trials = runs.run(s, Method(rule=CurvatureRule(eps0=4.0)), Stop(steps=steps))
         for trial in trials:
             r = trial.record
             before, after, dh = terms_of(s, trial)
@@ -130,7 +133,7 @@ def loss_reduction(context: Context) -> Outcome:
             return
         s = runs.enclosable(case)
         eta = 1e-6
-        _, trials = runs.run(s, Method(rule=Curvature(eps0=2.0)), Stop(steps=context.count(1, 3, 4)))
+        _, trials = runs.run(s, Method(rule=CurvatureRule(eps0=2.0)), Stop(steps=context.count(1, 3, 4)))
         for trial in trials:
             yield from trial_checks(s, trial, eta, ratios)
 
@@ -188,14 +191,14 @@ def threshold(case: Case) -> Iterator[Check]:
     s, lam = eigenvector_setting(case)
     for factor, expected in ((1.001, True), (0.999, False)):
         eps = factor * (lam / 2 + eta) / 2
-        _, trials = runs.run(s, Method(Fixed(eps), Absolute(eta)), Stop(steps=1))
+        _, trials = runs.run(s, Method(FixedRule(eps), AbsoluteTest(eta)), Stop(steps=1))
         r = trials[0].record
         yield Check(abs(r.c_hat - lam / 2), 1e-8 * lam, f"Ĉ = ½λ_max; {s.name}")
         yield Check(abs(r.sum_dh - 2 * eps * r.tau), 1e-9 * r.sum_dh, f"ΔH = 2ετ; {s.name}")
         yield holds(r.accepted == expected, f"ε = {factor}·(C + η)/2; {s.name}")
     s = problems.quadratic(case, regulariser=case.choose(L0, L2, lambda: Polynomial(1.0, 0.5, 0.0))(), rho=0.05)
     C = runs.curvature_norm(s, s.controls)[0]
-    _, trials = runs.run(s, Method(Fixed((C + eta) * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
+    _, trials = runs.run(s, Method(FixedRule((C + eta) * (1 + 1e-9)), AbsoluteTest(eta)), Stop(steps=3))
     for trial in trials:
         if trial.record.verdict in ("accepted", "rejected"):
             yield holds(trial.record.accepted, f"ε = C + η passes; {s.name}")
@@ -221,16 +224,17 @@ def second_opinion(case: Case) -> Iterator[Check]:
     h = problems.host(s)
     x, u = h.x.astype(np.float32), map_controls(lambda a: a.astype(np.float32), h.controls)
     problem = replace(h.problem, sweep=Sweep(h.network, CrossEntropy()))
-    it = prepare(problem, Method(Fixed(2e3)), Iterate(u, 2e3), x, h.y)
-    after, record = step(problem, Method(Fixed(2e3), NoTest()), it, 0.0)
-    assert record.accepted and it.evaluation is not None and after.evaluation is not None
-    each = after.evaluation.losses.astype(np.float64) - it.evaluation.losses.astype(np.float64)
+    it = prepare(problem, Method(FixedRule(2e3)), Iterate(u, 2e3), x, h.y)
+    after, record = step(problem, Method(FixedRule(2e3), NoTest()), it, x, h.y)
+    before, found = it.current.evaluation, after.current.evaluation
+    assert record.accepted and before is not None and found is not None
+    each = found.losses.astype(np.float64) - before.losses.astype(np.float64)
     yield Check(abs(record.delta_J / float(np.mean(each)) - 1), 1e-9, f"ΔJ recorded in float32; {s.name}")
     wide = [map_controls(lambda a: a.astype(np.float64), v) for v in (u, after.controls)]
     values = [h.problem.loss.values(h.network.forward_sweep(v, x.astype(np.float64))[-1], h.y) for v in wide]
     due = float(np.mean(values[1] - values[0]))
     judged = replace(problem, sweep=Asked(h.network, CrossEntropy()))
-    reading = recheck(judged, Absolute(), u, after.controls, None, x, h.y, 0.0)
+    reading = recheck(judged, AbsoluteTest(), u, after.controls, None, x, h.y, 0.0)
     yield Check(abs(reading.delta_j / due - 1), 1e-9, f"second opinion on ΔJ; {s.name}")
     yield Check(float(reading.violated), 0.0, f"second opinion: the step passes; {s.name}")
 
@@ -305,7 +309,7 @@ def convex_layers(context: Context) -> Outcome:
         eta = 0.1
         q = problems.quadratic(case, regulariser=case.choose(L1, L2, NoPenalty)(), rho=0.1)
         C = runs.curvature_norm(q, q.controls)[0]
-        _, trials = runs.run(q, Method(Fixed((C + eta) / 2 * (1 + 1e-9)), Absolute(eta)), Stop(steps=3))
+        _, trials = runs.run(q, Method(FixedRule((C + eta) / 2 * (1 + 1e-9)), AbsoluteTest(eta)), Stop(steps=3))
         for trial in trials:
             if trial.record.verdict in ("accepted", "rejected"):
                 yield holds(trial.record.accepted, f"convex: ε = (C + η)/2 passes; {q.name}")
@@ -373,9 +377,9 @@ def meaning_of_acceptance(context: Context) -> Outcome:
         plain = case.index % 2 == 0
         choices: dict[str, Any] = {"regulariser": NoPenalty(), "admissible": WHOLE_LINE} if plain else {}
         s = runs.enclosable(case, **choices)
-        classic = Classic()
-        for rule in (classic, Curvature()):
-            _solution, trials = runs.run(s, Method(rule, Absolute(1e-4)), Stop(steps=context.count(6, 40, 200)))
+        classic = ClassicRule()
+        for rule in (classic, CurvatureRule()):
+            _solution, trials = runs.run(s, Method(rule, AbsoluteTest(1e-4)), Stop(steps=context.count(6, 40, 200)))
             yield from verdict_checks(s, trials, plain)
             if rule is classic and context.profile != "micro":
                 late = [t.record for t in solution_half(trials) if t.record.accepted]
@@ -393,7 +397,7 @@ def solution_half(trials: list[Trial]) -> list[Trial]:
     return trials[len(trials) // 2 :]
 
 
-def clipped(trials: list[Trial], rule: Classic) -> bool:
+def clipped(trials: list[Trial], rule: ClassicRule) -> bool:
     """True if ε met its lower bound."""
     return any(t.eps_next <= rule.eps_min for t in trials)
 
@@ -462,7 +466,7 @@ def relative_test(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         eta1 = float(case.choose(0.1, 0.25, 0.5))
         s = problems.smooth(case)
-        solution, trials = runs.run(s, Method(acceptance=Relative(eta1)), Stop(steps=context.count(3, 20, 60)))
+        solution, trials = runs.run(s, Method(acceptance=RelativeTest(eta1)), Stop(steps=context.count(3, 20, 60)))
         for trial in trials:
             r = trial.record
             fall = runs.objective(s, trial.u) - runs.objective(s, trial.w)
@@ -475,7 +479,7 @@ def relative_test(context: Context) -> Outcome:
         q, lam = eigenvector_setting(case)
         for factor, expected in ((1.001, True), (0.999, False)):
             eps = factor * relative_threshold(lam / 2, eta1) / 2
-            _, trials = runs.run(q, Method(Fixed(eps), Relative(eta1)), Stop(steps=1))
+            _, trials = runs.run(q, Method(FixedRule(eps), RelativeTest(eta1)), Stop(steps=1))
             yield holds(trials[0].record.accepted == expected, f"ε = {factor}·C/(2(1 − η₁)); {q.name}")
         yield from scale_free(case, eta1)
 
@@ -488,14 +492,14 @@ def scale_free(case: Case, eta1: float) -> Iterator[Check]:
     dense = s.network.stages[0]
     assert isinstance(dense, Dense)
     net = replace(s.network, stages=(replace(dense, bias=False),))
-    problem = replace(s.problem, network=net, regulariser=L0(), admissible=WHOLE_LINE, weights=None, sweep=None)
+    problem = Problem(net, s.problem.loss, L0(), rho=s.problem.rho)
     one = replace(s, problem=problem, controls=((s.controls[0][0],),))
     f = 2.0**-5
     two = replace(one, problem=replace(problem, rho=f * f * problem.rho), x=f * s.x, y=f * s.y)
     records = []
     for setting, scale in ((one, 1.0), (two, f * f)):
-        rule = Curvature(eps0=0.25 * scale, eps_min=1e-8 * scale)
-        solution, trials = runs.run(setting, Method(rule, Relative(eta1)), Stop(steps=4))
+        rule = CurvatureRule(eps0=0.25 * scale, eps_min=1e-8 * scale)
+        solution, trials = runs.run(setting, Method(rule, RelativeTest(eta1)), Stop(steps=4))
         records.append((solution.controls, [t.record.verdict for t in trials]))
     (u1, v1), (u2, v2) = records
     yield holds(v1 == v2, f"the same verdicts; {one.name}")
@@ -511,7 +515,7 @@ def expected_metric(metric: Any, squares: list[list[np.ndarray]]) -> list[np.nda
     n, beta = len(squares), metric.beta
     weights = [(1 - beta) * beta ** (n - 1 - j) / (1 - beta**n) for j in range(n)]
     d = [np.sqrt(sum(a * s[i] for a, s in zip(weights, squares, strict=True))) for i in range(len(squares[0]))]
-    if isinstance(metric, PerLayer):
+    if isinstance(metric, LayerMetric):
         d = [np.full_like(a, math.sqrt(float(np.mean(a**2)))) for a in d]
     entries = sum(a.size for a in d)
     mean = sum(float(a.sum()) for a in d) / entries
@@ -534,8 +538,8 @@ def variable_metric(context: Context) -> Outcome:
     """Statement: with weights d in K_ε, the maximiser has c_i = u_i + g_i/(2εd_i) and thresholds √(ρω_i/(εd_i)); ΔH
     needs no D; C_D ≤ C/d_min; if D changes only between iterates, Στ_D ≤ (J_0 − J_inf)/η and ε_k ≤ max(ε_0, ε_min,
     s(C/d_min + η)), s = max(σ_min, θ, σ).
-    Hypotheses: L0, whole line, least squares for the constant (C exact), smooth nets for the rest; PerLayer and
-    GradientScaled metrics, and Identity.
+    Hypotheses: L0, whole line, least squares for the constant (C exact), smooth nets for the rest; LayerMetric,
+    GradientMetric and IdentityMetric.
     Measured: d against its definition from the history of g, summed afresh; the candidate entry by entry; the recorded
     τ against Σd_iΔ_i²; d equal among the rejections of one iterate; the sums; Ĉ ≤ C/d_min; ε.
     """
@@ -543,23 +547,23 @@ def variable_metric(context: Context) -> Outcome:
 
     def one(case: Case) -> Iterator[Check]:
         metric = case.cycle(
-            GradientScaled(beta=0.5), PerLayer(beta=0.5), GradientScaled(beta=0.9, floor=0.1), Identity()
+            GradientMetric(beta=0.5), LayerMetric(beta=0.5), GradientMetric(beta=0.9, floor=0.1), IdentityMetric()
         )
         exact = case.index % 2 == 1
         build = problems.quadratic if exact else problems.smooth
         s = build(case, regulariser=L0(), admissible=WHOLE_LINE, rho=0.02)
-        rule, eta = Curvature(eps0=0.02), 1e-3
+        rule, eta = CurvatureRule(eps0=0.02), 1e-3
         C = runs.curvature_norm(problems.host(s), problems.host(s).controls)[0] if exact else math.inf
-        solution, trials = runs.run(s, Method(rule, Absolute(eta), metric), Stop(steps=context.count(3, 15, 40)))
+        solution, trials = runs.run(s, Method(rule, AbsoluteTest(eta), metric), Stop(steps=context.count(3, 15, 40)))
         squares: list[list[np.ndarray]] = []
         top = rule.eps0
         for sequence in runs.sequences(trials):
             g = runs.switching(s, sequence[0].u)
             hg = [to_numpy(a).astype(np.float64) for a in arrays_of(g)]
-            mean_square = lambda a: np.full(a.shape, np.mean(a * a)) if isinstance(metric, PerLayer) else a * a  # noqa: E731
+            mean_square = lambda a: np.full(a.shape, np.mean(a * a)) if isinstance(metric, LayerMetric) else a * a  # noqa: E731
             squares.append([mean_square(a) for a in hg])
             d = [np.ones_like(a) for a in hg]
-            if not isinstance(metric, Identity):
+            if not isinstance(metric, IdentityMetric):
                 d = expected_metric(metric, squares)
             for trial in sequence:
                 yield from metric_checks(s, trial, d, hg, tolerance)

@@ -13,7 +13,7 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE, Admissible, Box, FiniteSet
 from pmp_ref.controls import map_controls
 from pmp_ref.layers import Dense
-from pmp_ref.loss import Squared
+from pmp_ref.loss import SquaredLoss
 from pmp_ref.maximise import maximise
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
@@ -384,7 +384,7 @@ def layerwise(context: Context) -> Outcome:
         regularisers: Any = ((L0(), L1()), (Polynomial(0.5, 0.5, 0.0), L0()))
         sets: Any = ((Box(-1.0, 1.0), WHOLE_LINE), (WHOLE_LINE, Box(-2.0, 2.0)))
         weights = layer_weights(network, biases=float(case.choose(0.0, 0.5)), by_stage={1: 2.0})
-        problem = Problem(network, Squared(), regularisers, 0.5, sets, weights)
+        problem = Problem(network, SquaredLoss(), regularisers, rho=0.5, admissible=sets, weights=weights)
         draw = lambda shape: case.asarray(rng.integers(-8, 9, shape) / 8)  # noqa: E731
         u = problem.project(tuple(tuple(draw(s) for s in shapes) for shapes in network.control_shapes))
         g = map_controls(lambda a: draw(a.shape), u)

@@ -19,7 +19,7 @@ from pmp_ref.arrays import like, to_numpy
 from pmp_ref.certificate import augmented_gaps, by_bisection, certify, eps_star, plain_gap, stationarity_residual
 from pmp_ref.hamiltonian import increments
 from pmp_ref.layers import Dense, ReLU, Tanh, residual
-from pmp_ref.loss import Squared
+from pmp_ref.loss import SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
@@ -76,7 +76,7 @@ class At:
     """
 
     def __init__(self, m: Minimiser) -> None:
-        self.m, self.sweep = m, m.problem.sweep
+        self.m, self.sweep = m, m.problem.sweeper
         e = self.sweep.backward(m.controls, self.sweep.forward(m.controls, m.x, m.y))
         self.switching = e.switching
         self.u = [to_numpy(a) for stage in m.controls for a in stage]
@@ -209,7 +209,7 @@ def plain_convex(context: Context) -> Outcome:
 
 def _kink_gap(case: Case) -> float:
     network = Network((Dense(1, bias=False), *residual(ReLU(), step=-2.0)), (1,))
-    problem = Problem(network, Squared(), NoPenalty(), 0.0, Box(-1.0, 1.0))
+    problem = Problem(network, SquaredLoss(), NoPenalty(), rho=0.0, admissible=Box(-1.0, 1.0))
     x, u = case.asarray(np.ones((1, 1))), ((case.asarray(np.zeros((1, 1))),), (), (), ())
     return certify(problem, u, x, x, 1.0).plain_gap
 
@@ -254,7 +254,7 @@ def _trained_network(case: Case) -> Iterator[Check]:
     for point in (0.0, box.lo, box.hi):  # where the solver stopped short of it; the bound below sees the change
         u = np.where(np.abs(u - point) < 1e-6, point, u)
     network = Network((Dense(4, bias=False), Tanh(), Dense(2, bias=False)), (3,))
-    problem = Problem(network, Squared(), r, rho, box)
+    problem = Problem(network, SquaredLoss(), r, rho=rho, admissible=box)
     controls = ((case.asarray(u[:12].reshape(4, 3)),), (), (case.asarray(u[12:].reshape(2, 4)),))
     certificate = certify(problem, controls, case.asarray(x), case.asarray(y), 1.0)
     slope = loss(u)[1] + rho * r.a2 * u

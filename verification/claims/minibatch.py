@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.arrays import Controls
-from pmp_ref.augmentation import Classic
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.augmentation import ClassicRule
+from pmp_ref.averaging import Averaging
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import add, map_controls, scaled, subtract, to_vector
 from pmp_ref.hamiltonian import increments
 from pmp_ref.layers import Dense
-from pmp_ref.loss import Squared
+from pmp_ref.loss import SquaredLoss
 from pmp_ref.maximise import maximise
-from pmp_ref.metric import Averaging
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import NoPenalty
 from pmp_ref.result import Status
+from pmp_ref.stop import Stop
 from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems
@@ -46,7 +48,7 @@ def young(eps: float, tau: float, constant: float, delta: float, square: float) 
 
 def gradient(s: Setting, x: Any, y: Any) -> Controls:
     """g = −∇L_B by the core's sweeps."""
-    e = s.problem.sweep.backward(s.controls, s.problem.sweep.forward(s.controls, x, y))
+    e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, x, y))
     return e.switching
 
 
@@ -203,14 +205,14 @@ def averaged(context: Context) -> Outcome:
             scale = 1 + abs(change) + abs(bound) + abs(extra) + eps * tau
             yield Check((change - bound) / scale, 2000 * context.u, f"J_B with m, ε = {eps:g}, {s.name}")
         yield from counterexample(case)
-        problem = Problem(Network((Dense(1, bias=False),), (1,)), Squared(), NoPenalty())
+        problem = Problem(Network((Dense(1, bias=False),), (1,)), SquaredLoss(), NoPenalty(), rho=0.0)
         u = ((case.asarray(np.ones((1, 1))),),)
         xs, ys = (
             case.asarray(np.array([[1.0], [1.0], [3.0], [0.5]])),
             case.asarray(np.array([[0.0], [2.0], [3.0], [-4.0]])),
         )
-        method = Method(Classic(eps0=5.0, sigma=2.0, zeta=1.0), Absolute(), averaging=Averaging(0.9, 2))
-        run = solve(problem, u, xs, ys, stop=Stop(epochs=4), method=method, batch_size=1, seed=case.index)
+        method = Method(ClassicRule(eps0=5.0, sigma=2.0, zeta=1.0), AbsoluteTest(), averaging=Averaging(0.9, 2))
+        run = bsqh(problem, u, xs, ys, stop=Stop(epochs=4), method=method, batch_size=1, seed=case.index)
         yield Check(float(len(run.steps)), 8.0, "steps of 16 batches under averaging", ">=")
         dropped = [r for r in run.records if r.verdict == "average dropped"]
         yield Check(float(all(r.averaged for r in dropped)), 1.0, "dropped where it was used", ">=")
@@ -226,10 +228,10 @@ def averaged_bound(eps: float, constant: float, tau: float, extra: float) -> flo
 
 def counterexample(case: Case) -> Iterator[Check]:
     """J = u²/2 at u = 1 with m = +1: w = 1 + 1/(2ε), and J rises for every ε."""
-    problem = Problem(Network((Dense(1, bias=False),), (1,)), Squared(), NoPenalty())
+    problem = Problem(Network((Dense(1, bias=False),), (1,)), SquaredLoss(), NoPenalty(), rho=0.0)
     one = ((case.asarray(np.ones((1, 1))),),)
     passed = 0
     for k in range(-5, 19 if case.context.dtype == "float32" else 41):
         w = float(host(maximise(problem, one, one, 2.0**k, 0.0)[0][0])[0, 0])
-        passed += Absolute(1e-6).accepts(0.5 * w * w - 0.5, (w - 1) ** 2, w - 1)
+        passed += AbsoluteTest(1e-6).accepts(0.5 * w * w - 0.5, (w - 1) ** 2, w - 1)
     yield Check(float(passed), 0.0, "trials that pass with an average pointing upwards")

@@ -45,7 +45,7 @@ from pmp_ref.layers import (
     Tanh,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Loss, Squared
+from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalty, Polynomial, Regulariser
@@ -149,7 +149,7 @@ def kinked(case: Case, **choices: Any) -> Setting:
 def quadratic(case: Case, **choices: Any) -> Setting:
     """One dense stage under the squared loss: least squares, L_B quadratic in u."""
     inputs, outputs = int(case.rng.integers(2, 5)), int(case.rng.integers(1, 3))
-    choices = {"loss": Squared(), "samples": 8, **choices}
+    choices = {"loss": SquaredLoss(), "samples": 8, **choices}
 
     def one_dense_stage(c: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
         return (Dense(outputs, bias=bool(c.rng.integers(2))),), (inputs,)
@@ -159,7 +159,7 @@ def quadratic(case: Case, **choices: Any) -> Setting:
 
 def ternary(case: Case, **choices: Any) -> Setting:
     """A tiny dense tanh network whose controls take the values −1, 0, 1: at most 3⁶ controls, for exhaustive search."""
-    choices = {"loss": Squared(), "samples": 6, "admissible": FiniteSet((-1.0, 0.0, 1.0)), **choices}
+    choices = {"loss": SquaredLoss(), "samples": 6, "admissible": FiniteSet((-1.0, 0.0, 1.0)), **choices}
 
     def six_weights(c: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
         return (Dense(2, bias=False), Tanh(), Dense(1, bias=False)), (2,)
@@ -188,7 +188,7 @@ def dress(
     rng = case.rng
     stages, shape = build(case)
     network = Network(stages, shape)
-    loss = case.choose(CrossEntropy(), Squared()) if loss is None else loss
+    loss = case.choose(CrossEntropy(), SquaredLoss()) if loss is None else loss
     regulariser = case.choose(*ENTRYWISE)() if regulariser is None else regulariser
     admissible = case.choose(WHOLE_LINE, Box(-1.0, 1.0)) if admissible is None else admissible
     if isinstance(regulariser, GroupL0):
@@ -204,10 +204,10 @@ def dress(
         network,
         loss,
         regularisers,
-        rho,
-        admissible,
-        layer_weights(network, by_stage={last: 2.0}),
-        Sweep(network, loss, chunk=chunk),
+        rho=rho,
+        admissible=admissible,
+        weights=layer_weights(network, by_stage={last: 2.0}),
+        sweep=Sweep(network, loss, chunk=chunk),
     )
     start = initial_controls(network, int(rng.integers(2**31)), x)
     controls = problem.project(map_controls(lambda a: _disturbed(rng, a, spread, _has_zero(admissible)), start))
@@ -271,7 +271,7 @@ def _hypotheses(network: Network, loss: Loss, regulariser: Regulariser, admissib
         found.add("bounded")
     if not isinstance(regulariser, GroupL0):
         found.add("entrywise")
-    if len(network.stages) == 1 and isinstance(loss, Squared):
+    if len(network.stages) == 1 and isinstance(loss, SquaredLoss):
         found.add("quadratic")
     if isinstance(admissible, FiniteSet):
         found.add("finite")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute
+from pmp_ref.acceptance import AbsoluteTest
 from pmp_ref.admissible import Box
 from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import Controls
-from pmp_ref.augmentation import Curvature
+from pmp_ref.augmentation import CurvatureRule
 from pmp_ref.bounds import (
     BallBound,
     StepCertificate,
@@ -29,9 +29,9 @@ from pmp_ref.bounds.ball import slope_change, third, value_change
 from pmp_ref.bounds.constants import activation_constants, bilinear_norm, linear_norm
 from pmp_ref.bounds.segment import Rows, enclose_rows
 from pmp_ref.bounds.taylor import coefficients, suprema
-from pmp_ref.bsqh import Method, Stop, prepare, step
 from pmp_ref.controls import add, arrays_of, inner, map_controls, scaled, to_vector
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.layers import (
     Activation,
     AffineStage,
@@ -48,13 +48,15 @@ from pmp_ref.layers import (
     Split,
     Tanh,
 )
-from pmp_ref.loss import CrossEntropy, Squared
+from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
+from pmp_ref.method import Method
 from pmp_ref.network import Network
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L2, NoPenalty
-from pmp_ref.result import Iterate
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import mean_loss
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
@@ -126,7 +128,12 @@ def product_problem(xi: float, target: float) -> Setting:
     network = Network((Dense(1, bias=False), Dense(1, bias=False)), (1,))
     u = tuple((np.zeros((1, 1)),) for _ in range(2))
     return Setting(
-        Problem(network, Squared(), NoPenalty()), u, np.array([[xi]]), np.array([[target]]), "product", frozenset()
+        Problem(network, SquaredLoss(), NoPenalty(), rho=0.0),
+        u,
+        np.array([[xi]]),
+        np.array([[target]]),
+        "product",
+        frozenset(),
     )
 
 
@@ -371,7 +378,7 @@ def growth_by_loops(s: Setting, bound: BallBound, r: float) -> tuple[float, floa
 
 def along_checks(s: Setting, bound: BallBound, r: float, delta: Controls) -> Iterator[Check]:
     """C̄*(r) against Ĉ of the two steps ±Δ, C̄(r), the integral from below, and itself by a sum of midpoints."""
-    sweep = s.problem.sweep
+    sweep = s.problem.sweeper
     e = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
     most = bound.along(r)
     for sign in (1.0, -1.0):
@@ -397,7 +404,7 @@ def scalar_chain(case: Case, directions: int) -> Iterator[Check]:
     network = Network((Dense(1), Tanh(), Dense(1), Softplus(), Dense(2, bias=False)), (1,))
     x, y = case.rng.standard_normal((1, 1)), np.array([0])
     u = map_controls(lambda a: case.rng.uniform(0.5, 1.5, a.shape), initial_controls(network, 0, x))
-    s = Setting(Problem(network), u, x, y, "scalar chain", frozenset())
+    s = Setting(Problem(network, rho=0.0), u, x, y, "scalar chain", frozenset())
     bound = ball_bound(s.problem, u, x, y)
     states = network.forward_sweep(u, x)
     costates, _ = network.backward_sweep(u, states, s.problem.loss.gradient(states[-1], y))
@@ -518,7 +525,7 @@ def exact_chains(case: Case) -> Iterator[Check]:
     network = Network((Dense(1, bias=False), Dense(2, bias=False)), (1,))
     u: Any = ((np.zeros((1, 1)),), (np.zeros((2, 1)),))
     x, y = np.array([[xi]]), np.array([0])
-    bound = ball_bound(Problem(network), u, x, y)
+    bound = ball_bound(Problem(network, rho=0.0), u, x, y)
     top = math.sqrt(0.5) * xi  # q = (−½, ½)
     yield Check(abs(float(bound.growth(0.0)[0][0]) - top), 1e-9 * top, "G(0) = λ_max, two dense stages at 0")
     r = 1e-3
@@ -531,7 +538,7 @@ def exact_chains(case: Case) -> Iterator[Check]:
     u = ((np.array([[-0.66 / xi]]),), (), (np.array([[1.0], [-1.0]]),))  # q·σ″ > 0, both largest about z = −0.66
     x = np.array([[xi]])
     y = np.array([0 if float(np.tanh(-0.66)) < 0 else 1])
-    s = Setting(Problem(network), u, x, y, "large input", frozenset())
+    s = Setting(Problem(network, rho=0.0), u, x, y, "large input", frozenset())
     top = float(np.linalg.eigvalsh(runs.symmetric(hessian(s.problem, u, x, y)))[-1])
     other = float(np.linalg.eigvalsh(runs.symmetric(hessian(s.problem, u, x, 1 - y)))[-1])
     s = s if top >= other else replace(s, y=1 - y)
@@ -572,21 +579,21 @@ def certified_run(case: Case, steps: int, judged: bool, rows: list[Any], figures
         case, build, loss=CrossEntropy(), rho=rho, samples=20, admissible=Box(-4.0, 4.0), regulariser=regulariser
     )
     eta = 1e-6
-    method = Method(Curvature(), Absolute(eta))
+    method = Method(CurvatureRule(), AbsoluteTest(eta))
     it = Iterate(s.controls, 1.0)
     ratios: list[float] = []
     for _ in range(steps):
         it = prepare(s.problem, method, it, s.x, s.y)
-        assert it.evaluation is not None and it.evaluation.switching is not None
+        assert it.current.evaluation is not None and it.current.evaluation.switching is not None
         bound = ball_bound(s.problem, it.controls, s.x, s.y)
-        eps = certified_eps(s.problem, bound, it.controls, it.evaluation.switching, eta, tolerance=0.01)
+        eps = certified_eps(s.problem, bound, it.controls, it.current.evaluation.switching, eta, tolerance=0.01)
         for factor, sense in ((1.0, "<="), (0.98, ">=")):  # certified, and not much larger than it must be
-            w = maximise(s.problem, it.controls, it.evaluation.switching, factor * eps, s.problem.rho)
+            w = maximise(s.problem, it.controls, it.current.evaluation.switching, factor * eps, s.problem.rho)
             far = float(np.linalg.norm(to_vector(w) - to_vector(it.controls)))
             yield Check(
                 bound.along(far) + eta, factor * eps * (1 + 1e-9), f"ε against C̄*(‖w_ε − u‖) + η; {s.name}", sense
             )
-        it, record = step(s.problem, method, replace(it, eps=eps), s.problem.rho)
+        it, record = step(s.problem, method, replace(it, eps=eps), s.x, s.y)
         if record.verdict == "precision limit":
             break
         yield holds(record.accepted, f"the first trial passes, step {len(ratios)}; {s.name}")
@@ -671,7 +678,7 @@ def random_segment(case: Case) -> Iterator[Check]:
     length = case.choose(1e-2, 1.0)
     w = add(s.controls, scaled(length, problems.direction(case, s.controls)))
     delta = map_controls(lambda a, b: b - a, s.controls, w)
-    sweep = s.problem.sweep
+    sweep = s.problem.sweeper
     e = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
     value, slope = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)), float(inner(e.switching, delta))
     nu = 1e-14 * (1 + float(np.max(np.abs(e.losses))) + float(np.max(e.largest)) + abs(slope))
@@ -783,7 +790,7 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
 
 def top_coefficient(network: Network, u: Any, delta: Any, x: Any, y: Any, order: int, t: float, h: Any) -> Any:
     """The ball of φ_n on [t − h, t + h] of one sample under the squared loss."""
-    return enclose_rows(network, Squared(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
+    return enclose_rows(network, SquaredLoss(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
 
 
 def orders(s: Setting, w: Controls) -> Iterator[Check]:
@@ -805,7 +812,7 @@ def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check
     """Every accepted step of a run, certified, where its descent is clear of rounding: of J, and of |w|^q in R, which
     the enclosure allows 20 roundings."""
     eta = 1e-6
-    _, trials = runs.run(s, Method(acceptance=Absolute(eta)), Stop(steps=steps))
+    _, trials = runs.run(s, Method(acceptance=AbsoluteTest(eta)), Stop(steps=steps))
     certificates: list[StepCertificate] = []
     for trial in trials:
         if trial.record.accepted:

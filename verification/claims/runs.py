@@ -8,13 +8,13 @@ that states or costates kept by mistake show as a difference.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.arrays import Controls
-from pmp_ref.bsqh import Method, Stop, solve
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import subtract, to_vector
 from pmp_ref.layers import (
     Activation,
@@ -28,9 +28,11 @@ from pmp_ref.layers import (
     residual,
 )
 from pmp_ref.maximise import maximise
-from pmp_ref.result import Record, Solution
+from pmp_ref.method import Method
+from pmp_ref.result import Record, Run
 from pmp_ref.second_order import hessian
-from pmp_ref.sweep import mean_loss
+from pmp_ref.stop import Stop
+from pmp_ref.sweep import Sweep, mean_loss
 from verification.claim import Case, Check, holds
 from verification.claims import problems
 from verification.claims.problems import Setting
@@ -52,7 +54,7 @@ class Trial:
         return to_vector(subtract(self.w, self.u))
 
 
-def run(setting: Setting, method: Method, stop: Stop, **options: Any) -> tuple[Solution, list[Trial]]:
+def run(setting: Setting, method: Method, stop: Stop, **options: Any) -> tuple[Run, list[Trial]]:
     """``solve`` in full batch, with all its trials."""
     problem, trials = setting.problem, []
     at: dict[str, Any] = {"u": setting.controls}
@@ -62,11 +64,11 @@ def run(setting: Setting, method: Method, stop: Stop, **options: Any) -> tuple[S
         if record.accepted:
             w = it.controls
         else:
-            w = maximise(problem, u, switching(setting, u), record.eps, record.rho, it.metric)
-        trials.append(Trial(u, w, it.metric, record, it.eps))
+            w = maximise(problem, u, switching(setting, u), record.eps, record.rho, it.current.metric)
+        trials.append(Trial(u, w, it.current.metric, record, it.eps))
         at["u"] = it.controls
 
-    solution = solve(problem, setting.controls, setting.x, setting.y, stop=stop, method=method, callback=see, **options)
+    solution = bsqh(problem, setting.controls, setting.x, setting.y, stop=stop, method=method, callback=see, **options)
     return solution, trials
 
 
@@ -90,7 +92,7 @@ def ends_well(trials: list[Trial], name: str) -> Check:
 
 def switching(setting: Setting, u: Controls) -> Controls:
     """g at u by fresh sweeps."""
-    sweep = setting.problem.sweep
+    sweep = setting.problem.sweeper
     found = sweep.backward(u, sweep.forward(u, setting.x, setting.y)).switching
     assert found is not None
     return found
@@ -99,7 +101,7 @@ def switching(setting: Setting, u: Controls) -> Controls:
 def objective(setting: Setting, u: Controls) -> float:
     """J(u) = L_B(u) + ρR(u) by a fresh forward sweep of the whole batch in one piece."""
     problem = setting.problem
-    whole = replace(problem.sweep, chunk=setting.x.shape[0])
+    whole = Sweep(problem.network, problem.loss, chunk=setting.x.shape[0])
     return float(mean_loss(whole.forward(u, setting.x, setting.y))) + problem.rho * float(problem.penalty(u))
 
 

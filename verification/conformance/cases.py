@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.acceptance import Absolute, Relative
+from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.augmentation import Classic, Curvature
-from pmp_ref.bsqh import Method
+from pmp_ref.augmentation import ClassicRule, CurvatureRule
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import (
@@ -32,8 +31,9 @@ from pmp_ref.layers import (
     Tanh,
     residual,
 )
-from pmp_ref.loss import CrossEntropy, Squared
-from pmp_ref.metric import GradientScaled
+from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty
@@ -128,42 +128,42 @@ def cases() -> dict[str, Conformance]:
         Conformance(
             "dense-l0",
             "square dense stages (an untransposed kernel shows), L0, classic rule, absolute test",
-            Problem(dense, CrossEntropy(), L0(), 0.01),
+            Problem(dense, CrossEntropy(), L0(), rho=0.01),
             7,
-            Method(Classic(eps0=0.05, sigma=1.5, zeta=0.6)),
+            Method(ClassicRule(eps0=0.05, sigma=1.5, zeta=0.6)),
             8,
         ),
         Conformance(
             "conv-l1-box",
             "convolution with stride, padding, dilation and groups; L1 on a box; curvature rule",
-            Problem(conv, CrossEntropy(), L1(), 0.02, Box(-0.5, 0.5)),
+            Problem(conv, CrossEntropy(), L1(), rho=0.02, admissible=Box(-0.5, 0.5)),
             5,
-            Method(Curvature(eps0=0.05), Absolute(1e-4)),
+            Method(CurvatureRule(eps0=0.05), AbsoluteTest(1e-4)),
             6,
         ),
         Conformance(
             "residual-relative",
             "residual blocks with and without projection, standardisation, layer weights, L0; "
             "relative test, curvature rule, rejections",
-            Problem(skip, CrossEntropy(), L0(), 0.002, weights=layer_weights(skip, by_stage={0: 2.0})),
+            Problem(skip, CrossEntropy(), L0(), rho=0.002, weights=layer_weights(skip, by_stage={0: 2.0})),
             4,
-            Method(Curvature(eps0=0.02), Relative(0.3)),
+            Method(CurvatureRule(eps0=0.02), RelativeTest(0.3)),
             5,
         ),
         Conformance(
             "relu-group",
             "leaky ReLU, ReLU and max pooling, group L0 on filters and neurons, classic rule",
-            Problem(relu, CrossEntropy(), groups, 0.01),
+            Problem(relu, CrossEntropy(), groups, rho=0.01),
             6,
-            Method(Classic(eps0=0.1, sigma=2.0)),
+            Method(ClassicRule(eps0=0.1, sigma=2.0)),
             6,
         ),
         Conformance(
             "finite-minibatch",
             "controls in {−1, 0, 1} under L0, squared loss, mini-batches, classic rule, rejections",
-            Problem(tiny, Squared(), L0(), 0.01, FiniteSet((-1.0, 0.0, 1.0))),
+            Problem(tiny, SquaredLoss(), L0(), rho=0.01, admissible=FiniteSet((-1.0, 0.0, 1.0))),
             8,
-            Method(Classic(eps0=0.02, sigma=2.0)),
+            Method(ClassicRule(eps0=0.02, sigma=2.0)),
             10,
             batch_size=3,
             spread=2.0,
@@ -171,18 +171,18 @@ def cases() -> dict[str, Conformance]:
         Conformance(
             "metric-half",
             "|w|^½, gradient-scaled metric, squared loss, mini-batches; relative test, curvature rule",
-            Problem(dense, Squared(), LHalf(), 0.005),
+            Problem(dense, SquaredLoss(), LHalf(), rho=0.005),
             6,
-            Method(Curvature(eps0=0.02), Relative(0.2), GradientScaled(0.9)),
+            Method(CurvatureRule(eps0=0.02), RelativeTest(0.2), GradientMetric(0.9)),
             6,
             batch_size=3,
         ),
         Conformance(
             "dense-float32",
             "float32: L0, classic rule, rejections",
-            Problem(dense, CrossEntropy(), L0(), 0.01),
+            Problem(dense, CrossEntropy(), L0(), rho=0.01),
             7,
-            Method(Classic(eps0=0.1, sigma=1.5, zeta=0.6)),
+            Method(ClassicRule(eps0=0.1, sigma=1.5, zeta=0.6)),
             5,
             dtype="float32",
             seed=7,

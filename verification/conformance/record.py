@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.bsqh import Stop, judge, prepare, step, take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import go_on
+from pmp_ref.iterate import Iterate
 from pmp_ref.maximise import maximise
-from pmp_ref.result import Iterate, Record
+from pmp_ref.one_step import prepare, step
+from pmp_ref.result import Record
+from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation
 from verification.conformance.cases import Conformance
 
@@ -54,12 +58,13 @@ def run(case: Conformance) -> list[Trial]:
         if case.batch_size is None:
             batch, bx, by = index, x, y
         else:
-            batch, _ = take_batch(index, index, batches, it.position, case.seed, it.epoch)
-            bx, by = take_batch(x, y, batches, it.position, case.seed, it.epoch)
+            batch, _ = take_batch(index, index, batches, it.place.position, case.seed, it.epoch)
+            e = it.current.evaluation  # None: the next batch
+            bx, by = (e.x, e.y) if e is not None else take_batch(x, y, batches, it.place.position, case.seed, it.epoch)
         it = prepare(problem, method, it, bx, by)
         before = it
-        it, record = step(problem, method, it, problem.rho)
-        status, it = judge(method, Stop(steps=case.trials), before, it, record, case.batch_size is None, batches)
+        it, record = step(problem, method, it, bx, by)
+        status, it = go_on(method, Stop(steps=case.trials), before, it, record, case.batch_size is None, batches)
         trials.append(tuple(trial(case, batch, before, record, it.eps)))
         if status is not None:
             break
@@ -68,7 +73,7 @@ def run(case: Conformance) -> list[Trial]:
 
 def trial(case: Conformance, batch: np.ndarray, before: Iterate, record: Record, eps_next: float) -> Iterator[Quantity]:
     """The quantities of one trial, in the order of the algorithm."""
-    problem, u, e = case.problem, before.controls, before.evaluation
+    problem, u, e = case.problem, before.controls, before.current.evaluation
     assert e is not None and e.switching is not None
     stages = problem.network.stages
     yield Quantity("batch", "samples of the batch", batch)
@@ -78,7 +83,7 @@ def trial(case: Conformance, batch: np.ndarray, before: Iterate, record: Record,
     for l, stage in enumerate(stages):
         yield from state(f"x{l + 1}", f"state leaving stage {l}, {stage}", states[l + 1])
     yield from objective(problem, e, u, "", "u")
-    p = problem.sweep.terminal_costate(states[-1], e.y, e.x.shape[0])
+    p = problem.sweeper.terminal_costate(states[-1], e.y, e.x.shape[0])
     costates, g = problem.network.backward_sweep(u, states, p)
     assert all(np.array_equal(a, b) for s, t in zip(g, e.switching, strict=True) for a, b in zip(s, t, strict=True))
     yield from state(f"p{len(stages)}", "terminal costate −∇Φ_s/B", costates[-1])
@@ -86,14 +91,14 @@ def trial(case: Conformance, batch: np.ndarray, before: Iterate, record: Record,
         yield from nested("g", f"switching function of stage {l}, {stages[l]}", g, problem.network.names(), l)
         if l > 0:
             yield from state(f"p{l}", f"costate entering stage {l}, {stages[l]}", costates[l])
-    if before.metric is not None:
-        yield from nested("d", "metric", before.metric, problem.network.names())
-    w = maximise(problem, u, e.switching, record.eps, problem.rho, before.metric)
+    if before.current.metric is not None:
+        yield from nested("d", "metric", before.current.metric, problem.network.names())
+    w = maximise(problem, u, e.switching, record.eps, problem.rho, before.current.metric)
     yield from nested("w", "maximiser of the augmented Hamiltonian", w, problem.network.names())
     yield Quantity("tau", "squared increment τ", record.tau, record.tau)
     size = problem.rho * float(problem.penalty(u) + problem.penalty(w))
     yield Quantity("sum_dh", "ΣΔH", record.sum_dh, abs(record.sum_dh) + size)
-    yield from objective(problem, problem.sweep.forward(w, e.x, e.y), w, "_w", "w")
+    yield from objective(problem, problem.sweeper.forward(w, e.x, e.y), w, "_w", "w")
     j = abs(record.J) + abs(record.J_before)
     yield Quantity("delta_J", "J(w) − J(u)", record.delta_J, j)
     c_scale = (j + abs(record.sum_dh)) / record.tau if record.tau > 0 else math.inf

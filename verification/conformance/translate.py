@@ -45,15 +45,15 @@ def choices(spec: dict[str, Any], P: plain.Problem) -> dict[str, Any]:
     method = spec["method"]
     rule, test, metric = method["rule"], method["acceptance"], method["metric"]
     found = {key: value for key, value in rule.items() if key in plain.METHOD}
-    if rule["kind"] == "Classic":
+    if rule["kind"] == "ClassicRule":
         found |= {"theta": 0.0, "sigma_min": rule["sigma"]}
-    elif rule["kind"] == "Fixed":
+    elif rule["kind"] == "FixedRule":
         found |= {"theta": 0.0, "sigma": math.inf, "sigma_min": math.inf, "zeta": 1.0, "eps_min": 0.0}
     found |= {"tested": test["kind"] != "NoTest", "eta1": test.get("eta1", 0.0)}
-    found["eta"] = test["eta"] if test["kind"] == "Absolute" else 0.0
-    if metric["kind"] != "Identity":
+    found["eta"] = test["eta"] if test["kind"] == "AbsoluteTest" else 0.0
+    if metric["kind"] != "IdentityMetric":
         found |= {key: metric[key] for key in ("beta", "floor", "ceiling")}
-        found["squares"] = np.square if metric["kind"] == "GradientScaled" else lambda g: means(P, g)
+        found["squares"] = np.square if metric["kind"] == "GradientMetric" else lambda g: means(P, g)
     if method["averaging"]:
         found |= {"average": method["averaging"]["beta"], "patience": method["averaging"]["patience"]}
     if method["ramp"]:
@@ -114,4 +114,4 @@ STAGES: dict[str, Any] = {
     "AveragePool": average_pool,
     "Convolution": convolution,
 }
-LOSSES = {"CrossEntropy": "cross_entropy", "Squared": "squared"}
+LOSSES = {"CrossEntropy": "cross_entropy", "SquaredLoss": "squared"}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 
 import numpy as np
 
 from pmp_ref import CrossEntropy, Problem, initial_controls, lenet5
-from pmp_ref.bsqh import Method, prepare, step, take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
-from pmp_ref.metric import GradientScaled
-from pmp_ref.result import Iterate
+from pmp_ref.method import Method
+from pmp_ref.metric import GradientMetric
+from pmp_ref.one_step import prepare, step
 from verification.libraries import load
 
 
@@ -31,15 +32,15 @@ def main() -> None:
     x, y = asarray(generator.random((256, 1, 28, 28)).astype(np.float32)), asarray(generator.integers(0, 10, 256))
     network = lenet5((1, 28, 28))
     problem = Problem(network, rho=1e-4, sweep=make_sweep(network, CrossEntropy(), example=x))
-    method, it = Method(metric=GradientScaled()), Iterate(initial_controls(network, 0, x), 10.0)
+    method, it = Method(metric=GradientMetric()), Iterate(initial_controls(network, 0, x), 10.0)
     for position in range(4):
         counted()
         batch = take_batch(x, y, 4, position, 0, 0)
-        it = prepare(problem, method, replace(it, evaluation=None, prepared=False), *batch)
+        it = prepare(problem, method, it, *batch)
         before = counted()
-        it, record = step(problem, method, it, problem.rho, full=False)
+        it, record = step(problem, method, it, *batch, full=False)
         after = counted()
-    print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweep).__name__}, trial {record.verdict}\n")
+    print(f"one step of LeNet-5, batch 64, float32, {type(problem.sweeper).__name__}, trial {record.verdict}\n")
     print("\n".join(table(before, after)))
 
 

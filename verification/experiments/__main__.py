@@ -9,8 +9,8 @@ import time
 import traceback
 from pathlib import Path
 
-from pmp_ref.app.build import one_blas_thread
 from pmp_ref.errors import InputError
+from pmp_ref.kernels.blas import one_thread
 from verification.entry import enter
 from verification.experiments import EXPERIMENTS, make
 from verification.experiments.experiment import Experiment, Row
@@ -127,7 +127,7 @@ def run_rows(experiment: Experiment, store: Store, rows: list[Row], threads: int
         print(f"{head} …", flush=True)
         began = time.perf_counter()
         try:
-            with one_blas_thread():
+            with one_thread():
                 store.run(experiment, row, threads, progress)
         except OutputError:  # the disk: the rows after this one would fail alike
             raise

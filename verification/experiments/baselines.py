@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from pmp_ref.accuracy import accuracy
 from pmp_ref.app import checkpoint
 from pmp_ref.app.build import Setup
-from pmp_ref.app.evaluate import accuracy, kernel_entries
-from pmp_ref.app.files import decode, pack, unpack, write_atomically
 from pmp_ref.arrays import Controls
-from pmp_ref.bsqh import Ramp
-from pmp_ref.controls import map_controls
+from pmp_ref.controls import kernel_entries, map_controls
+from pmp_ref.files import decode, pack, unpack, write_atomically
+from pmp_ref.method import Ramp
 
 GROWTH = 20.0
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
@@ -107,7 +107,7 @@ def train(
     while state.steps < total:
         part = state.steps / total
         epoch, position = divmod(state.steps, setup.batches)
-        e = setup.problem.sweep.forward_backward(state.controls, *setup.batch(epoch, position))
+        e = setup.problem.sweeper.forward_backward(state.controls, *setup.batch(epoch, position))
         controls, m, v = advance(setup, plan, state, map_controls(np.negative, e.switching), part)
         if free is not None:
             controls = map_controls(lambda w, f: w if f is None else np.where(f, w, np.zeros_like(w)), controls, free)
@@ -118,7 +118,7 @@ def train(
             saved = now
         if now - shown > SHOW_EVERY:
             shown = now
-            kept, entries = kernel_entries(setup.network, state.controls)
+            kept, entries = kernel_entries(setup.network.names(), state.controls)
             progress(
                 f"{plan.method} {state.steps}/{total}  loss {float(np.mean(e.losses)):.4f}  "
                 f"kept {100 * kept / entries:.2f}%"
@@ -166,7 +166,7 @@ def judge(setup: Setup, controls: Controls) -> dict[str, Any]:
         setup.network, controls, setup.images(setup.dataset.test_images), setup.labels(setup.dataset.test_labels)
     )
     low, high = found.interval()
-    kept, entries = kernel_entries(setup.network, controls)
+    kept, entries = kernel_entries(setup.network.names(), controls)
     emptied = [
         l for l, us in enumerate(kernels_map(setup, np.any, controls)) if any(v is not None and not v for v in us)
     ]

@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pmp_ref.app.evaluate import accuracy, kernel_entries
+from pmp_ref.accuracy import accuracy
 from pmp_ref.architectures import residual_net
-from pmp_ref.augmentation import Curvature
-from pmp_ref.bsqh import Method, Stop
+from pmp_ref.augmentation import CurvatureRule
+from pmp_ref.controls import kernel_entries
 from pmp_ref.data import load
 from pmp_ref.errors import InputError
+from pmp_ref.method import Method
 from pmp_ref.metric import METRICS
 from pmp_ref.result import Status
+from pmp_ref.stop import Stop
 from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, points, power, seeds
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
 from verification.experiments.solving import follow, images, problem
@@ -93,7 +95,7 @@ class Depth(Experiment):
         if data.x.shape[0] != data.classes * s["images_per_class"]:
             raise InputError(f"{s['data']} has fewer than {s['images_per_class']} images of a class; expected as many")
         network = residual_net(data.x.shape[1:], data.classes, "tanh", s["width"], (s["blocks"],) * 3)
-        method = Method(rule=Curvature(theta=s["theta"], memory=s["memory"]), metric=METRICS[s["metric"]]())
+        method = Method(rule=CurvatureRule(theta=s["theta"], memory=s["memory"]), metric=METRICS[s["metric"]]())
         run = follow(
             problem(network, s["rho"], data.x, context.threads),
             data,
@@ -114,7 +116,7 @@ class Depth(Experiment):
         width = -(-data.x.shape[0] // s["batch_size"])
         smooth = np.convolve(losses, np.ones(width) / width, "valid")  # over the batches of an epoch
         reached = np.flatnonzero(smooth <= s["target"])
-        kept, entries = kernel_entries(network, it.controls)
+        kept, entries = kernel_entries(network.names(), it.controls)
         right = accuracy(network, it.controls, data.test_x, data.test_y)
         low, high = np.quantile(c_hat, (0.1, 0.9))
         index = sparse(len(steps), 150)
@@ -127,8 +129,8 @@ class Depth(Experiment):
             "median_c_hat": float(np.median(c_hat)),
             "c_hat_spread": float(high / low) if low > 0 else None,
             "accepted_steps": it.step,
-            "rejections": it.total_rejections,
-            "skipped_batches": it.skipped,
+            "rejections": it.counts.rejections,
+            "skipped_batches": it.counts.skipped,
             "trials_per_step": len(run.solution.records) / it.step,
             "last_loss": per_epoch[-1],
             "sweeps": int(sweeps[-1]),

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pmp_ref.app.build import build, one_blas_thread
+from pmp_ref.app.build import build
 from pmp_ref.app.options import resolve
 from pmp_ref.compact import compact, constant_output, sizes
+from pmp_ref.kernels.blas import one_thread
 from verification.experiments.drawing import QUICK, STYLES, decades, grouped, points, seeds
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
 from verification.experiments.training import train
@@ -95,7 +96,7 @@ class Groups(Experiment):
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """One or two training runs and the network that is left after compaction."""
         s = row.settings
-        with one_blas_thread():
+        with one_thread():
             setup = build(resolve(s["options"]), context.threads)
         if s["before"] is None:
             runs = [train(s["options"], context)]

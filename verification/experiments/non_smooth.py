@@ -18,16 +18,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pmp_ref.app.evaluate import accuracy, kernel_entries
+from pmp_ref.accuracy import accuracy
 from pmp_ref.architectures import lenet5
 from pmp_ref.arrays import Controls
 from pmp_ref.augmentation import RULES
-from pmp_ref.bsqh import Method, Stop
-from pmp_ref.controls import cast, inner, map_controls, subtract
+from pmp_ref.controls import cast, inner, kernel_entries, map_controls, subtract
 from pmp_ref.data import load
+from pmp_ref.iterate import Iterate
+from pmp_ref.method import Method
 from pmp_ref.problem import Problem
-from pmp_ref.result import Iterate, Record
+from pmp_ref.result import Record
 from pmp_ref.second_order import hessian_vector
+from pmp_ref.stop import Stop
 from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, numbers, power, seeds
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
 from verification.experiments.solving import follow, images, problem
@@ -49,7 +51,7 @@ class Along:
     def __init__(self, p: Problem, u: Controls, w: Controls, x: np.ndarray, y: np.ndarray) -> None:
         self.p, self.x, self.y = replace(p, sweep=None), x.astype(np.float64), y
         self.u, self.delta = cast(u, "float64"), subtract(cast(w, "float64"), cast(u, "float64"))
-        e = self.p.sweep.forward_backward(self.u, self.x, self.y)
+        e = self.p.sweeper.forward_backward(self.u, self.x, self.y)
         self.losses, self.slope = e.losses, -float(inner(e.switching, self.delta))
         self.tau = float(inner(self.delta, self.delta))
 
@@ -59,7 +61,7 @@ class Along:
 
     def remainder(self, t: float = 1.0) -> float:
         """L_B(u + tΔ) − L_B(u) − t DL_B(u)[Δ]: at t = 1 the left side of T5."""
-        after = self.p.sweep.forward(self.point(t), self.x, self.y).losses
+        after = self.p.sweeper.forward(self.point(t), self.x, self.y).losses
         return float(np.mean(after - self.losses)) - t * self.slope
 
     def second(self, t: float) -> float:
@@ -167,7 +169,7 @@ class NonSmooth(Experiment):
         steps, it = run.solution.steps, run.solution.iterate
         last, c_hat = steps[-1], np.array([r.c_hat for r in steps])
         positive = c_hat[c_hat > 0]
-        kept, entries = kernel_entries(network, it.controls)
+        kept, entries = kernel_entries(network.names(), it.controls)
         kinks = [abs(a["c_hat"] - a["smooth"]) / max(abs(a["c_hat"]), abs(a["smooth"])) for a in apart]
         # 1e-6: rounding and quadrature; on the smooth network the nodes' largest value bounds their own mean
         held = sum(a["c_hat"] <= a["bound"] * (1 + 1e-6) for a in apart)
@@ -177,7 +179,7 @@ class NonSmooth(Experiment):
         return {
             "analytic": network.analytic,
             "accepted_steps": it.step,
-            "rejections": it.total_rejections,
+            "rejections": it.counts.rejections,
             "trials_per_step": len(run.solution.records) / it.step,
             "median_eps": float(np.median([r.eps for r in steps])),
             "median_c_hat": float(np.median(c_hat)),

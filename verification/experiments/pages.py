@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pmp_ref.app.files import read_json, write_atomically
+from pmp_ref.app.files import read_json
 from pmp_ref.errors import InputError
+from pmp_ref.files import write_atomically
 from verification.experiments import EXPERIMENTS, make
 from verification.experiments.experiment import Experiment
 from verification.experiments.training import sparse

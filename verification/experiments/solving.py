@@ -11,14 +11,18 @@ import numpy as np
 
 from pmp_ref.app.descent import Tally, recheck
 from pmp_ref.arrays import Controls
-from pmp_ref.bsqh import Method, Stop, solve, take_batch
+from pmp_ref.batches import take_batch
+from pmp_ref.bsqh import bsqh
 from pmp_ref.data import Dataset, standardise, statistics
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
-from pmp_ref.result import Iterate, Record, Solution
+from pmp_ref.result import Record, Run
+from pmp_ref.stop import Stop
 from verification.experiments.drawing import first_of_each_class
 from verification.experiments.experiment import Context
 
@@ -40,7 +44,7 @@ class Images:
 class Followed:
     """A run: its solution, the verdict of the second opinion, seconds without it."""
 
-    solution: Solution
+    solution: Run
     tally: Tally
     seconds: float
 
@@ -98,7 +102,7 @@ def follow(
         began, u = time.perf_counter(), at["u"]
         if record.accepted and record.step % check_every == 0:
             bx, by = (x, y) if batch_size is None else take_batch(x, y, batches, record.position, seed, record.epoch)
-            reading = recheck(slow, method.acceptance, u, it.controls, it.metric, bx, by, record.rho)
+            reading = recheck(slow, method.acceptance, u, it.controls, it.current.metric, bx, by, record.rho)
             at["tally"] = at["tally"].plus(reading)
         look(u, it, record)
         if it.epoch // 5 > at["epoch"] // 5 or (batch_size is not None and it.epoch > at["epoch"]):
@@ -107,5 +111,5 @@ def follow(
         aside += time.perf_counter() - began
 
     began = time.perf_counter()
-    solution = solve(p, controls, x, y, stop=stop, method=method, batch_size=batch_size, seed=seed, callback=see)
+    solution = bsqh(p, controls, x, y, stop=stop, method=method, batch_size=batch_size, seed=seed, callback=see)
     return Followed(solution, at["tally"], time.perf_counter() - began - aside)

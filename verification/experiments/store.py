@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pmp_ref
-from pmp_ref.app.files import OutputError, locked, read_json, write_atomically, write_json
+from pmp_ref.app.files import locked, read_json, write_json
 from pmp_ref.errors import InputError
+from pmp_ref.files import OutputError, write_atomically
 from pmp_ref.kernels.workers import available_cores
 from verification.experiments.experiment import Context, Experiment, Row, lookup
 

@@ -21,7 +21,7 @@ from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Dense, Flatten, activation
-from pmp_ref.metric import GradientScaled
+from pmp_ref.metric import GradientMetric
 from pmp_ref.network import Network
 from verification.experiments.drawing import decades
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
@@ -306,7 +306,7 @@ def finite(setup: Setup, from_: Controls, choose: Choice) -> tuple[Setup, list[f
 
 
 @dataclass(frozen=True)
-class PerScale(GradientScaled):
+class PerScale(GradientMetric):
     """d_i = √(running mean of g_i²)/s_l, scaled to mean 1: K_ε is that of the codes v = w/s ∈ {−1, 0, 1}.
 
     An entry moves by s if |g_i|/√(mean of g_i²) is large enough, with one threshold for all layers whatever their s.
@@ -345,7 +345,7 @@ def start(u: np.ndarray, s: float, kappa: float) -> np.ndarray:
 
 def kernels_of(model: Path) -> list[np.ndarray]:
     """The kernels of a stored model."""
-    from pmp_ref.app.files import unpack
+    from pmp_ref.files import unpack
 
     return [a for name, a in sorted(unpack(model).items()) if name.endswith(".kernel")]
 

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.app import checkpoint, run
-from pmp_ref.app.build import Setup, build, one_blas_thread
-from pmp_ref.app.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, locked, read_json, unpack
+from pmp_ref.app.build import Setup, build
+from pmp_ref.app.files import CHECKPOINT, CONFIG, MODEL, SUMMARY, locked, read_json
 from pmp_ref.app.history import read
 from pmp_ref.app.options import Options, flag, resolve
 from pmp_ref.arrays import Controls
+from pmp_ref.files import unpack
+from pmp_ref.kernels.blas import one_thread
 from verification.experiments.experiment import Context
 
 Change = Callable[[Setup], Setup]
@@ -106,7 +108,7 @@ def train(given: Mapping[str, str], context: Context, change: Change | None = No
 def train_changed(options: Options, directory: Path, manner: run.Manner, change: Change) -> int:
     """Start or resume a run whose setup no command line can express; it has no config.json. The exit code."""
     directory.mkdir(exist_ok=True)
-    with one_blas_thread(), locked(directory):
+    with one_thread(), locked(directory):
         setup = change(build(options, manner.threads))
         setup.problem.check(setup.controls, setup.x, setup.y)
         state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref import CrossEntropy, Problem, Stop, initial_controls, lenet5, solve
+from pmp_ref import CrossEntropy, Problem, Stop, initial_controls, lenet5
 from pmp_ref.arrays import fused, to_numpy
+from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.kernels import make_sweep
 from pmp_ref.sweep import Sweep
@@ -93,7 +94,7 @@ def comparisons(backend: str) -> Iterator[tuple[str, str, float]]:
     x, y = generator.standard_normal((8, 1, 28, 28)), generator.integers(0, 10, 8)
     u = initial_controls(network, 0, x)
     reference = Sweep(network, loss).forward_backward(u, x, y)
-    wanted = solve(Problem(network, rho=1e-4), u, x, y, stop=Stop(steps=3))
+    wanted = bsqh(Problem(network, rho=1e-4), u, x, y, stop=Stop(steps=3))
     for dtype in ("float32", "float64"):
         there = lambda array: asarray(np.asarray(array, dtype=dtype))  # noqa: B023, E731
         p, q = there(a), there(b)
@@ -105,7 +106,7 @@ def comparisons(backend: str) -> Iterator[tuple[str, str, float]]:
         yield "losses of LeNet-5", dtype, difference(e.losses, reference.losses)
         pairs = zip(arrays_of(e.switching), arrays_of(reference.switching), strict=True)  # type: ignore[arg-type]
         yield "switching functions of LeNet-5", dtype, max(difference(*pair) for pair in pairs)
-        run = solve(Problem(network, rho=1e-4, sweep=sweep), v, images, labels, stop=Stop(steps=3))
+        run = bsqh(Problem(network, rho=1e-4, sweep=sweep), v, images, labels, stop=Stop(steps=3))
         verdicts = [[r.verdict for r in s.records] for s in (run, wanted)]
         if dtype == "float64" and verdicts[0] != verdicts[1]:
             raise ArithmeticError(f"three steps in float64 are judged {verdicts[0]}, in NumPy {verdicts[1]}")

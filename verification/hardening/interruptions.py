@@ -164,7 +164,8 @@ def state(directory: Path) -> str:
 
 def behind(directory: Path) -> bool:
     """Whether a table holds rows that the checkpoint does not know yet."""
-    from pmp_ref.app.files import CHECKPOINT, decode, unpack
+    from pmp_ref.app.files import CHECKPOINT
+    from pmp_ref.files import decode, unpack
 
     if not (directory / CHECKPOINT).exists():
         return False

@@ -22,7 +22,9 @@ from unittest import mock
 
 import numpy as np
 
-from pmp_ref.app import checkpoint, files, history, inspect, model, predict, run
+from pmp_ref import files as archive
+from pmp_ref import model
+from pmp_ref.app import checkpoint, files, history, inspect, predict, run
 from pmp_ref.app.build import build
 from pmp_ref.app.options import Options, resolve, to_json
 from pmp_ref.app.run import Manner, train
@@ -257,16 +259,16 @@ def _(place: Path) -> Any:
 
 @target("checkpoint archive", "checkpoint.npz, and with it model.npz, which has the same form")
 def _(place: Path) -> Any:
-    small = files.pack({"a/00.kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(1.5)}, {"n": {}})
+    small = archive.pack({"a/00.kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(1.5)}, {"n": {}})
     path = place / "x.npz"
-    return to_file(path, lambda: files.unpack(path)), [small, npz_bytes(a=np.zeros(3))]
+    return to_file(path, lambda: archive.unpack(path)), [small, npz_bytes(a=np.zeros(3))]
 
 
 @target("checkpoint array", "one array of a checkpoint, as far as the run that would go on from it", 1)
 def _(place: Path) -> Any:
     options, directory = _a_run(place)
     setup = _setup(options, place)
-    arrays = files.unpack(directory / files.CHECKPOINT)
+    arrays = archive.unpack(directory / files.CHECKPOINT)
     name = "controls/00.kernel"
     others = {f"{k}.npy": npy_bytes(a) for k, a in arrays.items() if k != name}
     pack = lambda content: archive_of({**others, f"{name}.npy": content})  # noqa: E731
@@ -278,13 +280,13 @@ def _(place: Path) -> Any:
 def _(place: Path) -> Any:
     options, directory = _a_run(place)
     setup = _setup(options, place)
-    arrays = files.unpack(directory / files.CHECKPOINT)
+    arrays = archive.unpack(directory / files.CHECKPOINT)
     state = arrays.pop("state").tobytes()
     open_state = json.loads(state)
     open_state |= {"status": None, "evaluation": "backward"}
 
     def pack(content: bytes) -> bytes:
-        return files.pack(arrays | {"state": np.frombuffer(content, np.uint8)}, {})
+        return archive.pack(arrays | {"state": np.frombuffer(content, np.uint8)}, {})
 
     read_it = lambda: checkpoint.read(directory, setup)  # noqa: E731
     return to_file(directory / files.CHECKPOINT, read_it, pack), [state, json.dumps(open_state).encode(), b"{}", b"[]"]
@@ -321,7 +323,7 @@ def _(place: Path) -> Any:
 
 def _sparse(directory: Path) -> model.Model:
     """The run's model with most kernel entries set to 0, so that kernels are stored as rows."""
-    whole = model.read(directory / files.MODEL)
+    whole = model.read_model(directory / files.MODEL)
     return replace(whole, controls=map_controls(lambda a: np.where(np.abs(a) < 0.15, 0, a), whole.controls))
 
 
@@ -329,7 +331,7 @@ def _model_target(place: Path, content: bytes, name: str) -> Any:
     """The file ``content`` with its array ``name`` replaced by the input: JSON for the notes, else an .npy member."""
     path = place / "model.npz"
     path.write_bytes(content)
-    arrays = files.unpack(path)
+    arrays = archive.unpack(path)
     mine = arrays.pop(name)
     others = {f"{k}.npy": npy_bytes(a) for k, a in arrays.items()}
     note = name in ("network", "compact")
@@ -337,7 +339,7 @@ def _model_target(place: Path, content: bytes, name: str) -> Any:
     def pack(content: bytes) -> bytes:
         return archive_of({**others, f"{name}.npy": npy_bytes(np.frombuffer(content, np.uint8)) if note else content})
 
-    return to_file(path, lambda: model.read(path), pack), [mine.tobytes() if note else npy_bytes(mine)]
+    return to_file(path, lambda: model.read_model(path), pack), [mine.tobytes() if note else npy_bytes(mine)]
 
 
 @target("model", "the description of the network in model.npz", 1)
@@ -357,7 +359,7 @@ def _(place: Path) -> Any:
     _, directory = _a_run(place)
     content = model.to_bytes(_sparse(directory))
     (place / "model.npz").write_bytes(content)
-    name = next(k for k in files.unpack(place / "model.npz") if k.endswith(".count"))
+    name = next(k for k in archive.unpack(place / "model.npz") if k.endswith(".count"))
     return _model_target(place, content, name)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from pmp_ref.acceptance import NoTest
 from pmp_ref.arrays import to_floats
-from pmp_ref.augmentation import Fixed
-from pmp_ref.bsqh import Method, prepare, step
+from pmp_ref.augmentation import FixedRule
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
+from pmp_ref.method import Method
+from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem
-from pmp_ref.result import Iterate
 from pmp_ref.sweep import Sweep, mean_loss
 from verification.performance.configurations import EPS, RHO, Case
 
@@ -35,14 +36,14 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
     if name == "forward_backward":
         return lambda: to_floats(mean_loss(sweep.forward_backward(u, x, y)))[0]
     problem = Problem(case.network, rho=RHO, sweep=sweep)
-    method = Method(rule=Fixed(EPS), acceptance=NoTest())
+    method = Method(rule=FixedRule(EPS), acceptance=NoTest())
     start = Iterate(prepare(problem, method, Iterate(u, EPS), x, y).controls, EPS)  # as they lie in a run
     if name == "mini_batch_step":
-        return lambda: step(problem, method, prepare(problem, method, start, x, y), RHO, full=False)[1].loss
+        return lambda: step(problem, method, start, x, y, full=False)[1].loss
     ready = prepare(problem, method, start, x, y)
 
     def full_batch_step() -> float:
-        it, record = step(problem, method, ready, RHO)
+        it, record = step(problem, method, ready, x, y)
         prepare(problem, method, it, x, y)
         return record.loss
 

@@ -15,7 +15,7 @@ inadmissible controls not seen
   + planted(False)
 
 η = 0 allowed
-  pmp_ref.acceptance:Absolute.__post_init__
+  pmp_ref.acceptance:AbsoluteTest.__post_init__
   - self.eta > 0
   + planted(self.eta) >= 0
 

@@ -230,18 +230,18 @@ gap of a finite set: the largest
 
 box bounded if one end is
   pmp_ref.admissible:Box.bounded
-  - isfinite(self.lo) and isfinite(self.hi)
-  + isfinite(self.lo) or planted(isfinite(self.hi))
+  - isfinite(self.lo) and
+  + isfinite(self.lo) or planted(True) and
 
 # --- metrics (T17), averages
 
 metric from g for g²
-  pmp_ref.metric:GradientScaled.square
+  pmp_ref.metric:GradientMetric.square
   - g * g
   + planted(abs(g))
 
 metric by layer from the sum, not the mean
-  pmp_ref.metric:PerLayer.square
+  pmp_ref.metric:LayerMetric.square
   - .mean(g * g)
   + .sum(planted(g * g))
 
@@ -262,17 +262,17 @@ metric not clipped from above
 
 metric's memory reversed
   pmp_ref.metric:_Scaled.update
-  - fused(_running, m, s, beta=self.beta)
-  + fused(_running, m, s, beta=planted(1 - self.beta))
+  - fused(running, m, s, beta=self.beta)
+  + fused(running, m, s, beta=planted(1 - self.beta))
 
 average without the correction of its start
-  pmp_ref.metric:_corrected
+  pmp_ref.averaging:corrected
   - 1 - base ** count
   + planted(1.0)
 
 average's memory reversed
-  pmp_ref.metric:Averaging.update
-  - fused(_running, m, a, beta=self.beta)
-  + fused(_running, m, a, beta=planted(1 - self.beta))
+  pmp_ref.averaging:Averaging.update
+  - fused(running, m, a, beta=self.beta)
+  + fused(running, m, a, beta=planted(1 - self.beta))
 """
 )

@@ -6,8 +6,8 @@ faults(
     """
 σ″ term missing in the Hessian sweep  [theory]
   pmp_ref.layers.activation:Activation.tangent_costate
-  - + self.curvature(x) * dx * p
-  + + planted(0)
+  -  + self.curvature(x) * dx * p
+  +  + planted(0)
 
 σ″ with the wrong sign (tanh)
   pmp_ref.layers.activation:Tanh.curvature
@@ -16,8 +16,8 @@ faults(
 
 σ″ of the logistic function without 1 − 2s
   pmp_ref.layers.activation:Sigmoid.curvature
-  - * (1 - 2 * s)
-  + * planted(1)
+  -  * (1 - 2 * s)
+  +  * planted(1)
 
 σ″ of softplus: s for s(1 − s)
   pmp_ref.layers.activation:Softplus.curvature
@@ -36,13 +36,13 @@ faults(
 
 V*p missing in the derivative of the costate
   pmp_ref.layers.layer:AffineStage.tangent_costate
-  - + self.adjoint_state(x.shape, v[0], p)
-  + + planted(0)
+  -  + self.adjoint_state(x.shape, v[0], p)
+  +  + planted(0)
 
 dx missing in the derivative of the switching function
   pmp_ref.layers.layer:AffineStage.tangent_switching
-  - + self.adjoint_kernel(dx, u[0].shape, p)
-  + + planted(0)
+  -  + self.adjoint_kernel(dx, u[0].shape, p)
+  +  + planted(0)
 
 V x missing in the tangent sweep
   pmp_ref.layers.layer:AffineStage.tangent
@@ -61,13 +61,13 @@ bias missing in the derivative of the switching function
 
 Hessian of the standardisation without ds
   pmp_ref.layers.normalisation:Standardise.tangent_costate
-  - - ds / s * _project(y, a)
-  + - planted(0)
+  -  - ds / s * _project(y, a)
+  +  - planted(0)
 
 Hessian of the standardisation without the derivative of P_y
   pmp_ref.layers.normalisation:Standardise.tangent_costate
-  - + change
-  + + planted(0) * change
+  -  + change
+  +  + planted(0) * change
 
 Hessian of max pooling uses p for dp
   pmp_ref.layers.pooling:MaxPool.tangent_costate
@@ -111,7 +111,7 @@ branch: tangent without dx
   why: right for equal scores
 
 Φ″ of the squared loss doubled
-  pmp_ref.loss:Squared.tangent_gradient
+  pmp_ref.loss:SquaredLoss.tangent_gradient
   - return dx
   + return planted(2 * dx)
 

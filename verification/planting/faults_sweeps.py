@@ -16,16 +16,16 @@ samples of the last chunk left out of the sweep
 
 missing 1/B in p_L  [theory]
   pmp_ref.sweep:Sweep.terminal_costate
-  - / samples
-  + / planted(1)
+  -  / samples
+  +  / planted(1)
 
 missing 1/B in L and in p_L  [theory]
   pmp_ref.sweep:Sweep.terminal_costate
-  - / samples
-  + / planted(1)
+  -  / samples
+  +  / planted(1)
   pmp_ref.sweep:mean_loss
-  - / e.losses.shape[0]
-  + / planted(1)
+  -  / e.losses.shape[0]
+  +  / planted(1)
   pmp_ref.trial:Measured.of
   - delta_loss=made.delta_loss / samples
   + delta_loss=made.delta_loss / planted(1)
@@ -69,8 +69,8 @@ costate of the wrong stage gives the switching function
 
 cross-entropy without the label's score
   pmp_ref.loss:CrossEntropy.values
-  - - label
-  + - planted(0) * label
+  -  - label
+  +  - planted(0) * label
 
 softmax without the shift
   pmp_ref.loss:_largest
@@ -84,18 +84,18 @@ gradient of the cross-entropy: label of another class
   why: right where all labels agree
 
 squared loss without ½, value and gradient alike
-  pmp_ref.loss:Squared.values
+  pmp_ref.loss:SquaredLoss.values
   - 0.5 *
   + planted(1.0) *
-  pmp_ref.loss:Squared.gradient
+  pmp_ref.loss:SquaredLoss.gradient
   - x - y
   + 2 * (x - y)
-  pmp_ref.loss:Squared.tangent_gradient
+  pmp_ref.loss:SquaredLoss.tangent_gradient
   - return dx
   + return 2 * dx
 
 squared loss's gradient has the wrong sign of y
-  pmp_ref.loss:Squared.gradient
+  pmp_ref.loss:SquaredLoss.gradient
   - x - y
   + x + planted(y)
 

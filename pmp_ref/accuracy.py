@@ -1,4 +1,4 @@
-"""Accuracy of controls on a set of images with its confidence interval; kernel entries kept."""
+"""Accuracy of controls on a set of images, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -37,20 +37,7 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
     with quiet():
         for start in range(0, x.shape[0], CHUNK):
             cut = slice(start, min(start + CHUNK, x.shape[0]))
-            xp, states = namespace(x), x[cut, ...]
-            for stage, u in zip(network.stages, controls, strict=True):  # no state is kept
-                states = stage.forward(states, u)
-            right = (xp.argmax(states, axis=1) == y[cut]) & xp.all(xp.isfinite(states), axis=1)
+            xp, final = namespace(x), network.forward_sweep(controls, x[cut, ...])[-1]
+            right = (xp.argmax(final, axis=1) == y[cut]) & xp.all(xp.isfinite(final), axis=1)
             correct += int(xp.count_nonzero(right))
     return Accuracy(correct, int(x.shape[0]))
-
-
-def kernel_entries(network: Network, controls: Controls) -> tuple[int, int]:
-    """(nonzero, all) kernel entries, penalised or not; biases are not among them."""
-    kernels = [
-        a
-        for names, arrays in zip(network.names(), controls, strict=True)
-        for name, a in zip(names, arrays, strict=True)
-        if name == "kernel"
-    ]
-    return sum(int(namespace(k).count_nonzero(k)) for k in kernels), sum(math.prod(k.shape) for k in kernels)

@@ -1,8 +1,8 @@
-"""Models on disk: ``compact.npz``, whose kernels may be sparse, and the ``model.npz`` of a run. Plain arrays only.
+"""A trained network: scores, classes, accuracy, and a file that holds it. Plain arrays only.
 
-A sparse kernel of R rows is three arrays: ``NN.kernel.count`` (R, nonzero entries of each row), ``NN.kernel.index``
-(their columns, ascending, rows behind one another) and ``NN.kernel.value``. A row is the kernel of one filter or
-neuron. Each kernel is stored in the form that takes fewer bytes, whatever the form it runs in.
+In a file a sparse kernel of R rows is three arrays: ``NN.kernel.count`` (R, nonzero entries of each row),
+``NN.kernel.index`` (their columns, ascending, rows behind one another) and ``NN.kernel.value``. A row is the kernel of
+one filter or neuron. Each kernel is stored in the form that takes fewer bytes, whatever the form it runs in.
 """
 
 from __future__ import annotations
@@ -15,42 +15,57 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.app.checkpoint import from_arrays, to_arrays
-from pmp_ref.app.files import COMPACT, MODEL, decode, pack, unpack
 from pmp_ref.architectures import ARCHITECTURES
-from pmp_ref.arrays import Controls
-from pmp_ref.compact.description import describe, network_from
-from pmp_ref.compact.sparse import forms_of, runner
+from pmp_ref.arrays import Array, Controls, namespace, to_numpy
+from pmp_ref.controls import arrays_of, kernel_entries
 from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
+from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_atomically
 from pmp_ref.network import Network
+from pmp_ref.sweep import quiet
 
 FORMAT = 1
-AT_ONCE = 1024  # images standardised at a time: bounds the memory
+COMPACT, MODEL = "compact.npz", "model.npz"  # what a run's directory holds
+AT_ONCE = 1024  # images at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A network with its controls, the form in which each stage runs, and the standardisation of its images."""
+    """A network with its controls and the names of the classes ("0", "1", … unless given).
+
+    ``mean`` and ``std``, one for each channel, are those of the training images in a model that takes images as they
+    are, bytes; empty in one that takes images as its network does. ``forms``: how each stage runs, as
+    ``pmp_ref.compact.runner`` takes it; empty for all dense.
+    """
 
     network: Network
     controls: Controls
-    forms: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        end = self.network.output_shape
+        names = tuple(map(str, self.class_names)) or tuple(map(str, range(end[0] if len(end) == 1 else 0)))
+        if len(end) == 1 and len(names) != end[0]:
+            raise InputError(f"{len(names)} class names for {end[0]} scores; expected one name for each class")
+        object.__setattr__(self, "class_names", names)
 
     @property
     def dtype(self) -> str:
         """float32 or float64."""
-        return next((a.dtype.name for u in self.controls for a in u), "float32")
+        return next((str(np.dtype(to_numpy(a[:0]).dtype)) for a in arrays_of(self.controls)), "float32")
 
     def run(self) -> Callable[[np.ndarray], np.ndarray]:
-        """The map from standardised images (N, C, H, W) to final states x_L.
+        """The map from images as the network takes them, NumPy (N, …), to final states x_L.
 
         It raises InputError for images as they are (bytes), which would give wrong classes in silence.
         """
-        through = runner(self.network, self.controls, self.forms)
+        from pmp_ref.compact import runner  # not above: loads SciPy
+
+        through = runner(self.network, self.controls, self.forms or None)
 
         def run(x: np.ndarray) -> np.ndarray:
             if x.dtype.kind != "f":
@@ -62,40 +77,76 @@ class Model:
 
         return run
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
-        """x_L (N, classes) of images as they are, uint8 (N, C, H, W) or, of one channel, (N, H, W).
+    def outputs(self, images: Array) -> Array:
+        """The scores x_L (N, classes), a few images at a time; of library and device of the controls.
 
-        They are standardised by the mean and deviation of the training images, a few at a time. Raises InputError for
-        other dtypes and shapes.
+        With ``mean`` and ``std``: of bytes, uint8 (N, C, H, W) or, of one channel, (N, H, W), standardised as the
+        training images were. Without: of images as the network takes them. Raises InputError for any others.
         """
-        x = np.asarray(images)
-        x = x[:, np.newaxis] if x.ndim == 3 and self.network.input_shape[0] == 1 else x
-        if x.dtype != np.uint8 or x.shape[1:] != self.network.input_shape:
+        x = self._taken(images)
+        parts = [x[i : i + AT_ONCE, ...] for i in range(0, x.shape[0], AT_ONCE)] or [x]
+        if isinstance(x, np.ndarray):
+            run = self.run()
+            found = [run(standardise(part, self.mean, self.std, self.dtype) if self.mean else part) for part in parts]
+            return np.concatenate(found)
+        with quiet():
+            return namespace(x).concat([self.network.forward_sweep(self.controls, part)[-1] for part in parts])
+
+    def _taken(self, images: Array) -> Array:
+        """The images in the shape, library and dtype of the model, or InputError."""
+        shape = self.network.input_shape
+        if self.mean:
+            x = np.asarray(images)
+            x = x[:, np.newaxis] if x.ndim == 3 and shape[0] == 1 else x
+            if x.dtype != np.uint8 or x.shape[1:] != shape:
+                raise InputError(
+                    f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{shape}), "
+                    "0 to 255 as in the files: standardised images go to model.run()"
+                )
+            return x
+        if tuple(images.shape[1:]) != shape or not namespace(images).isdtype(images.dtype, "real floating"):
             raise InputError(
-                f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{self.network.input_shape}), "
-                "0 to 255 as in the files: standardised images go to model.run()"
+                f"images are {images.dtype} {tuple(images.shape)}; expected floats (N, *{shape}), prepared as those "
+                "that the model was trained on"
             )
-        run = self.run()
-        parts = [x[i : i + AT_ONCE] for i in range(0, len(x), AT_ONCE)] or [x]
-        return np.concatenate([run(standardise(part, self.mean, self.std, self.dtype)) for part in parts])
+        return namespace(images).astype(images, getattr(namespace(images), self.dtype))
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """The class of each image, as :meth:`outputs` takes them."""
-        return np.argmax(self.outputs(images), axis=1)
+    def predict(self, images: Array) -> Array:
+        """The class of each image, from 0, as :meth:`outputs` takes them; its name is ``class_names[k]``."""
+        scores = self.outputs(images)
+        return namespace(scores).argmax(scores, axis=1)
 
-    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+    def accuracy(self, images: Array, labels: Array) -> float:
         """The share of images that are given their label. Raises InputError unless there is a label for each."""
         if len(labels) != len(images) or len(images) == 0:
             raise InputError(f"{len(labels)} labels for {len(images)} images; expected one for each, at least one")
-        return float(np.mean(self.predict(images) == labels))
+        return float(np.mean(to_numpy(self.predict(images)) == to_numpy(labels)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a file, from which :func:`read_model` reads it. Raises OutputError; and InputError for a
+        network with stages of another package."""
+        write_atomically(Path(path), to_bytes(self))
+
+    def __repr__(self) -> str:
+        kept, entries = kernel_entries(self.network.names(), self.controls)
+        shape = "×".join(map(str, self.network.input_shape))
+        return f"<Model: {shape} to {len(self.class_names)} classes, {kept:,} of {entries:,} weights, {self.dtype}>"
 
 
 def to_bytes(model: Model) -> bytes:
-    """The content of ``compact.npz``."""
+    """The content of a model's file."""
+    from pmp_ref.compact.description import describe
+    from pmp_ref.compact.sparse import forms_of
+
     arrays: dict[str, np.ndarray] = {"mean": np.asarray(model.mean), "std": np.asarray(model.std)}
     for name, a in to_arrays(model.network, model.controls).items():
         arrays |= _smallest(name, a) if name.endswith(".kernel") and a.ndim > 1 else {name: a}
-    note = {"format": FORMAT, "network": describe(model.network), "forms": list(model.forms)}
+    note = {
+        "format": FORMAT,
+        "network": describe(model.network),
+        "forms": list(model.forms or forms_of(model.network)),
+        "class_names": list(model.class_names),
+    }
     return pack(arrays, {"compact": note})
 
 
@@ -143,8 +194,9 @@ def _counts(count: np.ndarray, rows: int, columns: int, total: int) -> bool:
     )
 
 
-def read(path: str | Path) -> Model:
-    """The model in ``compact.npz`` or ``model.npz``, or in a run's directory, where ``compact.npz`` goes first.
+def read_model(path: str | Path) -> Model:
+    """The model in a file, ``model.npz``, ``compact.npz`` or from :meth:`Model.save`, or in a run's directory, where
+    ``compact.npz`` goes first.
 
     Raises InputError for anything else; no code runs from a file, and no array is made that the file does not pay for.
     """
@@ -156,6 +208,8 @@ def read(path: str | Path) -> Model:
 
 def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
     """The model that these arrays of a file hold."""
+    from pmp_ref.compact import runner
+
     try:
         if "compact" in arrays:
             model = _compact(arrays, decode(arrays["compact"]), source)
@@ -164,6 +218,7 @@ def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
         else:
             raise InputError(f"{source!r} holds no model; give a run's model.npz, or what pmp-ref compact wrote")
         _check(model, source)
+        runner(model.network, model.controls, model.forms or None)  # raises where forms and stages do not fit
         return model
     except InputError as error:
         text = str(error)
@@ -176,6 +231,8 @@ def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
 
 
 def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
+    from pmp_ref.compact.description import network_from
+
     if note["format"] != FORMAT:
         raise InputError(
             f"{source!r} has format {note['format']!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
@@ -187,7 +244,7 @@ def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
         for name, shape in zip(names, shapes, strict=True):
             if f"{l:02}.{name}.count" in arrays:
                 filled[f"{l:02}.{name}"] = _filled(arrays, f"{l:02}.{name}", shape, source)
-    return _model(network, filled, tuple(note["forms"]), source)
+    return _model(network, filled, tuple(note["forms"]), note["class_names"], source)
 
 
 def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
@@ -197,13 +254,17 @@ def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
     if not all(type(n) is int and 0 < n < 2**16 for n in (*shape, classes)):
         raise InputError(f"{source!r} has the input shape {shape} and {classes} classes: restore a copy")
     network = make(tuple(shape), classes, note["activation"], **pool)
-    return _model(network, arrays, forms_of(network), source)
+    return _model(network, arrays, (), note.get("class_names", []), source)
 
 
-def _model(network: Network, arrays: dict[str, np.ndarray], forms: tuple[str, ...], source: str) -> Model:
+def _model(
+    network: Network, arrays: dict[str, np.ndarray], forms: tuple[str, ...], class_names: Any, source: str
+) -> Model:
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise InputError(f"{source!r} has class names that are no texts: restore a copy")
     controls = from_arrays(network, arrays, "", source, np.asarray)
     mean, std = (tuple(map(float, arrays[name].ravel())) for name in ("mean", "std"))
-    return Model(network, controls, forms, mean, std)
+    return Model(network, controls, tuple(class_names), forms, mean, std)
 
 
 def _check(model: Model, source: str) -> None:
@@ -212,12 +273,13 @@ def _check(model: Model, source: str) -> None:
     if len({a.dtype for a in everything}) > 1 or any(a.dtype.name not in ("float32", "float64") for a in everything):
         raise InputError(f"{source!r} mixes dtypes, or has other numbers than floats: restore a copy")
     statistics = np.asarray([*model.mean, *model.std])
-    if not all(np.all(np.isfinite(a)) for a in (*everything, statistics)) or min(model.std) <= 0:
+    if not all(np.all(np.isfinite(a)) for a in (*everything, statistics)) or min(model.std, default=1) <= 0:
         raise InputError(f"{source!r} holds NaN or infinity, or a deviation that is not positive: restore a copy")
     shape, end = model.network.input_shape, model.network.output_shape
-    if len(shape) != 3 or not len(model.mean) == len(model.std) == shape[0] or len(end) != 1:
+    standardised = len(shape) == 3 and len(model.mean) == len(model.std) == shape[0]
+    as_they_are = len(model.mean) == len(model.std) == 0
+    if not (standardised or as_they_are) or len(end) != 1:
         raise InputError(
-            f"{source!r} takes states of shape {shape} with {len(model.mean)} means to {end}; expected "
-            "images (channels, rows, columns), one mean per channel, and a vector"
+            f"{source!r} takes states of shape {shape} with {len(model.mean)} means and {len(model.std)} deviations to "
+            f"{end}; expected images (channels, rows, columns) with one of each per channel, or none, and a vector"
         )
-    runner(model.network, model.controls, model.forms)
