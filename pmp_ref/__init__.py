@@ -14,6 +14,7 @@ from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarnin
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -27,6 +28,8 @@ from pmp_ref.layers import (
     Softplus,
     Standardise,
     Tanh,
+    WeightedSum,
+    chain,
     residual,
 )
 from pmp_ref.loss import CrossEntropy, Squared
@@ -47,6 +50,7 @@ __all__ = [
     "Absolute",
     "AveragePool",
     "Averaging",
+    "Block",
     "Box",
     "Certificate",
     "Classic",
@@ -93,7 +97,9 @@ __all__ = [
     "Stop",
     "Sweep",
     "Tanh",
+    "WeightedSum",
     "certify",
+    "chain",
     "initial_controls",
     "layer_weights",
     "lenet5",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -92,7 +93,7 @@ def residual_net(
             "of groups and at least one block on each level"
         )
     act = activation(activation_name)
-    stages: list[Stage] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
+    stages: list[Stage | Block] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
     for level, count in enumerate(blocks):
         channels = width * 2**level
         for block in range(count):
@@ -105,9 +106,9 @@ def residual_net(
                 Convolution(channels, 3, padding=1),
             )
             projection = Convolution(channels, 1, stride=stride) if stride > 1 else None
-            stages += [*residual(*inner, step=step, projection=projection), act]
+            stages += [residual(*inner, step=step, projection=projection), act]
     stages += [GlobalAveragePool(), Dense(classes)]
-    return Network(tuple(stages), input_shape)
+    return Network(stages, input_shape)
 
 
 ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}

@@ -13,7 +13,7 @@ from verification.controls import Edit, fault
 DENSE, CONV = "pmp_ref.layers.dense", "pmp_ref.layers.convolution"
 WINDOWS, POOL = "pmp_ref.layers.windows", "pmp_ref.layers.pooling"
 ACT, NORM, SKIP = "pmp_ref.layers.activation", "pmp_ref.layers.normalisation", "pmp_ref.layers.residual"
-LAYER, RESHAPE = "pmp_ref.layers.layer", "pmp_ref.layers.reshape"
+LAYER, RESHAPE, NET = "pmp_ref.layers.layer", "pmp_ref.layers.reshape", "pmp_ref.network"
 
 fault(
     "W for Wᵀ in the costate of square dense stages",
@@ -173,18 +173,18 @@ fault(
     [Edit(f"{POOL}:MaxPool._winner", "taps == first", "taps == planted(0 * first)")],
 )
 fault(
-    "skip's costate dropped at the merge",
-    [Edit(f"{SKIP}:Merge.adjoint", "(self.step * p, p)", "(self.step * p, planted(0 * p))")],
+    "skip's costate dropped at the sum",
+    [Edit(f"{SKIP}:WeightedSum.adjoint", "in self.weights", "in (planted(0.0), *self.weights[1:])")],
     section6=True,
 )
 fault(
-    "skip's costate dropped at the split",
-    [Edit(f"{SKIP}:Split.adjoint", "p[0] + p[1]", "planted(p[0])")],
+    "of several readers only the first gives a costate",
+    [Edit(f"{NET}:Network.hand_back", "part if costates[i] is None else", "planted(part) if True else")],
     section6=True,
 )
 fault(
     "step of a residual block missing in the adjoint",
-    [Edit(f"{SKIP}:Merge.adjoint", "(self.step * p, p)", "(planted(p), p)")],
+    [Edit(f"{SKIP}:WeightedSum.adjoint", "times(w, p)", "planted(p)")],
 )
 fault(
     "standardisation adjoint without the mean term",
@@ -307,17 +307,24 @@ fault(
     ],
 )
 fault(
-    "a stage on a branch takes the other branch's costate",
+    "a stage takes the costate of a later state of the same shape",
     [
         Edit(
-            f"{SKIP}:OnBranch.switching",
-            "p[i]",
-            "planted(p[1 - i] if getattr(p[0], 'shape', 0) == getattr(p[1], 'shape', 1) else p[i])",
+            f"{NET}:Network.backward_sweep",
+            "costates[l + 1])",
+            "planted(next((q for q in costates[l + 2:] if q.shape == costates[l + 1].shape), costates[l + 1])))",
         )
     ],
-    why="only where both branches have one shape",
+    why="only where a later costate has the same shape",
 )
-fault("branch exchanged by OnBranch", [Edit(f"{SKIP}:OnBranch._with", "self.branch == 0", "planted(self.branch) == 1")])
+fault(
+    "a stage reads the state before it, whatever it is to read",
+    [Edit(f"{NET}:Network.entering", "states[read[0]]", "states[planted(l)]")],
+)
+fault(
+    "weights of a sum in reverse order",
+    [Edit(f"{SKIP}:WeightedSum.forward", "zip(self.weights,", "zip(planted(self.weights[::-1]),")],
+)
 
 # --- second order -----------------------------------------------------------------------------------------------------
 
@@ -383,20 +390,25 @@ fault(
     [Edit(f"{POOL}:MaxPool.tangent", "self._winner(x)", "planted(self._winner(dx))")],
 )
 fault(
-    "branch: Hessian's costate of the other branch",
-    [
-        Edit(
-            f"{SKIP}:OnBranch.tangent_costate",
-            "x[i], u, p[i], dx[i], v, dp[i]",
-            "x[i], u, p[i], dx[i], v, planted(0 * dp[i])",
-        )
-    ],
+    "Hessian sweep: a sum hands back the costate, not its tangent",
+    [Edit(f"{LAYER}:LinearStage.tangent_costate", "(x, dp)", "(x, planted(p))")],
 )
 fault(
-    "branch: Hessian's switching function without dx",
-    [Edit(f"{SKIP}:OnBranch.tangent_switching", "dx[i], v", "planted(0 * dx[i]), v")],
+    "Hessian sweep: tangents of the states one stage early",
+    [
+        Edit(
+            "pmp_ref.second_order:tangent_costate_sweep",
+            "network.entering(l, tangents)",
+            "network.entering(l, planted([tangents[0], *tangents[:-1]]) if "
+            "l and tangents[l].shape == tangents[l - 1].shape else tangents)",
+        )
+    ],
+    why="only where the stage before keeps the shape",
 )
-fault("branch: tangent without dx", [Edit(f"{SKIP}:OnBranch.tangent", "dx[i], v", "planted(0 * dx[i]), v")])
+fault(
+    "tangent sweep: a sum without its skip",
+    [Edit(f"{LAYER}:LinearStage.tangent", "(dx, u)", "((planted(0 * dx[0]), *dx[1:]) if self.arity > 1 else dx, u)")],
+)
 fault(
     "Φ″ of the cross-entropy without its mean",
     [
@@ -429,8 +441,8 @@ fault(
     [
         Edit(
             "pmp_ref.second_order:tangent_costate_sweep",
-            "tangents[l], v[l], dp)",
-            "tangents[planted(l)] if l else 0 * tangents[l], v[l], planted(dp) if l < len(stages) - 1 else dp * 1.5)",
+            "dx, v[l], moved[l + 1])",
+            "dx if l else 0 * dx, v[l], planted(moved[l + 1]) if l + 1 < len(network.stages) else 1.5 * moved[-1])",
         )
     ],
 )
@@ -449,7 +461,7 @@ fault(
 
 # --- losses, sweeps, Hamiltonian --------------------------------------------------------------------------------------
 
-LOSS, SWEEP, HAM, NET = "pmp_ref.loss", "pmp_ref.sweep", "pmp_ref.hamiltonian", "pmp_ref.network"
+LOSS, SWEEP, HAM = "pmp_ref.loss", "pmp_ref.sweep", "pmp_ref.hamiltonian"
 fault("missing 1/B in p_L", [Edit(f"{SWEEP}:Sweep.terminal_costate", " / samples", " / planted(1)")], section6=True)
 fault(
     "missing 1/B in L and in p_L",
@@ -505,8 +517,8 @@ fault(
     [
         Edit(
             f"{NET}:Network.backward_sweep",
-            "g[l] = stage.switching(x, u, costates[l + 1])",
-            "g[l] = stage.switching(x, u, planted(costates[l + 1]) if l != 0 else 1.5 * costates[l + 1])",
+            "self.stages[l].switching(*at)",
+            "self.stages[l].switching(*at[:2], planted(at[2]) if l != 0 else 1.5 * at[2])",
         )
     ],
 )

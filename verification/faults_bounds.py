@@ -21,7 +21,13 @@ one("T7: mixed term 2Z dropped", f"{COARSE}:propagate", "k * (R * Y + 2 * Z)", "
 one("T7: mixed term Z for 2Z", f"{COARSE}:propagate", "2 * Z)", "planted(Z))")
 one("T7: tangents without the bias", f"{COARSE}:propagate", "k * (R * Z + X) + beta", "planted(k * (R * Z + X))")
 one("T7: σ″ without the square", f"{COARSE}:propagate", "s2 * Z ** 2", "planted(s2 * Z)")
-one("T7: skip forgets the step", f"{COARSE}:propagate", "abs(stage.step) * h", "planted(h)")
+one("T7: a sum forgets its weights", f"{COARSE}:propagate", "w * a for", "planted(a) for")
+one(
+    "T7: weights of a sum without modulus",
+    f"{COARSE}:propagate",
+    "np.abs(stage.weights)",
+    "planted(np.asarray(stage.weights))",
+)
 one("T7: saturation ignored", f"{COARSE}:propagate", "largest_value(stage) * root", "planted(float('inf'))")
 one("T7: ‖Φ′‖ ≤ 1 for √2", f"{COARSE}:global_constant", "math.sqrt(2) * Y", "planted(Y)")
 one("T7: C̄ for ½C̄", f"{COARSE}:global_constant", "0.5 * float(np.mean(bound))", "planted(float(np.mean(bound)))")
@@ -156,7 +162,7 @@ one(
 one("T7b: f₂z₁² dropped", f"{SEGMENT}:compose", "powers[2] = square", "powers[2] = planted(None)")
 one("T7b: f₃z₁³ dropped", f"{SEGMENT}:compose", "powers[3] = times(square, z[1])", "powers[3] = planted(None)")
 one("T7b: 2z₁z₃ + z₂² without z₂²", f"{SEGMENT}:compose", "square_of(z[2]))", "planted(None))")
-one("T7b: step of a skip forgotten", f"{SEGMENT}:merge", "float(stage.step)", "planted(1.0)")
+one("T7b: weights of a sum forgotten", f"{SEGMENT}:weighted_sum", "times(w, a)", "planted(a)")
 one(
     "T7b: radius of pooling divided twice",
     f"{SEGMENT}:average",

@@ -19,11 +19,12 @@ from pmp_ref.app.descent import Tally
 from pmp_ref.app.files import CHECKPOINT, decode, pack, unpack, write_atomically
 from pmp_ref.app.options import to_json
 from pmp_ref.arrays import Controls, to_numpy
+from pmp_ref.compact.description import OLDER
 from pmp_ref.errors import InputError
 from pmp_ref.network import Network
 from pmp_ref.result import Iterate, Status
 
-FORMAT = 1
+FORMAT = 2  # in 1, the stages of networks with skips had other numbers
 NESTED = ("controls", "metric", "metric_memory", "average_memory")
 
 
@@ -66,6 +67,16 @@ def from_arrays(network: Network, arrays: dict[str, np.ndarray], prefix: str, so
     return tuple(result)
 
 
+def check_format(found: Any, source: str, network: Network) -> None:
+    """InputError unless files of the format ``found`` are read, which hold controls of this network."""
+    if found == 1 and not network.is_chain:
+        raise InputError(f"{source!r} cannot be used: {OLDER}")
+    if found not in (1, FORMAT):
+        raise InputError(
+            f"{source!r} has format {found!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
+        )
+
+
 def settings_hash(setup: Setup) -> str:
     """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
     options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
@@ -102,11 +113,7 @@ def read(directory: Path, setup: Setup) -> State:
     arrays = unpack(path)
     try:
         note = decode(arrays["state"])
-        if note["format"] != FORMAT:
-            raise InputError(
-                f"{str(path)!r} has format {note['format']!r}, expected {FORMAT}: use the version of "
-                "pmp_ref that wrote it"
-            )
+        check_format(note["format"], str(path), setup.network)
         move = mover(setup.options.backend)
         nested = {
             name: from_arrays(setup.network, arrays, f"{name}/", str(path), move) if name in note["groups"] else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from pmp_ref.app import inspect
 from pmp_ref.app.build import Setup
-from pmp_ref.app.checkpoint import State, to_arrays
+from pmp_ref.app.checkpoint import FORMAT, State, to_arrays
 from pmp_ref.app.evaluate import Accuracy, accuracy
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, pack, remove, write_atomically, write_json
 from pmp_ref.app.summary import certificate_json, summarise
@@ -72,6 +72,7 @@ def model(setup: Setup, controls: Any) -> bytes:
         "classes": np.asarray(setup.dataset.classes),
     }
     network = {
+        "format": FORMAT,
         "name": options.network,
         "activation": options.activation,
         "pooling": options.pooling,

@@ -37,10 +37,8 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
     with quiet():
         for start in range(0, x.shape[0], CHUNK):
             cut = slice(start, min(start + CHUNK, x.shape[0]))
-            xp, states = namespace(x), x[cut, ...]
-            for stage, u in zip(network.stages, controls, strict=True):  # no state is kept
-                states = stage.forward(states, u)
-            right = (xp.argmax(states, axis=1) == y[cut]) & xp.all(xp.isfinite(states), axis=1)
+            xp, scores = namespace(x), network.forward_sweep(controls, x[cut, ...], keep=False)[-1]
+            right = (xp.argmax(scores, axis=1) == y[cut]) & xp.all(xp.isfinite(scores), axis=1)
             correct += int(xp.count_nonzero(right))
     return Accuracy(correct, int(x.shape[0]))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.app.checkpoint import from_arrays, to_arrays
+from pmp_ref.app.checkpoint import FORMAT, check_format, from_arrays, to_arrays
 from pmp_ref.app.files import COMPACT, MODEL, decode, pack, unpack
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Controls
@@ -25,7 +25,6 @@ from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
 from pmp_ref.network import Network
 
-FORMAT = 1
 AT_ONCE = 1024  # images standardised at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
 
@@ -176,11 +175,8 @@ def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
 
 
 def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
-    if note["format"] != FORMAT:
-        raise InputError(
-            f"{source!r} has format {note['format']!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
-        )
     network, filled = network_from(note["network"]), dict(arrays)
+    check_format(note["format"], source, network)
     if sum(math.prod(s) for shapes in network.control_shapes for s in shapes) > _EXPAND:
         raise InputError(f"{source!r} has more than {_EXPAND} weights when filled up; expected a smaller model")
     for l, (names, shapes) in enumerate(zip(network.names(), network.control_shapes, strict=True)):
@@ -197,6 +193,7 @@ def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
     if not all(type(n) is int and 0 < n < 2**16 for n in (*shape, classes)):
         raise InputError(f"{source!r} has the input shape {shape} and {classes} classes: restore a copy")
     network = make(tuple(shape), classes, note["activation"], **pool)
+    check_format(note.get("format", 1), source, network)
     return _model(network, arrays, forms_of(network), source)
 
 
