@@ -24,6 +24,7 @@ from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -37,6 +38,8 @@ from pmp_ref.layers import (
     Softplus,
     Standardise,
     Tanh,
+    WeightedSum,
+    chain,
     residual,
 )
 from pmp_ref.library import Solution, certify, solve, step
@@ -61,6 +64,7 @@ __all__ = [
     "AbsoluteTest",
     "AveragePool",
     "Averaging",
+    "Block",
     "Box",
     "Certificate",
     "ClassicRule",
@@ -111,7 +115,9 @@ __all__ = [
     "Sweep",
     "Tanh",
     "Verdict",
+    "WeightedSum",
     "certify",
+    "chain",
     "initial_controls",
     "layer_weights",
     "lenet5",

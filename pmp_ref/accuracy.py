@@ -37,7 +37,7 @@ def accuracy(network: Network, controls: Controls, x: Array, y: Array) -> Accura
     with quiet():
         for start in range(0, x.shape[0], CHUNK):
             cut = slice(start, min(start + CHUNK, x.shape[0]))
-            xp, final = namespace(x), network.forward_sweep(controls, x[cut, ...])[-1]
+            xp, final = namespace(x), network.forward_sweep(controls, x[cut, ...], keep=False)[-1]
             right = (xp.argmax(final, axis=1) == y[cut]) & xp.all(xp.isfinite(final), axis=1)
             correct += int(xp.count_nonzero(right))
     return Accuracy(correct, int(x.shape[0]))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -153,7 +154,7 @@ def residual_net(
         )
     shape, classes = size_of(images, classes)
     act = activation(activation_name)
-    stages: list[Stage] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
+    stages: list[Stage | Block] = [Convolution(width, 3, padding=1), Standardise(groups), ScaleShift(), act]
     for level, count in enumerate(blocks):
         channels = width * 2**level
         for block in range(count):
@@ -166,9 +167,9 @@ def residual_net(
                 Convolution(channels, 3, padding=1),
             )
             projection = Convolution(channels, 1, stride=stride) if stride > 1 else None
-            stages += [*residual(*inner, step=step, projection=projection), act]
+            stages += [residual(*inner, step=step, projection=projection), act]
     stages += [GlobalAveragePool(), Dense(classes)]
-    return fitted("residual_net", lambda shape: Network(tuple(stages), shape), shape)
+    return fitted("residual_net", lambda shape: Network(stages, shape), shape)
 
 
 ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}

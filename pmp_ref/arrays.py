@@ -94,10 +94,14 @@ def as_floats(record: Any, *names: str) -> None:
     A NumPy float64 scalar among the hyper-parameters would silently turn a float32 run into a float64 run.
     """
     for name in names:
-        value = getattr(record, name)
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise InputError(f"{name} is {value!r}; expected a number")
-        object.__setattr__(record, name, float(value))
+        object.__setattr__(record, name, number(name, getattr(record, name)))
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a Python float; raises InputError, calling it ``name``, for what is not a number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} is {value!r}; expected a number")
+    return float(value)
 
 
 def like(host: Any, a: Array, dtype: Any = None) -> Array:

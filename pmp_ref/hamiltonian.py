@@ -18,8 +18,9 @@ from pmp_ref.problem import Problem
 
 
 def hamiltonian(problem: Problem, l: int, x: Any, p: Any, w: tuple[Array, ...], rho: float) -> Array:
-    """H_l(x, p, w) by its definition: the stage is applied to w. 0-d, float64."""
-    value = _inner_states(p, problem.network.stages[l].forward(x, w))
+    """H_l(x, p, w) by its definition: the stage is applied to w. ``x`` is what enters it: the state that it reads, or a
+    tuple of several. 0-d, float64."""
+    value = sum64(product64(p, problem.network.stages[l].forward(x, w)))
     for r, omega, a in zip(problem.regulariser[l], problem.weights[l], w, strict=True):
         value = value - rho * omega * r.value(a)
     return value
@@ -89,10 +90,3 @@ def augmented_increment(
 ) -> Array:
     """Σ_l K_ε(w; u) − K_ε(u; u) = ΣΔH − ετ; non-negative where w maximises K_ε. 0-d, float64."""
     return total(increments(problem, g, u, w, rho)) - eps * total(squared_increments(u, w, metric))
-
-
-def _inner_states(p: Any, x: Any) -> Array:
-    """⟨p, x⟩ of states, arrays or pairs."""
-    if isinstance(x, tuple):
-        return _inner_states(p[0], x[0]) + _inner_states(p[1], x[1])
-    return sum64(product64(p, x))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pmp_ref.arrays import Array, Controls, like
-from pmp_ref.layers import Activation, LeakyReLU, OnBranch, ScaleShift, SiLU, Softplus, Stage
+from pmp_ref.layers import Activation, LeakyReLU, ScaleShift, SiLU, Softplus
 from pmp_ref.network import Network
 
 
@@ -24,7 +24,7 @@ def initial_controls(network: Network, seed: int, example: Array) -> Controls:
         for name, shape in zip(stage.control_names, shapes, strict=True):
             if name == "bias":
                 host = np.zeros(shape)
-            elif isinstance(_bare(stage), ScaleShift):
+            elif isinstance(stage, ScaleShift):
                 host = np.ones(shape)
             else:
                 bound = math.sqrt(3 * _gain(network, l) / math.prod(shape[1:]))
@@ -34,13 +34,12 @@ def initial_controls(network: Network, seed: int, example: Array) -> Controls:
     return tuple(controls)
 
 
-def _bare(stage: Stage) -> Stage:
-    return _bare(stage.stage) if isinstance(stage, OnBranch) else stage
-
-
 def _gain(network: Network, l: int) -> float:
-    """2 if the first activation after stage l is of the ReLU kind, else 1."""
-    for stage in network.stages[l + 1 :]:
-        if isinstance(_bare(stage), Activation):
-            return 2.0 if isinstance(_bare(stage), LeakyReLU | SiLU | Softplus) else 1.0
+    """2 if the first activation that x_{l+1} comes to, through whatever reads it, is of the ReLU kind, else 1."""
+    reached = {l + 1}
+    for m in range(l + 1, len(network.stages)):
+        if not reached.isdisjoint(network.reads[m]):
+            if isinstance(network.stages[m], Activation):
+                return 2.0 if isinstance(network.stages[m], LeakyReLU | SiLU | Softplus) else 1.0
+            reached.add(m + 1)
     return 1.0

@@ -24,7 +24,7 @@ from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_at
 from pmp_ref.network import Network
 from pmp_ref.sweep import quiet
 
-FORMAT = 1
+FORMAT = 2  # in 1, the stages of networks with skips had other numbers
 COMPACT, MODEL = "compact.npz", "model.npz"  # what a run's directory holds
 AT_ONCE = 1024  # images at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
@@ -230,14 +230,23 @@ def from_file(arrays: dict[str, np.ndarray], source: str) -> Model:
         ) from None
 
 
+def check_format(found: Any, source: str, network: Network) -> None:
+    """InputError unless files of the format ``found`` are read, which hold controls of this network."""
+    from pmp_ref.compact.description import OLDER
+
+    if found == 1 and not network.is_chain:
+        raise InputError(f"{source!r} cannot be used: {OLDER}")
+    if found not in (1, FORMAT):
+        raise InputError(
+            f"{source!r} has format {found!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
+        )
+
+
 def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
     from pmp_ref.compact.description import network_from
 
-    if note["format"] != FORMAT:
-        raise InputError(
-            f"{source!r} has format {note['format']!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
-        )
     network, filled = network_from(note["network"]), dict(arrays)
+    check_format(note["format"], source, network)
     if sum(math.prod(s) for shapes in network.control_shapes for s in shapes) > _EXPAND:
         raise InputError(f"{source!r} has more than {_EXPAND} weights when filled up; expected a smaller model")
     for l, (names, shapes) in enumerate(zip(network.names(), network.control_shapes, strict=True)):
@@ -254,6 +263,7 @@ def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
     if not all(type(n) is int and 0 < n < 2**16 for n in (*shape, classes)):
         raise InputError(f"{source!r} has the input shape {shape} and {classes} classes: restore a copy")
     network = make(tuple(shape), classes, note["activation"], **pool)
+    check_format(note.get("format", 1), source, network)
     return _model(network, arrays, (), note.get("class_names", []), source)
 
 

@@ -1,45 +1,88 @@
-"""A network is a chain of stages; its forward sweep gives the states, its backward sweep the costates (T1)."""
+"""A network is a list of stages and, for each, which states it reads. Its forward sweep gives the states, its backward
+sweep the costates (T1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 from pmp_ref.arrays import Array, Controls, check_together, device, is_array, library
 from pmp_ref.errors import InputError
-from pmp_ref.layers.layer import Stage
+from pmp_ref.layers.layer import Shape, Stage
+from pmp_ref.layers.residual import Block, Reads, chain
 
 
-@dataclass(frozen=True, repr=False)
+def plus(i: int, a: Any, b: Any) -> Any:
+    """a + b, two parts of the costate of x_i."""
+    return a + b
+
+
+@dataclass(frozen=True, init=False, repr=False)
 class Network:
-    """The chain x_{l+1} = Λ_l(x_l, u_l), l = 0 … L−1.
+    """x_{l+1} = Λ_l(x_i for i in reads[l]; u_l), l = 0 … L−1; reads[l] = (l,), a chain, unless said otherwise.
 
-    ``input_shape`` is the per-sample shape of x_0. ``shapes[l]`` is the per-sample shape of x_l (a pair inside a
-    residual block), ``control_shapes[l]`` the shapes of u_l. Raises InputError, naming the stage, if shapes do not
-    chain.
+    ``stages`` may hold blocks, which say what their stages read (:func:`pmp_ref.layers.residual`); with ``reads`` it
+    holds stages alone. ``input_shape`` is the per-sample shape of x_0. ``readers[l]`` are the stages that read x_l, in
+    order (twice one that reads it twice), ``shapes[l]`` is its per-sample shape and ``controlled[l]`` says whether it
+    depends on a control at all, so that it has a costate; ``control_shapes[l]`` are the shapes of u_l. Raises
+    InputError, naming the stage, if shapes do not fit, if a stage reads what is not there yet, or if nobody reads a
+    state but the last.
     """
 
     stages: tuple[Stage, ...]
-    input_shape: tuple[int, ...]
-    shapes: tuple[Any, ...] = field(init=False)
-    control_shapes: tuple[tuple[tuple[int, ...], ...], ...] = field(init=False)
+    input_shape: Shape
+    reads: Reads
+    readers: Reads = field(init=False, compare=False)
+    shapes: tuple[Shape, ...] = field(init=False, compare=False)
+    control_shapes: tuple[tuple[Shape, ...], ...] = field(init=False, compare=False)
+    controlled: tuple[bool, ...] = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        shapes: list[Any] = [self.input_shape]
-        controls = []
+    def __init__(
+        self, stages: Sequence[Stage | Block], input_shape: Shape, reads: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        block = chain(*stages) if reads is None else Block(tuple(stages), tuple(map(tuple, reads)))  # type: ignore[arg-type]
+        self._set("stages", block.stages)
+        self._set("reads", block.reads)
+        self._set("input_shape", tuple(input_shape))
+        self._check_reads()
+        shapes, controls, controlled = [self.input_shape], [], [False]
         for l, stage in enumerate(self.stages):
+            shape = self.entering(l, shapes)
+            try:
+                leaving = stage.output_shape(shape)
+            except InputError as error:
+                raise InputError(f"stage {l} ({stage}) does not take states of shape {shape}: {error}") from None
+            shapes.append(leaving)
+            controls.append(stage.control_shapes(shape))
+            controlled.append(bool(controls[l]) or any(controlled[i] for i in self.reads[l]))
+        self._set("shapes", tuple(shapes))
+        self._set("control_shapes", tuple(controls))
+        self._set("controlled", tuple(controlled))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_reads(self) -> None:
+        if len(self.reads) != len(self.stages):
+            raise InputError(
+                f"reads has {len(self.reads)} entries for {len(self.stages)} stages; expected one for each"
+            )
+        for l, (stage, states) in enumerate(zip(self.stages, self.reads, strict=True)):
             if not isinstance(stage, Stage):
                 raise InputError(f"stage {l} is a {type(stage).__name__}; expected a Stage")
-            try:
-                shapes.append(stage.output_shape(shapes[-1]))
-            except InputError as error:
-                raise InputError(f"stage {l} ({stage}) does not take states of shape {shapes[-1]}: {error}") from None
-            controls.append(stage.control_shapes(shapes[l]))
-        object.__setattr__(self, "shapes", tuple(shapes))
-        object.__setattr__(self, "control_shapes", tuple(controls))
+            if len(states) != stage.arity:
+                raise InputError(
+                    f"stage {l} ({stage}) reads the states {states}; expected {stage.arity} of them, named in reads"
+                )
+            if not all(0 <= i <= l for i in states):
+                raise InputError(f"stage {l} ({stage}) reads the states {states}; there are states 0 to {l} before it")
+        each = range(len(self.stages))
+        self._set("readers", tuple(tuple(l for l in each for j in self.reads[l] if j == i) for i in each))
+        if () in self.readers:
+            unread = self.readers.index(())
+            raise InputError(f"nobody reads state {unread}; expected a reader for each state but the last")
 
     def __repr__(self) -> str:
         entries = sum(prod(shape) for shapes in self.control_shapes for shape in shapes)
@@ -47,9 +90,14 @@ class Network:
         return f"<Network: {states} through {len(self.stages)} stages to {self.output_shape}, {entries:,} controls>"
 
     @property
-    def output_shape(self) -> Any:
+    def output_shape(self) -> Shape:
         """Per-sample shape of x_L."""
         return self.shapes[-1]
+
+    @property
+    def is_chain(self) -> bool:
+        """True if every stage reads the state before it and no other."""
+        return all(states == (l,) for l, states in enumerate(self.reads))
 
     @property
     def analytic(self) -> bool:
@@ -64,25 +112,50 @@ class Network:
         """Indices of the stages that have controls."""
         return tuple(l for l, shapes in enumerate(self.control_shapes) if shapes)
 
-    def forward_sweep(self, controls: Controls, x: Array) -> list[Any]:
-        """States [x_0, …, x_L] of the batch x, shape (B, *input_shape)."""
-        states = [x]
-        for stage, u in zip(self.stages, controls, strict=True):
-            states.append(stage.forward(states[-1], u))
+    def entering(self, l: int, states: Sequence[Any]) -> Any:
+        """What enters stage l, of ``states`` (or their shapes, jets, …): one, or a tuple where it reads several."""
+        read = self.reads[l]
+        return states[read[0]] if len(read) == 1 else tuple(states[i] for i in read)
+
+    def propagate(self, step: Callable[[int, Any], Any], first: Any, keep: bool = True) -> list[Any]:
+        """[y_0, …, y_L] with y_0 = ``first``, y_{l+1} = step(l, what enters stage l). Without ``keep`` a state is let
+        go, and None stands in its place, once its last reader has run."""
+        states = [first]
+        for l in range(len(self.stages)):
+            states.append(step(l, self.entering(l, states)))
+            if not keep:
+                for i in self.reads[l]:
+                    if self.readers[i][-1] == l:
+                        states[i] = None
         return states
 
-    def backward_sweep(self, controls: Controls, states: list[Any], p: Array) -> tuple[list[Any], Controls]:
-        """Costates [None, p_1, …, p_L] and switching functions g from p_L = ``p`` (T1).
+    def hand_back(self, l: int, parts: Any, costates: list[Any], add: Callable[[int, Any, Any], Any] = plus) -> None:
+        """Give what stage l hands back (a tuple where it reads several states) to the states that it reads.
 
-        p_l = ∂_x⟨p_{l+1}, Λ_l(x_l, u_l)⟩, g_l = ∂_u⟨p_{l+1}, Λ_l(x_l, u_l)⟩ summed over the batch; p_0 is not needed.
+        costates[i] becomes the sum over the readers of x_i, the last reader first; add(i, a, b) adds two parts of it.
+        """
+        for i, part in zip(self.reads[l], parts if len(self.reads[l]) > 1 else (parts,), strict=True):
+            if self.controlled[i]:
+                costates[i] = part if costates[i] is None else add(i, costates[i], part)
+
+    def forward_sweep(self, controls: Controls, x: Array, keep: bool = True) -> list[Any]:
+        """States [x_0, …, x_L] of the batch x, shape (B, *input_shape); without ``keep`` only x_L is left."""
+        return self.propagate(lambda l, entering: self.stages[l].forward(entering, controls[l]), x, keep)
+
+    def backward_sweep(self, controls: Controls, states: list[Any], p: Array) -> tuple[list[Any], Controls]:
+        """Costates [p_0, …, p_L] and switching functions g from p_L = ``p`` (T1).
+
+        p_i = Σ_l ∂_{x_i}⟨p_{l+1}, Λ_l⟩ over the readers l of x_i, g_l = ∂_u⟨p_{l+1}, Λ_l⟩ summed over the batch, at the
+        states and controls given. A state that depends on no control, such as x_0, needs no costate: None.
         """
         costates: list[Any] = [None] * len(self.stages) + [p]
         g: list[tuple[Array, ...]] = [()] * len(self.stages)
         for l in range(len(self.stages) - 1, -1, -1):
-            stage, x, u = self.stages[l], states[l], controls[l]
-            g[l] = stage.switching(x, u, costates[l + 1])
-            if l > 0:
-                costates[l] = stage.costate(x, u, costates[l + 1])
+            at = (self.entering(l, states), controls[l], costates[l + 1])
+            if self.controlled[l + 1]:
+                g[l] = self.stages[l].switching(*at)
+            if any(self.controlled[i] for i in self.reads[l]):
+                self.hand_back(l, self.stages[l].costate(*at), costates)
         return costates, tuple(g)
 
     def check_controls(self, controls: Controls, x: Array) -> None:

@@ -35,11 +35,13 @@ def hessian_vector(problem: Problem, controls: Controls, x: Array, y: Array, v: 
 
 
 def tangent_sweep(problem: Problem, controls: Controls, states: list[Any], v: Controls) -> list[Any]:
-    """dx_{l+1} = ∂_xΛ dx_l + ∂_uΛ v_l from dx_0 = 0: the derivative of the states along v."""
-    tangents: list[Any] = [zeros(states[0].shape, states[0])]
-    for l, stage in enumerate(problem.network.stages):
-        tangents.append(stage.tangent(states[l], controls[l], tangents[l], v[l]))
-    return tangents
+    """dx_{l+1} = ∂_xΛ dx + ∂_uΛ v_l from dx_0 = 0, x and dx those entering stage l: the derivative of x along v."""
+    network = problem.network
+
+    def step(l: int, dx: Any) -> Any:
+        return network.stages[l].tangent(network.entering(l, states), controls[l], dx, v[l])
+
+    return network.propagate(step, zeros(states[0].shape, states[0]))
 
 
 def tangent_costate_sweep(
@@ -52,13 +54,16 @@ def tangent_costate_sweep(
     dp: Any,
 ) -> Controls:
     """dg, the derivative of the switching functions along v, from dp_L = ``dp``."""
-    stages = problem.network.stages
-    dg: list[tuple[Array, ...]] = [()] * len(stages)
-    for l in range(len(stages) - 1, -1, -1):
-        at = (states[l], controls[l], costates[l + 1], tangents[l], v[l], dp)
-        dg[l] = stages[l].tangent_switching(*at)
-        if l > 0:
-            dp = stages[l].tangent_costate(*at)
+    network = problem.network
+    moved: list[Any] = [None] * len(network.stages) + [dp]  # dp_l
+    dg: list[tuple[Array, ...]] = [()] * len(network.stages)
+    for l in range(len(network.stages) - 1, -1, -1):
+        x, dx = network.entering(l, states), network.entering(l, tangents)
+        at = (x, controls[l], costates[l + 1], dx, v[l], moved[l + 1])
+        if network.controlled[l + 1]:
+            dg[l] = network.stages[l].tangent_switching(*at)
+        if any(network.controlled[i] for i in network.reads[l]):
+            network.hand_back(l, network.stages[l].tangent_costate(*at), moved)
     return tuple(dg)
 
 

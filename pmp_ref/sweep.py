@@ -84,17 +84,19 @@ class Sweep:
 
     def belongs(self, network: Network, loss: Loss) -> bool:
         """Whether this is a sweep of that network and loss."""
-        own = self.network
-        return (own.stages, own.input_shape, self.loss) == (network.stages, network.input_shape, loss)
+        what = [(each.stages, each.reads, each.input_shape) for each in (self.network, network)]
+        return what[0] == what[1] and self.loss == loss
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
+        return self._forward(controls, x, y, keep=x.shape[0] * self.bytes_per_sample(x) <= self.memory)
+
+    def _forward(self, controls: Controls, x: Array, y: Array, keep: bool) -> Evaluation:
         xp = namespace(x)
-        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
         losses, largest, states = [], [], []
         with quiet():
             for cut in self.chunks(x):
-                s = self.network.forward_sweep(controls, x[cut, ...])
+                s = self.network.forward_sweep(controls, x[cut, ...], keep)
                 losses.append(self.loss.values(s[-1], y[cut, ...]))
                 largest.append(largest_entry(s[-1]))
                 states.append(s if keep else None)
@@ -102,7 +104,7 @@ class Sweep:
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
-        return replace(self.forward(controls, x, y), states=None)
+        return self._forward(controls, x, y, keep=False)
 
     def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments). A sweep may record what f does on the device and repeat the record (``kernels.replay``)."""
@@ -141,7 +143,7 @@ class Sweep:
 
     def bytes_per_sample(self, x: Array) -> int:
         """Bytes of the states x_1 … x_L of one sample."""
-        return sum(entries(shape) for shape in self.network.shapes[1:]) * namespace(x).finfo(x.dtype).bits // 8
+        return sum(map(math.prod, self.network.shapes[1:])) * namespace(x).finfo(x.dtype).bits // 8
 
 
 def mean_loss(e: Evaluation) -> Array:
@@ -153,13 +155,6 @@ def largest_entry(x: Array) -> Array:
     """‖x_L^s‖_∞ of each sample, (B,)."""
     xp = namespace(x)
     return xp.max(xp.abs(xp.reshape(x, (x.shape[0], -1))), axis=1)
-
-
-def entries(shape: Any) -> int:
-    """Number of entries of a state of that per-sample shape (an array's shape or a pair of shapes)."""
-    if all(isinstance(n, int) for n in shape):
-        return math.prod(shape)
-    return sum(entries(part) for part in shape)
 
 
 def quiet() -> Any:

@@ -16,13 +16,8 @@ from pmp_ref.loss import CrossEntropy, Loss
 def forward(stage: L.Stage, x: Any, u: Any) -> Any:
     """Λ(x, u) of one sample (no batch axis), entry by entry from the definition."""
     match stage:
-        case L.Split():
-            return (x, x)
-        case L.Merge():
-            return each(lambda s, h: s + stage.step * h, x[1], x[0])
-        case L.OnBranch():
-            new = forward(stage.stage, x[stage.branch], u)
-            return (new, x[1]) if stage.branch == 0 else (x[0], new)
+        case L.WeightedSum():
+            return each(lambda *parts: sum(w * a for w, a in zip(stage.weights, parts, strict=True)), *x)
         case L.Convolution():
             return convolution(stage, x, u)
         case L.Dense():
@@ -121,10 +116,8 @@ def loss(kind: Loss, x: np.ndarray, y: Any) -> Any:
 def absolute_tangent(stage: L.Stage, x: Any, u: Any, dx: Any, v: Any) -> Any:
     """|∂_xΛ| |dx| + |∂_uΛ| |v|, or a bound of it: the scale of the roundings of ``tangent``."""
     match stage:
-        case L.OnBranch():
-            i = stage.branch
-            new, other = absolute_tangent(stage.stage, x[i], u, dx[i], v), absolute(dx[1 - i])
-            return (new, other) if i == 0 else (other, new)
+        case L.WeightedSum():
+            return sum(abs(w) * np.abs(a) for w, a in zip(stage.weights, dx, strict=True))
         case L.AffineStage():
             k, a, b = np.abs(u[0]), np.abs(x), np.abs(dx)
             y = stage.apply(b, k) + stage.apply(a, np.abs(v[0]))

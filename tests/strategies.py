@@ -14,23 +14,22 @@ from hypothesis import strategies as st
 
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
     residual,
 )
 from pmp_ref.network import Network
@@ -59,7 +58,7 @@ def lay_out(a: np.ndarray, layout: str) -> np.ndarray:
 
 
 def filled(shape: Any, generator: np.random.Generator, layout: str = "contiguous") -> Any:
-    """Normal entries: an array of that shape, or a pair of them where ``shape`` is a pair of shapes."""
+    """Normal entries: an array of that shape, or a tuple of them where ``shape`` is a tuple of shapes."""
     if shape and not isinstance(shape[0], int):
         return tuple(filled(part, generator, layout) for part in shape)
     return lay_out(generator.standard_normal(shape), layout)
@@ -164,51 +163,63 @@ PLAIN: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
 
 
 @st.composite
-def _on_branches(draw: st.DrawFn) -> tuple[Stage, Any]:
-    stage, shape = draw(st.one_of(*PLAIN.values()))
-    branch, other = draw(st.integers(0, 1)), draw(st.one_of(shapes, st.tuples(shapes, shapes)))
-    return OnBranch(stage, branch), (shape, other) if branch == 0 else (other, shape)
+def _sums(draw: st.DrawFn) -> tuple[Stage, Any]:
+    weights = draw(st.lists(st.sampled_from([1.0, 0.25, -1.5, 0.0]), min_size=2, max_size=4))
+    return WeightedSum(tuple(weights)), (draw(shapes),) * len(weights)
 
 
-PAIRED: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
-    "Split": _fixed(Split(), shapes),
-    "Merge": st.tuples(st.sampled_from([Merge(), Merge(0.25)]), shapes.map(lambda s: (s, s))),
-    "OnBranch": _on_branches(),
-}
-
-KINDS = (*PLAIN, *PAIRED)
+STAGES = {**PLAIN, "WeightedSum": _sums()}
+KINDS = tuple(STAGES)
 SMOOTH = tuple(kind for kind in KINDS if kind not in ("ReLU", "LeakyReLU", "MaxPool"))
 
 
 @st.composite
 def stage_cases(draw: st.DrawFn, kind: str, smooth: bool = False) -> StageCase:
     """Cases of one kind of stage (a name in ``KINDS``); ``smooth``: only stages that are analytic."""
-    source = {**PLAIN, **PAIRED}[kind]
+    source = STAGES[kind]
     stage, shape = draw(source.filter(lambda c: c[0].analytic) if smooth else source)
     return StageCase(stage, shape, draw(st.integers(1, 3)), draw(seeds), draw(st.sampled_from(LAYOUTS)))
 
 
+def skips_over_skips(channels: int, act: Stage, weight: float) -> Block:
+    """Sums of all that came before, as in a DenseNet: four stages read the state entering, one reads it twice, and
+    skips cross each other."""
+    stages = (
+        Convolution(channels, (3, 1), padding=(1, 0)),  # x_1
+        act,
+        WeightedSum((weight, 1.0)),  # x_3 = weight x_0 + x_2
+        Convolution(channels, 1, bias=False),
+        WeightedSum((1.0, -0.5, weight)),  # x_5 = x_0 − ½x_2 + weight x_4
+        act,
+        WeightedSum((1.0, 0.25, 1.0, weight)),  # x_7 = x_6 + ¼x_0 + x_0 + weight x_3
+    )
+    return Block(stages, ((0,), (1,), (0, 2), (3,), (0, 2, 4), (5,), (6, 0, 0, 3)))
+
+
 @st.composite
 def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None) -> Network:
-    """Small networks: convolution, activation, pooling, (nested) residual block, standardisation, dense layers."""
+    """Small networks: convolution, activation, pooling, (nested) residual block or skips over skips, standardisation,
+    dense layers."""
     act = st.sampled_from([Tanh(), Sigmoid(), Softplus(), SiLU()] if smooth else [ReLU(), LeakyReLU(0.1), Tanh()])
     input_shape = (draw(st.integers(1, 2)), draw(st.integers(4, 6)), draw(st.integers(4, 6)))
     channels = draw(st.integers(1, 3))
-    stages: list[Stage] = [Convolution(channels, draw(pairs(2, 3)), padding=draw(pairs(0, 1))), draw(act)]
+    stages: list[Stage | Block] = [Convolution(channels, draw(pairs(2, 3)), padding=draw(pairs(0, 1))), draw(act)]
     if draw(st.booleans()):
         pool = AveragePool if smooth else draw(st.sampled_from([AveragePool, MaxPool]))
         stages.append(pool(2, draw(st.sampled_from([None, 1]))))
-    block = draw(st.sampled_from(["none", "identity", "projection", "nested"]))
-    if block != "none":
-        inner: list[Stage] = [Convolution(channels, 3, padding=1), Standardise(1), ScaleShift(), draw(act)]
+    block = draw(st.sampled_from(["none", "identity", "projection", "nested", "skips over skips"]))
+    if block == "skips over skips":
+        stages.append(skips_over_skips(channels, draw(act), draw(st.sampled_from([1.0, 0.5]))))
+    elif block != "none":
+        inner: list[Stage | Block] = [Convolution(channels, 3, padding=1), Standardise(1), ScaleShift(), draw(act)]
         if block == "nested":
-            inner = [*inner, *residual(Convolution(channels, 1), draw(act), step=0.5)]
+            inner.append(residual(Convolution(channels, 1), draw(act), step=0.5))
         out = channels + 1 if block == "projection" else channels
         inner.append(Convolution(out, 1, bias=False))
         projection = Convolution(out, 1) if block == "projection" else None
-        stages += residual(*inner, step=draw(st.sampled_from([1.0, 0.5])), projection=projection)
+        stages.append(residual(*inner, step=draw(st.sampled_from([1.0, 0.5])), projection=projection))
     stages.append(draw(st.sampled_from([Flatten(), GlobalAveragePool()])))
     if draw(st.booleans()):
         stages += [Dense(draw(st.integers(2, 4))), draw(act)]
     stages.append(Dense(draw(st.integers(2, 4)) if classes is None else classes))
-    return Network(tuple(stages), input_shape)
+    return Network(stages, input_shape)

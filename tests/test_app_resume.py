@@ -288,7 +288,7 @@ def test_a_damaged_checkpoint(damage: str, data: Path, tmp_path: Path, capsys: p
         {"iterate": {}},
         {"lengths": None},
         {"tally": {"x": 1}},
-        {"format": 2},
+        {"format": 3},
         {"seconds": "x"},
         {"status": "x"},
         {"repeated": []},

@@ -304,8 +304,8 @@ def test_what_is_not_finite_becomes_null_with_a_reason(
 ) -> None:
     original = Network.forward_sweep
 
-    def overflow(self: Network, controls: Any, x: Any) -> Any:
-        states = original(self, controls, x)
+    def overflow(self: Network, controls: Any, x: Any, keep: bool = True) -> Any:
+        states = original(self, controls, x, keep)
         return [*states[:-1], states[-1] * np.inf]
 
     monkeypatch.setattr(Network, "forward_sweep", overflow)

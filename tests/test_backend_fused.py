@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "weighted square": (partial(fused, hamiltonian._weighted_square), (D, U, G)),
     "residual": (partial(fused, hamiltonian._residual_square), (D, U, G)),
     **{f"terms of {r}": (r.terms, (np.where(U > 0, U, 0.0),)) for r in PENALTIES if r != L0()},
-    "merged": (partial(fused, residual._merged), (U, G, 0.5)),
+    "summed": (partial(fused, residual.summed, weights=(1.0, 0.5, -2.0)), (U, G, U)),
     "rise": (partial(fused, trial._rise), (U, G)),
     "magnitude": (partial(fused, trial._magnitude), (U, D)),
 }

@@ -24,7 +24,7 @@ from pmp_ref.method import Method
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.stop import Stop
-from pmp_ref.sweep import Sweep, entries
+from pmp_ref.sweep import Sweep
 from tests.backends import Backend, load, probe
 
 # (stage, per-sample shape): rows ≠ columns, channels in ≠ out; strides that leave pixels over; padding beyond the reach
@@ -79,9 +79,7 @@ def test_other_stages_stay_as_they_are() -> None:
 
     for stage in (L.AveragePool(3, 2), L.MaxPool(2, 1), L.Dense(3), L.Tanh(), Own(2, 3), strided(L.Convolution(2, 3))):
         assert strided(stage) is stage
-    branch = strided(L.OnBranch(L.Convolution(2, 3, bias=False), 1))
-    assert isinstance(branch, L.OnBranch) and branch.branch == 1
-    assert branch.stage == StridedConvolution(2, 3, bias=False)
+    assert strided(L.Convolution(2, 3, bias=False)) == StridedConvolution(2, 3, bias=False)
 
 
 NETWORKS = {
@@ -127,12 +125,12 @@ def test_chunks_are_as_large_as_memory_allows() -> None:
     network = Network((L.Convolution(2, (3, 2)), L.Tanh(), L.Flatten(), L.Dense(3)), (1, 5, 4))
     states = 2 * 3 * 3 + 2 * 3 * 3 + 18 + 3
     patch = max(1 * 6 * 9, 2 * 6 * 20)  # of the forward map; of the costate map, one window for each pixel entering
-    assert patch_entries(network.stages[0], network.shapes[0], network.shapes[1]) == patch
+    assert patch_entries(network, 0) == patch
     sizes = lambda memory, dtype, batch=10: [  # noqa: E731
         cut.stop - cut.start
         for cut in GpuSweep(network, CrossEntropy(), memory=memory).chunks(np.zeros((batch, 1, 5, 4), dtype))
     ]
-    assert sum(entries(s) for s in network.shapes[1:]) == states
+    assert sum(int(np.prod(s)) for s in network.shapes[1:]) == states
     assert sizes(4 * 10 * (states + patch), np.float32) == [10]
     assert sizes(4 * 10 * (states + patch) - 1, np.float32) == [9, 1]
     assert sizes(4 * 10 * (states + patch), np.float64) == [5, 5]
@@ -143,7 +141,7 @@ def test_chunks_are_as_large_as_memory_allows() -> None:
 
 def test_patches_inside_a_residual_block_count() -> None:
     network = NETWORKS["residual"]
-    parts = list(map(patch_entries, network.stages, network.shapes, network.shapes[1:]))
+    parts = [patch_entries(network, l) for l in range(len(network.stages))]
     assert [n > 0 for n in parts] == ["Convolution" in str(stage) for stage in network.stages]
 
 

@@ -42,7 +42,7 @@ NET = Network(
     (
         L.Convolution(2, 3, padding=1),
         L.Softplus(),
-        *L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
+        L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
         L.AveragePool(2),
         L.Convolution(4, 1, groups=2),
         L.MaxPool(2, 1),

@@ -28,7 +28,7 @@ from tests.backends import Backend, load
 
 BLOCK = L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU(), step=0.5)
 NET = Network(
-    (L.Convolution(2, 3, padding=1), L.Tanh(), *BLOCK, L.MaxPool(2), L.Flatten(), L.Dense(4), L.SiLU(), L.Dense(3)),
+    (L.Convolution(2, 3, padding=1), L.Tanh(), BLOCK, L.MaxPool(2), L.Flatten(), L.Dense(4), L.SiLU(), L.Dense(3)),
     (1, 5, 4),
 )
 

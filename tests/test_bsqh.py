@@ -194,6 +194,10 @@ class Counting(Sweep):
         self.calls.append("forward")  # type: ignore[attr-defined]
         return super().forward(controls, x, y)
 
+    def trial(self, controls: Any, x: Any, y: Any) -> Evaluation:
+        self.calls.append("forward")  # type: ignore[attr-defined]
+        return super().trial(controls, x, y)
+
     def backward(self, controls: Any, e: Evaluation) -> Evaluation:
         self.calls.append("backward")  # type: ignore[attr-defined]
         return super().backward(controls, e)

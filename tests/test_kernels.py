@@ -6,9 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from typing import Any
 from unittest import mock
 
@@ -35,16 +33,15 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     LeakyReLU,
+    LinearStage,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
     residual,
 )
 from pmp_ref.loss import CrossEntropy, SquaredLoss
@@ -53,6 +50,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.stop import Stop
 from pmp_ref.sweep import Evaluation, Sweep
+from tests.strategies import skips_over_skips
 
 DTYPES = (np.float32, np.float64)
 
@@ -227,6 +225,21 @@ class Unchanged(Reversed):
         return p
 
 
+class Difference(LinearStage):
+    """A user's stage of two states."""
+
+    arity = 2
+
+    def output_shape(self, shape: Any) -> Any:
+        return shape[0]
+
+    def forward(self, x: Any, u: Any) -> Any:
+        return x[0] - x[1]
+
+    def adjoint(self, x: Any, p: Any) -> Any:
+        return p, -p
+
+
 class Doubled(Tanh):
     """A user's activation with maps of its own."""
 
@@ -248,37 +261,41 @@ NETWORKS = {
         (
             Convolution(3, 3),
             Tanh(),
-            *residual(Tanh(), AveragePool(2), projection=MaxPool(2)),
+            residual(Tanh(), AveragePool(2), projection=MaxPool(2)),
             ReLU(),
             MaxPool(2),
-            *residual(ReLU(), MaxPool(1), Sigmoid(), AveragePool(1)),
+            residual(ReLU(), MaxPool(1), Sigmoid(), AveragePool(1)),
             Flatten(),
             Dense(3),
         ),
         (2, 10, 10),
     ),
-    "both branches act on the state entering": Network(
-        (
-            Convolution(3, 3),
-            Split(),
-            OnBranch(Tanh(), 0),
-            OnBranch(Sigmoid(), 1),
-            Merge(0.7),
-            Tanh(),
-            Flatten(),
-            Dense(2),
-        ),
+    "two activations of one state": Network(
+        (Convolution(3, 3), Tanh(), Sigmoid(), WeightedSum((1.0, 0.7)), Tanh(), Flatten(), Dense(2)),
         (1, 5, 5),
+        [[0], [1], [1], [3, 2], [4], [5], [6]],
     ),
-    "activation on a bare skip": Network(
-        (Convolution(3, 3), Tanh(), Split(), OnBranch(ReLU(), 1), OnBranch(Tanh(), 0), Merge(), Flatten(), Dense(2)),
-        (1, 5, 5),
+    "two poolings of one activation": Network(
+        (Convolution(3, 3), ReLU(), AveragePool(2), MaxPool(2), WeightedSum((-0.5, 1.0)), ReLU(), Flatten(), Dense(2)),
+        (2, 7, 6),
+        [[0], [1], [2], [2], [3, 4], [5], [6], [7]],
+    ),
+    "skips over skips": Network(
+        (Convolution(3, 3), skips_over_skips(3, Tanh(), 0.6), Sigmoid(), AveragePool(2), Flatten(), Dense(3)), (1, 7, 8)
+    ),
+    "an activation of the images, and the images": Network(
+        (Tanh(), WeightedSum((1.0, 2.0)), Convolution(2, 3), WeightedSum((3.0, 1.0)), Flatten(), Dense(2)),
+        (2, 5, 4),
+        [[0], [0, 1], [2], [3, 3], [4], [5]],
+    ),
+    "a sum of a user's": Network(
+        (Dense(5), Tanh(), Difference(), ScaleShift(), Dense(3)), (4,), [[0], [1], [2, 1], [3], [4]]
     ),
     "nested blocks": Network(
         (
             Convolution(4, 3),
             Tanh(),
-            *residual(Convolution(4, 1), *residual(Tanh(), Convolution(4, 1)), Tanh(), step=0.5),
+            residual(Convolution(4, 1), residual(Tanh(), Convolution(4, 1)), Tanh(), step=0.5),
             Flatten(),
             Dense(3),
         ),
@@ -324,15 +341,15 @@ def test_every_stage_of_the_library_has_a_fast_map() -> None:
 
 
 def parts(a: Any) -> list[np.ndarray]:
-    """The arrays of a state."""
-    return [b for part in a for b in parts(part)] if isinstance(a, tuple) else [a]
+    """The states that a stage reads."""
+    return list(a) if isinstance(a, tuple) else [a]
 
 
 def shared(y: Any, arrays: list[np.ndarray]) -> bool:
     return any(np.shares_memory(a, b) for a in parts(y) for b in arrays)
 
 
-def test_maps_write_into_x_and_p_only_where_their_contract_says() -> None:
+def test_maps_write_into_x_and_p_only_where_their_contract_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """What :class:`StageMap` promises, and each of its three exceptions, met somewhere."""
     written = set()
 
@@ -360,17 +377,13 @@ def test_maps_write_into_x_and_p_only_where_their_contract_says() -> None:
 
         return g
 
-    def watch(m: Any) -> None:
-        if isinstance(m, plan.OnBranchMap):
-            return watch(m.inner)
-        m.forward, m.backward = watched(m, "forward", m.forward), watched(m, "backward", m.backward)
-
     scaled_before = Network((Standardise(), ScaleShift(), Tanh(), AveragePool(2), Flatten(), Dense(3)), (2, 6, 6))
     for network in (*NETWORKS.values(), scaled_before):
         x, y, u, loss = batch(network, 5, np.float64)
         fast = FastSweep(network, loss, threads=1)
         for m in fast.plan.maps:
-            watch(m)
+            monkeypatch.setattr(m, "forward", watched(m, "forward", m.forward))
+            monkeypatch.setattr(m, "backward", watched(m, "backward", m.backward))
         fast.backward(u, fast.forward(u, x, y))
     assert written == {"x, by an activation", "x, by a mean", "x, which is y", "p, which is y"}
 
@@ -398,7 +411,7 @@ FAULTS = {
     "switching function of a convolution": (convolution.ConvolutionMap, "switching", scaled),
     "bias": (convolution, "sum_rows", scaled),
     "dense stage": (dense.DenseMap, "forward", scaled),
-    "slope": (plan.OUTPUT_MAPS[Tanh], "slope", scaled),
+    "slope": (activation.TanhMap, "slope", scaled),
     "mean pooling": (plan.AveragePoolMap, "prepare", scaled),
     "terminal costate": (sweep, "terminal", scaled),
     "reduction": (sweep, "accumulate", lambda f: lambda total, g: f(None, g)),  # only the last chunk counts
@@ -413,11 +426,11 @@ def test_a_broken_kernel_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
         agree(*both(NETWORKS["lenet5"], 21, np.float32, chunk=8), terms=1000)
 
 
-def test_broken_maxima_standardisation_and_merging_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_maxima_standardisation_and_sums_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     for where, name in (
         (plan.MaxPoolMap, "lenet5-caffe"),
         (plan.StandardiseMap, "residual"),
-        (plan.MergeMap, "residual"),
+        (plan.WeightedSumMap, "residual"),
     ):
         agree(*both(NETWORKS[name], 9, np.float32), terms=1000)
         for attribute in ("forward", "backward"):
@@ -492,18 +505,6 @@ def test_chunk_size_depends_on_the_batch_alone() -> None:
     assert [c.start for c in cuts[0]][1:] + [150] == [c.stop for c in cuts[0]]
 
 
-def test_a_process_pool_is_the_same_map() -> None:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        same(evaluation({"mapper": pool.map, "chunk": 50}), evaluation({"threads": 2, "chunk": 50, "memory": 0}))
-
-
-def test_any_map_in_order_will_do() -> None:
-    def backwards(f: Any, items: Any) -> Iterator[Any]:
-        return reversed([f(item) for item in reversed(list(items))])
-
-    same(evaluation({"mapper": backwards}), evaluation({}))
-
-
 def test_an_exception_in_a_worker_reaches_the_caller_and_ends_the_threads() -> None:
     def fail(item: int) -> int:
         if item == 5:
@@ -547,33 +548,34 @@ def two_blas_threads() -> Iterator[list[int]]:
         yield found
 
 
-def test_blas_has_one_thread_during_a_sweep_and_its_own_after_it() -> None:
+def test_blas_has_one_thread_during_a_sweep_and_its_own_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network((Dense(4), Tanh(), Dense(3)), (5,))
     x, y, u, loss = batch(network, 64, np.float64)
     seen: list[list[int]] = []
 
-    def spy(f: Any, items: Any) -> Iterator[Any]:
-        for item in items:
-            seen.append(blas_threads())
-            yield f(item)
+    def spy(*args: Any) -> Any:
+        seen.append(blas_threads())
+        return terminal(*args)
 
+    terminal = sweep.terminal
+    monkeypatch.setattr(sweep, "terminal", spy)
     with two_blas_threads() as outside:
-        FastSweep(network, loss, mapper=spy).forward(u, x, y)
+        FastSweep(network, loss).forward(u, x, y)
         assert set(map(tuple, seen)) == {(1,) * len(outside)}
         assert blas_threads() == outside
 
 
-def test_blas_threads_are_restored_after_an_exception() -> None:
+def test_blas_threads_are_restored_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network((Dense(4), Tanh(), Dense(3)), (5,))
     x, y, u, loss = batch(network, 64, np.float64)
 
-    def fail(f: Any, items: Any) -> Iterator[Any]:
-        raise KeyError("no map")
-        yield
+    def fail(*args: Any) -> Any:
+        raise KeyError("no end")
 
+    monkeypatch.setattr(sweep, "terminal", fail)
     with two_blas_threads() as outside:
         with pytest.raises(KeyError):
-            FastSweep(network, loss, mapper=fail).forward(u, x, y)
+            FastSweep(network, loss).forward(u, x, y)
         assert blas_threads() == outside
 
 

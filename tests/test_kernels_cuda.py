@@ -86,12 +86,13 @@ FREE = [
     (L.Standardise(3), (6, 4, 9), 2),
     (L.Standardise(2, 0.1), (4,), 5),
     (L.Standardise(1), (2, 31, 33), 2),
-    (L.Merge(0.75), ((2, 3, 4), (2, 3, 4)), 3),
+    (L.WeightedSum((1.0, 0.75)), ((2, 3, 4), (2, 3, 4)), 3),
+    (L.WeightedSum((-0.5, 1.0, 2.0)), ((2, 3, 4),) * 3, 2),
 ]
 
 
 def device(a: Any) -> Any:
-    """A copy on the device; of a pair, both."""
+    """A copy on the device; of several, of each."""
     return tuple(map(device, a)) if isinstance(a, tuple) else load("cupy").asarray(a)
 
 
@@ -343,10 +344,9 @@ def test_which_stages_are_replaced() -> None:
     class Own(L.Convolution):
         """A subclass may have maps of its own."""
 
-    for stage in (L.Tanh(), L.Flatten(), L.Split(), Own(2, 3), cuda(L.Dense(3)), cuda(L.MaxPool(2))):
+    for stage in (L.Tanh(), L.Flatten(), Own(2, 3), cuda(L.Dense(3)), cuda(L.MaxPool(2))):
         assert cuda(stage) is stage
-    branch = cuda(L.OnBranch(L.Convolution(2, 3, bias=False), 1))
-    assert isinstance(branch, L.OnBranch) and branch.branch == 1 and branch.stage == CudaConvolution(2, 3, bias=False)
+    assert cuda(L.Convolution(2, 3, bias=False)) == CudaConvolution(2, 3, bias=False)
     assert cuda(L.Dense(4, bias=False)) == CudaDense(4, bias=False)
 
 

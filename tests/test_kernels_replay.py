@@ -37,7 +37,7 @@ NET = Network(
         L.Convolution(4, 3, padding=1),
         L.Tanh(),
         L.AveragePool(2),
-        *L.residual(L.Convolution(4, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
+        L.residual(L.Convolution(4, 3, padding=1), L.Standardise(2), L.ScaleShift(), L.ReLU()),
         L.MaxPool(2),
         L.Flatten(),
         L.Dense(5),

@@ -30,7 +30,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Polynomial
 from tests.backends import Backend
-from tests.strategies import filled, networks, seeds, with_batch
+from tests.strategies import networks, seeds, skips_over_skips
 
 TINY = 1e-30
 
@@ -68,14 +68,63 @@ def test_switching_functions_are_complex_step_derivatives(network: Network, seed
     assert np.linalg.norm(to_vector(g) - expected) <= 1e-12 * np.linalg.norm(expected)
 
 
+WIRED = {
+    "chain": Network((L.Convolution(3, (2, 1)), L.Tanh(), L.Flatten(), L.Dense(4)), (2, 3, 4)),
+    "projection": Network(
+        (L.residual(L.Convolution(3, (1, 3)), L.SiLU(), step=0.3, projection=L.Convolution(3, (1, 3))), L.Flatten()),
+        (2, 3, 5),
+    ),
+    "skips over skips": Network((L.ScaleShift(), skips_over_skips(3, L.Tanh(), 0.7), L.Flatten()), (3, 4, 2)),
+    "images read twice": Network((L.Dense(3), L.Dense(3), L.WeightedSum((2.0, -1.0))), (4,), [[0], [0], [2, 1]]),
+    "one state twice": Network((L.Dense(3), L.Tanh(), L.WeightedSum((0.3, 0.4))), (4,), [[0], [1], [2, 2]]),
+}
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_wired_networks_agree_with_complex_step(name: str) -> None:
+    """T1: the costate of a state is the sum over its readers."""
+    network = WIRED[name]
+    u, x, p = setting(network, 5, batch=3)
+    states = network.forward_sweep(u, x)
+    _, g = network.backward_sweep(u, states, p)
+    expected = derivative(network, u, x, p)
+    assert np.linalg.norm(to_vector(g) - expected) <= 1e-13 * np.linalg.norm(expected)
+    last = network.forward_sweep(u, x, keep=False)
+    np.testing.assert_array_equal(last[-1], states[-1])
+    assert all(state is None for state in last[:-1])  # a state is free once its last reader has run
+
+
+def test_states_are_let_go_after_their_last_readers() -> None:
+    network, held = WIRED["skips over skips"], []
+    at_work: list[Any] = []
+
+    def step(l: int, entering: Any) -> Any:
+        at_work.append(object())
+        held.append(entering)
+        return at_work[-1]
+
+    states = network.propagate(step, object(), keep=False)
+    assert states == [None] * len(network.stages) + [at_work[-1]]
+    assert held[7] == (at_work[6], at_work[0], at_work[0], at_work[3])  # x_7, x_1 twice, x_4
+
+
+def test_what_depends_on_no_control_has_no_costate() -> None:
+    network = Network((L.Tanh(), L.Dense(2), L.WeightedSum((1.0, 3.0)), L.Dense(3)), (2,), [[0], [1], [1, 2], [3]])
+    assert network.controlled == (False, False, True, True, True)
+    u, x, p = setting(network, 1)
+    costates, g = network.backward_sweep(u, network.forward_sweep(u, x), p)
+    assert costates[0] is None and costates[1] is None and costates[2] is not None
+    np.testing.assert_allclose(to_vector(g), derivative(network, u, x, p), rtol=1e-12, atol=1e-14)
+
+
 @given(networks(), seeds)
 def test_costates_are_derivatives_in_the_states(network: Network, seed: int) -> None:
-    """p_1 = ∂⟨p, x_L⟩/∂x_1 along a direction, by restarting the chain at x_1."""
+    """p_1 = ∂⟨p, x_L⟩/∂x_1 along a direction, by restarting the network at x_1."""
     u, x, p = setting(network, seed)
     states = network.forward_sweep(u, x)
     costates, _ = network.backward_sweep(u, states, p)
     assert costates[0] is None and len(costates) == len(states)
-    rest = Network(network.stages[1:], network.shapes[1])
+    rest = Network(network.stages[1:], network.shapes[1], [[i - 1 for i in states] for states in network.reads[1:]])
     dx = np.random.default_rng(seed).standard_normal(states[1].shape)
     slope = pairing(rest, u[1:], states[1] + TINY * 1j * dx, p).imag / TINY
     scale = np.linalg.norm(costates[1]) * np.linalg.norm(dx)
@@ -85,9 +134,8 @@ def test_costates_are_derivatives_in_the_states(network: Network, seed: int) -> 
 def margins(network: Network, states: list[Any]) -> float:
     """Smallest distance of a state from the kinks of the stage it enters."""
     least = np.inf
-    for stage, x in zip(network.stages, states[:-1], strict=True):
-        while isinstance(stage, L.OnBranch):
-            stage, x = stage.stage, x[stage.branch]
+    for l, stage in enumerate(network.stages):
+        x = network.entering(l, states)
         if isinstance(stage, L.LeakyReLU):
             least = min(least, np.min(np.abs(x)))
         if isinstance(stage, L.MaxPool):
@@ -107,7 +155,7 @@ def test_networks_with_kinks_off_their_kinks(network: Network, seed: int) -> Non
     _, g = network.backward_sweep(u, states, p)
     h = 1e-7
     v = map_controls(lambda a: np.random.default_rng(seed).standard_normal(a.shape), u)
-    speed = max(np.max(np.abs(leaf)) for leaf in arrays_of([map_flat(tangents(network, u, states, v))]))
+    speed = max(np.max(np.abs(dx)) for dx in tangents(network, u, states, v))
     if margins(network, states) <= 10 * h * max(1.0, speed):
         return  # a kink is near: the difference quotient may be of either side
     plus, minus = (pairing(network, add(u, scaled(s * h, v)), x, p) for s in (1, -1))
@@ -117,16 +165,10 @@ def test_networks_with_kinks_off_their_kinks(network: Network, seed: int) -> Non
 
 
 def tangents(network: Network, u: Any, states: list[Any], v: Any) -> list[Any]:
-    dx: Any = np.zeros_like(states[0])
-    out = []
-    for stage, x, a, b in zip(network.stages, states, u, v, strict=False):
-        dx = stage.tangent(x, a, dx, b)
-        out.append(dx)
+    out = [np.zeros_like(states[0])]
+    for l, stage in enumerate(network.stages):
+        out.append(stage.tangent(network.entering(l, states), u[l], network.entering(l, out), v[l]))
     return out
-
-
-def map_flat(states: list[Any]) -> list[np.ndarray]:
-    return [leaf for s in states for leaf in (map_flat(list(s)) if isinstance(s, tuple) else [s])]
 
 
 def test_most_networks_with_kinks_are_checked() -> None:
@@ -149,11 +191,10 @@ def test_hamiltonian_increments_are_exact(network: Network, seed: int, a: tuple[
     w = map_controls(lambda b: np.where(generator.random(b.shape) < 0.3, 0.0, generator.standard_normal(b.shape)), u)
     dh = increments(problem, g, u, w, 0.1)
     for l in network.layers():
-        at = (problem, l, states[l], costates[l + 1])
+        at = (problem, l, network.entering(l, states), costates[l + 1])
         left, right = hamiltonian(*at, w[l], 0.1), hamiltonian(*at, u[l], 0.1)
-        scale = sum(
-            np.sum(np.abs(s)) * np.max(np.abs(s)) + 1 for s in map_flat([states[l], states[l + 1], costates[l + 1]])
-        )
+        entering = network.entering(l, states)  # a stage with controls reads one state
+        scale = sum(np.sum(np.abs(s)) * np.max(np.abs(s)) + 1 for s in (entering, states[l + 1], costates[l + 1]))
         assert abs(float(left - right) - float(sum(dh[l]))) <= 1e-13 * scale
 
 
@@ -164,7 +205,7 @@ def test_shapes_names_and_layers() -> None:
     assert network.names() == (("kernel", "bias"), (), (), ("kernel",))
     assert network.layers() == (0, 3) and network.output_shape == (3,) and network.analytic
     assert not Network((L.ReLU(),), (2,)).analytic
-    assert not Network(L.residual(L.ReLU()), (2,)).analytic
+    assert not Network([L.residual(L.ReLU())], (2,)).analytic
 
 
 def kernel_entries(network: Network) -> int:
@@ -238,7 +279,7 @@ def test_backends_make_the_same_sweeps(backend: Backend, seed: int) -> None:
         (
             L.Convolution(2, 2),
             L.Tanh(),
-            *L.residual(L.Convolution(2, 3, padding=1), L.ReLU()),
+            L.residual(L.Convolution(2, 3, padding=1), L.ReLU()),
             L.MaxPool(2),
             L.Flatten(),
             L.Dense(3),
@@ -260,7 +301,14 @@ def test_backends_make_the_same_sweeps(backend: Backend, seed: int) -> None:
         (lambda: Network((L.Flatten(), L.Tanh(), L.Convolution(2, 3)), (1, 4, 4)), ["stage 2", "Convolution", "(16,)"]),
         (lambda: Network((L.Dense(2),), (1, 4, 4)), ["stage 0", "Dense", "(1, 4, 4)", "Flatten"]),
         (lambda: Network((L.Convolution(2, 5),), (1, 4, 7)), ["stage 0", "(1, 4, 7)", "5 pixels"]),
-        (lambda: Network(L.residual(L.Dense(3)), (2,)), ["stage 2", "Merge", "((3,), (2,))", "projection"]),
+        (lambda: Network([L.residual(L.Dense(3))], (2,)), ["stage 1", "Sum", "((2,), (3,))", "projection"]),
+        (lambda: Network((L.Tanh(), L.WeightedSum()), (2,)), ["stage 1", "reads the states (1,)", "expected 2"]),
+        (lambda: Network((L.Tanh(), L.Tanh()), (2,), [[0], [0]]), ["nobody reads state 1"]),
+        (lambda: Network((L.Tanh(), L.Tanh()), (2,), [[1], [0]]), ["stage 0", "(1,)", "states 0 to 0"]),
+        (lambda: Network((L.Tanh(), L.Tanh()), (2,), [[0], [-1]]), ["stage 1", "(-1,)", "states 0 to 1"]),
+        (lambda: Network((L.Tanh(), L.Tanh()), (2,), [[0]]), ["1 entries", "2 stages"]),
+        (lambda: Network((L.Tanh(), L.Tanh()), (2,), [[0], [0, 1]]), ["stage 1", "(0, 1)", "expected 1"]),
+        (lambda: Network((L.residual(L.Tanh()),), (2,), [[0]]), ["stage 0", "Block", "Stage"]),
         (lambda: Network((L.Tanh,), (2,)), ["stage 0", "Stage"]),  # type: ignore[arg-type]
         (lambda: A.lenet5(activation_name="tanhh"), ["'tanhh'", "'tanh'"]),
         (lambda: A.lenet5(pool="avarage"), ["'avarage'", "'average'"]),
@@ -314,8 +362,3 @@ def test_images_that_do_not_fit(x: Any, words: list[str]) -> None:
         SMALL.check_images(x)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     SMALL.check_images(X)
-
-
-def test_filled_states_of_pairs() -> None:
-    """with_batch and filled build the states a residual block's inner network starts from."""
-    assert [a.shape for a in filled(with_batch(((2,), (3, 1)), 4), np.random.default_rng(0))] == [(4, 2), (4, 3, 1)]

@@ -33,7 +33,7 @@ NETS = {
     "strided, padded": (L.Convolution(4, (3, 3), stride=(3, 2), padding=(1, 2), groups=2), L.Tanh()),
     "rows between the windows": (L.Convolution(3, (1, 2), stride=(3, 1)), L.Tanh()),
     "stride remainder": (L.Convolution(3, (2, 3), stride=(2, 2), padding=(0, 1)), L.ReLU()),
-    "residual": (*L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift()), L.MaxPool(2)),
+    "residual": (L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift()), L.MaxPool(2)),
 }
 
 

@@ -23,7 +23,7 @@ SMALL = Network(
     (
         L.Convolution(2, (2, 1)),
         L.Tanh(),
-        *L.residual(L.Convolution(2, 1), L.SiLU(), step=0.5),
+        L.residual(L.Convolution(2, 1), L.SiLU(), step=0.5),
         L.Standardise(2),
         L.Flatten(),
         L.Dense(2),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pmp_ref import layers as L
 from pmp_ref.architectures import residual_net
 from pmp_ref.errors import InputError
+from pmp_ref.network import Network
 from tests import oracles
 from tests.backends import Backend
 from tests.strategies import KINDS, LAYOUTS, SMOOTH, StageCase, seeds, stage_cases
@@ -52,8 +53,6 @@ def roundings(stage: L.Stage) -> float:
 
     Standardisation divides differences by s ≥ √δ, its derivatives twice or more: its terms are larger than its result.
     """
-    while isinstance(stage, L.OnBranch):
-        stage = stage.stage
     return 64 / stage.delta if isinstance(stage, L.Standardise) else 64
 
 
@@ -206,10 +205,17 @@ def test_residual_block_is_skip_plus_step_times_inner(seed: int, layout: str) ->
     block = L.residual(*inner, step=0.25, projection=projection)
     k, b, s = generator.standard_normal((3, 4)), generator.standard_normal(3), generator.standard_normal((3, 4))
     x = generator.standard_normal((2, 4))
-    state: Any = x
-    for stage, u in zip(block, ((), (k, b), (), (s,), ()), strict=True):
-        state = stage.forward(state, u)
-    assert_close(block[0], state, x @ s.T + 0.25 * np.tanh(x @ k.T + b))
+    y = Network([block], (4,)).forward_sweep(((k, b), (), (s,), ()), x)[-1]
+    assert_close(block.stages[-1], y, x @ s.T + 0.25 * np.tanh(x @ k.T + b))
+
+
+def test_a_chain_counts_the_states_of_its_blocks_from_their_entrances() -> None:
+    inner = L.residual(L.Dense(3), step=0.5)
+    assert inner == L.Block((L.Dense(3), L.WeightedSum((1.0, 0.5))), ((0,), (0, 1)))
+    whole = L.chain(L.Tanh(), L.residual(L.Tanh(), inner, projection=L.ScaleShift()), L.Flatten())
+    assert whole.reads == ((0,), (1,), (2,), (2, 3), (1,), (5, 4), (6,))
+    assert [type(stage).__name__ for stage in whole.stages][-3:] == ["ScaleShift", "WeightedSum", "Flatten"]
+    assert L.residual().reads == ((0, 0),) and L.chain() == L.Block((), ())
 
 
 @pytest.mark.parametrize(
@@ -228,7 +234,8 @@ def test_residual_block_is_skip_plus_step_times_inner(seed: int, layout: str) ->
         (lambda: L.Dense(0), ["0 neurons"]),
         (lambda: L.AveragePool(0), ["size is 0"]),
         (lambda: L.MaxPool(2, 0), ["stride is 0"]),
-        (lambda: L.OnBranch(L.Tanh(), 2), ["branch 2"]),
+        (lambda: L.WeightedSum((1.0,)), ["weights=(1.0,)", "at least two states"]),
+        (lambda: L.WeightedSum(("1", 2.0)), ["weights is '1'", "number"]),
         (lambda: L.Dense(2).output_shape((1, 2, 3)), ["(1, 2, 3)", "Flatten"]),
         (lambda: L.Convolution(2, 2).output_shape((4,)), ["(4,)", "channels, rows, columns"]),
         (lambda: L.Convolution(2, 2, groups=2).output_shape((3, 4, 4)), ["2 groups", "3 channels"]),
@@ -238,10 +245,7 @@ def test_residual_block_is_skip_plus_step_times_inner(seed: int, layout: str) ->
         (lambda: L.Standardise(2).output_shape((3, 4)), ["2 groups", "(3, 4)"]),
         (lambda: L.Standardise(0), ["groups=0", "at least one group"]),
         (lambda: L.ScaleShift().output_shape(()), ["()"]),
-        (lambda: L.ScaleShift().output_shape(((2,), (2,))), ["((2,), (2,))"]),
-        (lambda: L.Merge().output_shape(((2,), (3,))), ["((2,), (3,))", "projection"]),
-        (lambda: L.Merge().output_shape((2, 3, 4)), ["(2, 3, 4)", "pair"]),
-        (lambda: L.OnBranch(L.Tanh()).output_shape((2, 3)), ["(2, 3)", "Split"]),
+        (lambda: L.WeightedSum().output_shape(((2,), (3,))), ["((2,), (3,))", "projection"]),
         (lambda: L.activation("tahn"), ["'tahn'", "did you mean 'tanh'?"]),
     ],
 )

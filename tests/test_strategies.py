@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from pmp_ref.layers import Convolution, OnBranch
+from pmp_ref.layers import Convolution, WeightedSum
 from tests.strategies import (
     KINDS,
     LAYOUTS,
@@ -75,7 +75,7 @@ def test_arrays_of_a_case_differ_and_repeat() -> None:
     case = find(stage_cases("Dense"), lambda c: c.shape[0] > 2, settings=REACH)
     a, b = case.arrays(), case.arrays()
     assert not np.array_equal(a["x"], a["dx"]) and np.array_equal(a["x"], b["x"])
-    assert filled(((2,), ((3,), (4,))), np.random.default_rng(0))[1][1].shape == (4,)
+    assert filled(((2,), (4,)), np.random.default_rng(0))[1].shape == (4,)
 
 
 def nonsquare(c: Convolution) -> bool:
@@ -100,15 +100,10 @@ def test_convolutions_reach(reached: Callable[[Any], bool]) -> None:
     find(stage_cases("Convolution"), reached, settings=REACH)
 
 
-def test_branches_reach_nested_pairs_and_controls() -> None:
+def test_sums_reach_many_states_with_other_weights() -> None:
     find(
-        stage_cases("OnBranch"),
-        lambda c: (
-            isinstance(c.stage, OnBranch)
-            and c.stage.branch == 1
-            and isinstance(c.shape[0][0], tuple)
-            and bool(c.stage.control_names)
-        ),
+        stage_cases("WeightedSum"),
+        lambda c: isinstance(c.stage, WeightedSum) and c.stage.arity == 4 and len(set(c.stage.weights)) > 2,
         settings=REACH,
     )
 
@@ -121,20 +116,10 @@ def test_smooth_cases_and_networks_are_analytic(data: st.DataObject) -> None:
     assert network.output_shape == (3,) and len(network.layers()) >= 2
 
 
-@pytest.mark.parametrize("name", ["Merge", "MaxPool", "Standardise", "ReLU"])
+@pytest.mark.parametrize("name", ["WeightedSum", "MaxPool", "Standardise", "ReLU"])
 def test_networks_reach(name: str) -> None:
-    find(
-        networks(smooth=False),
-        lambda n: any(
-            type(s).__name__ == name or (isinstance(s, OnBranch) and type(s.stage).__name__ == name) for s in n.stages
-        ),
-        settings=REACH,
-    )
+    find(networks(smooth=False), lambda n: any(type(s).__name__ == name for s in n.stages), settings=REACH)
 
 
-def test_networks_reach_a_block_inside_a_block() -> None:
-    find(
-        networks(),
-        lambda n: any(isinstance(s, OnBranch) and isinstance(s.stage, OnBranch) for s in n.stages),
-        settings=REACH,
-    )
+def test_networks_reach_a_state_that_many_stages_read() -> None:
+    find(networks(), lambda n: max(map(len, n.readers)) == 5, settings=REACH)

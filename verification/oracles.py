@@ -28,17 +28,15 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
 )
 from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 from pmp_ref.regulariser import GroupL0, LHalf, LTwoThirds, Polynomial, Regulariser
@@ -58,13 +56,8 @@ SCALAR: dict[type, Callable[[Any, float], float]] = {
 
 def forward_by_loops(stage: Stage, x: Any, u: tuple[np.ndarray, ...]) -> Any:
     """Λ(x, u) of any stage, entry by entry from its definition, with compensated sums (``math.fsum``)."""
-    if isinstance(stage, Split):
-        return x, x
-    if isinstance(stage, Merge):
-        return _each(lambda h, s: s + stage.step * h, x[0], x[1])
-    if isinstance(stage, OnBranch):
-        new = forward_by_loops(stage.stage, x[stage.branch], u)
-        return (new, x[1]) if stage.branch == 0 else (x[0], new)
+    if isinstance(stage, WeightedSum):
+        return _each(lambda *parts: math.fsum(w * a for w, a in zip(stage.weights, parts, strict=True)), *x)
     if type(stage) in SCALAR:
         return _each(lambda z: SCALAR[type(stage)](stage, z), x)
     for kind, definition in _DEFINITIONS.items():
@@ -180,11 +173,18 @@ def loss_by_loops(loss: Loss, x: np.ndarray, y: np.ndarray) -> list[float]:
 
 def batch_loss_by_loops(s: Setting) -> float:
     """L_B = (1/B) Σ_s Φ_s, every stage by loops; the setting on the host."""
-    x: Any = s.x
-    for stage, u in zip(s.network.stages, s.controls, strict=True):
-        x = forward_by_loops(stage, x, u)
-    values = loss_by_loops(s.problem.loss, x, s.y)
+    values = loss_by_loops(s.problem.loss, final_state(s, s.controls, s.x, forward_by_loops), s.y)
     return math.fsum(values) / len(values)
+
+
+def final_state(s: Setting, controls: Controls, x: Any, forward: Any, first: int = 0, before: Any = ()) -> Any:
+    """x_L by ``forward``(stage, x, u) from the state x_first = x, the states before it given: the list of what each
+    stage reads, taken literally."""
+    states = [*before, x]
+    for l in range(first, len(s.network.stages)):
+        read = [states[i] for i in s.network.reads[l]]
+        states.append(forward(s.network.stages[l], read[0] if len(read) == 1 else tuple(read), controls[l]))
+    return states[-1]
 
 
 def penalty_by_loops(r: Regulariser, w: np.ndarray) -> float:
@@ -359,9 +359,7 @@ def torch_gradient(s: Setting) -> np.ndarray:
 
     functional = torch.nn.functional
     controls = map_controls(lambda a: torch.tensor(np.asarray(a), requires_grad=True), s.controls)
-    x: Any = torch.tensor(s.x)
-    for stage, u in zip(s.network.stages, controls, strict=True):
-        x = _torch_stage(torch, functional, stage, x, u)
+    x = final_state(s, controls, torch.tensor(s.x), lambda *at: _torch_stage(torch, functional, *at))
     if isinstance(s.problem.loss, CrossEntropy):
         value = functional.cross_entropy(x, torch.tensor(s.y).long())
     else:
@@ -371,13 +369,8 @@ def torch_gradient(s: Setting) -> np.ndarray:
 
 
 def _torch_stage(torch: Any, functional: Any, stage: Stage, x: Any, u: tuple[Any, ...]) -> Any:
-    if isinstance(stage, Split):
-        return x, x
-    if isinstance(stage, Merge):
-        return x[1] + stage.step * x[0]
-    if isinstance(stage, OnBranch):
-        new = _torch_stage(torch, functional, stage.stage, x[stage.branch], u)
-        return (new, x[1]) if stage.branch == 0 else (x[0], new)
+    if isinstance(stage, WeightedSum):
+        return sum(w * a for w, a in zip(stage.weights, x, strict=True))
     bias = u[1] if len(u) > 1 else None
     if isinstance(stage, Convolution):
         w = stage.windows

@@ -143,7 +143,9 @@ def model_input(model: Model, raw: np.ndarray, dtype: str | None = None) -> np.n
 
 def forward(network: Network, controls: Controls, x: np.ndarray) -> np.ndarray:
     """The final states by the stages themselves, the reference for everything that runs; few images at a time."""
-    return np.concatenate([network.forward_sweep(controls, x[i : i + CHUNK])[-1] for i in range(0, len(x), CHUNK)])
+    return np.concatenate(
+        [network.forward_sweep(controls, x[i : i + CHUNK], keep=False)[-1] for i in range(0, len(x), CHUNK)]
+    )
 
 
 def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, w
 from pmp_ref.app.summary import certificate_json, summarise
 from pmp_ref.certificate import Certificate, certify
 from pmp_ref.files import pack, to_arrays, write_atomically
+from pmp_ref.model import FORMAT
 from pmp_ref.sweep import quiet
 
 REPORT, CERTIFICATE = "report.html", "certificate.json"
@@ -73,6 +74,7 @@ def model(setup: Setup, controls: Any) -> bytes:
         "classes": np.asarray(setup.dataset.classes),
     }
     network = {
+        "format": FORMAT,
         "name": options.network,
         "activation": options.activation,
         "pooling": options.pooling,

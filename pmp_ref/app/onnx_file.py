@@ -22,17 +22,14 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
-    Stage,
     Standardise,
     Tanh,
+    WeightedSum,
 )
 from pmp_ref.model import Model
 
@@ -71,7 +68,7 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
 
 
 class Graph:
-    """Nodes and constants, collected stage by stage; the state is the name of a tensor, or a pair of states."""
+    """Nodes and constants, collected stage by stage; a state is the name of a tensor."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -85,9 +82,13 @@ class Graph:
         mean, std = (np.asarray(a).reshape(1, -1, 1, 1) for a in (self.model.mean, self.model.std))
         x = self.add("Cast", ["images"], to=onnx.TensorProto.FLOAT)
         x = self.add("Mul", [x, self.constant(1 / (255 * std))])
-        state: Any = self.add("Sub", [x, self.constant(mean / std)])
-        for stage, u, shape in zip(network.stages, self.model.controls, network.shapes, strict=False):
-            state = self.stage(stage, [to_numpy(a) for a in u], shape, state)
+        x = self.add("Sub", [x, self.constant(mean / std)])
+
+        def step(l: int, entering: Any) -> str:
+            shape = network.entering(l, network.shapes)
+            return self.stage(network.stages[l], [to_numpy(a) for a in self.model.controls[l]], shape, entering)
+
+        state = network.propagate(step, x)[-1]
         self.nodes.append(self.make("Identity", [state], ["states"]))
         self.nodes.append(self.make("Softmax", [state], ["probabilities"], axis=1))
         value = onnx.helper.make_tensor_value_info
@@ -117,16 +118,14 @@ class Graph:
         self.constants[name] = np.asarray(a, dtype)
         return name
 
-    def stage(self, stage: Stage, u: list[np.ndarray], shape: Any, x: Any) -> Any:
+    def stage(self, stage: Any, u: list[np.ndarray], shape: Any, x: Any) -> str:
         """The nodes of one stage."""
         kind = type(stage)
-        if isinstance(stage, OnBranch):
-            new = self.stage(stage.stage, u, shape[stage.branch], x[stage.branch])
-            return (new, x[1]) if stage.branch == 0 else (x[0], new)
-        if isinstance(stage, Merge):
-            return self.add("Add", [x[1], self.add("Mul", [x[0], self.constant(stage.step)])])
-        if kind is Split:
-            return (x, x)
+        if kind is WeightedSum:
+            terms = [
+                a if w == 1 else self.add("Mul", [a, self.constant(w)]) for w, a in zip(stage.weights, x, strict=True)
+            ]
+            return self.add("Sum", terms)
         if kind in ELEMENTWISE:
             return self.add(ELEMENTWISE[kind], [x])
         if isinstance(stage, LeakyReLU):

@@ -117,7 +117,7 @@ def certificate_json(certificate: Certificate, setup: Setup) -> dict[str, Any]:
     values = clean(asdict(certificate), "")
     for row in values["controls"]:
         stage = setup.network.stages[row["stage"]]
-        row["kind"] = type(getattr(stage, "stage", stage)).__name__
+        row["kind"] = type(stage).__name__
         position = setup.network.names()[row["stage"]].index(row["name"])
         row["shape"] = list(setup.network.control_shapes[row["stage"]][position])
     return values | {

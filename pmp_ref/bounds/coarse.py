@@ -22,11 +22,9 @@ from pmp_ref.bounds.constants import (
 )
 from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
-from pmp_ref.layers import Activation, AffineStage, Stage
-from pmp_ref.layers.residual import Merge, OnBranch, Split
+from pmp_ref.layers import Activation, AffineStage, Stage, WeightedSum
 from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.problem import Problem
-from pmp_ref.sweep import entries
 
 ROUNDING = 1 + 1e-10  # covers the rounding of a bound that is a product of at most some thousand positive terms
 
@@ -38,11 +36,13 @@ def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
     Raises InputError for standardisation and for stages that are not smooth: they are left out.
     """
     flat = to_numpy(x).astype(np.float64).reshape(x.shape[0], -1)
-    state: Any = (np.linalg.norm(flat, axis=1), np.zeros(x.shape[0]), np.zeros(x.shape[0]))
+    first = (np.linalg.norm(flat, axis=1), np.zeros(x.shape[0]), np.zeros(x.shape[0]))
     network = problem.network
-    for stage, shape, radius in zip(network.stages, network.shapes[:-1], radii, strict=True):
-        state = propagate(stage, shape, radius, state)
-    X, Z, Y = state
+
+    def step(l: int, state: Any) -> Any:
+        return propagate(network.stages[l], network.entering(l, network.shapes), radii[l], state)
+
+    X, Z, Y = network.propagate(step, first, keep=False)[-1]
     if isinstance(problem.loss, CrossEntropy):
         bound = 0.5 * Z**2 + math.sqrt(2) * Y
     elif isinstance(problem.loss, SquaredLoss):  # Φ″ = 1, ‖Φ′‖ ≤ ‖x_L‖ + ‖y‖
@@ -53,14 +53,10 @@ def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
 
 
 def propagate(stage: Stage, shape: Any, radius: tuple[float, ...], state: Any) -> Any:
-    """(X, Z, Y) behind a stage; a pair of such triples inside a residual block."""
-    if isinstance(stage, Split):
-        return (state, state)
-    if isinstance(stage, OnBranch):
-        new = propagate(stage.stage, shape[stage.branch], radius, state[stage.branch])
-        return (new, state[1]) if stage.branch == 0 else (state[0], new)
-    if isinstance(stage, Merge):
-        return tuple(s + abs(stage.step) * h for h, s in zip(*state, strict=True))
+    """(X, Z, Y) behind a stage from the triple of the state that it reads, or a tuple of several."""
+    if isinstance(stage, WeightedSum):
+        weights = np.abs(stage.weights)
+        return tuple(sum(w * a for w, a in zip(weights, each, strict=True)) for each in zip(*state, strict=True))
     X, Z, Y = state
     if isinstance(stage, AffineStage):
         k, beta, R = bilinear_norm(stage, shape), bias_norm(stage, shape), radius[0]
@@ -68,7 +64,7 @@ def propagate(stage: Stage, shape: Any, radius: tuple[float, ...], state: Any) -
         return k * R * X + bias, k * (R * Z + X) + beta, k * (R * Y + 2 * Z)
     if isinstance(stage, Activation):
         s1, s2, _ = activation_constants(stage)
-        root = math.sqrt(entries(shape))
+        root = math.sqrt(math.prod(shape))
         X = np.minimum(s1 * X + value_at_zero(stage) * root, largest_value(stage) * root)
         return X, s1 * Z, s1 * Y + s2 * Z**2
     norm = linear_norm(stage, shape)

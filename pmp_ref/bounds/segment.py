@@ -18,8 +18,9 @@ arithmetic. Everything runs in float64 on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import comb
 from typing import Any
 
@@ -29,9 +30,17 @@ from pmp_ref.bounds.intervals import TINY, UP, Array, Ball, Point, U, column, ga
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bounds.terminal import loss_coefficients, loss_value
 from pmp_ref.errors import InputError
-from pmp_ref.layers import Activation, AffineStage, AveragePool, Convolution, Flatten, GlobalAveragePool, Stage
+from pmp_ref.layers import (
+    Activation,
+    AffineStage,
+    AveragePool,
+    Convolution,
+    Flatten,
+    GlobalAveragePool,
+    Stage,
+    WeightedSum,
+)
 from pmp_ref.layers.layer import along_channels
-from pmp_ref.layers.residual import Merge, OnBranch, Split
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
 
@@ -84,15 +93,11 @@ def spread(jet: Jet, rows: Rows) -> Jet:
     return Jet(thin, None)
 
 
-def enclose_stage(stage: Stage, jet: Any, u: Any, delta: Any, rows: Rows) -> Any:
-    """The jet behind a stage; a pair of jets inside a residual block. InputError for stages without enclosure."""
-    if isinstance(stage, Split):
-        return (jet, jet)
-    if isinstance(stage, OnBranch):
-        inner = enclose_stage(stage.stage, jet[stage.branch], u, delta, rows)
-        return (inner, jet[1]) if stage.branch == 0 else (jet[0], inner)
-    if isinstance(stage, Merge):
-        return merge(stage, spread(jet[0], rows), spread(jet[1], rows))
+def enclose_stage(stage: Stage, jet: Any, u: Any, delta: Any, rows: Rows) -> Jet:
+    """The jet behind a stage from that of the state that it reads, or a tuple of several. InputError for stages without
+    enclosure."""
+    if isinstance(stage, WeightedSum):
+        return weighted_sum(stage, [spread(each, rows) for each in jet])
     if isinstance(stage, AffineStage):
         return affine(stage, jet, u, delta, rows)
     if isinstance(stage, Activation):
@@ -250,21 +255,27 @@ def average(stage: Any, jet: Jet) -> Jet:
     return Jet(tuple(mean(x) for x in jet.thin), top, jet.moving)
 
 
-def merge(stage: Merge, inner: Jet, skip: Jet) -> Jet:
-    """s + step·h."""
-    step = float(stage.step)
-    thin = tuple(plus(s, times(step, h)) for s, h in zip(skip.thin, inner.thin, strict=True))
-    return Jet(thin, plus(skip.top, times(step, inner.top)))
+def weighted_sum(stage: WeightedSum, jets: list[Jet]) -> Jet:
+    """Σ_j α_j x_j."""
+
+    def total(terms: Iterable[Any]) -> Any:
+        scaled = (a if w == 1 else times(w, a) for w, a in zip(stage.weights, terms, strict=True))
+        return reduce(plus, scaled)
+
+    thin = zip(*(jet.thin for jet in jets), strict=True)
+    return Jet(tuple(map(total, thin)), total(jet.top for jet in jets))
 
 
 def enclose_rows(network: Network, loss: Loss, u: Any, delta: Any, x: Array, y: Array, rows: Rows) -> list[Any]:
     """[φ_0 … φ_{n−1} thin at c, φ_n over the part], balls of shape (rows,)."""
     unique, inverse = np.unique(rows.sample, return_inverse=True)
     local = Rows(inverse, rows.c, rows.h, rows.order)
-    jet: Any = Jet((Point(x[unique], np.zeros(unique.size)), *(None,) * (rows.order - 1)), None, moving=False)
-    for stage, ul, dl in zip(network.stages, u, delta, strict=True):
-        jet = enclose_stage(stage, jet, ul, dl, local)
-    jet = spread(jet, local)
+    first = Jet((Point(x[unique], np.zeros(unique.size)), *(None,) * (rows.order - 1)), None, moving=False)
+
+    def step(l: int, jet: Any) -> Jet:
+        return enclose_stage(network.stages[l], jet, u[l], delta[l], local)
+
+    jet: Any = spread(network.propagate(step, first, keep=False)[-1], local)
     target = y[rows.sample]
     last = jet.thin[0].ball()
     thin = loss_coefficients(loss, target, [a if a is None else a.ball() for a in jet.thin], last.lower, last.upper)

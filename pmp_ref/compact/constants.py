@@ -27,17 +27,16 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ScaleShift,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
 )
+from pmp_ref.layers.layer import Shape
 from pmp_ref.network import Network
 
 Range = tuple[Any, Any] | None
@@ -54,34 +53,30 @@ class Entries:
     high: np.ndarray
 
 
-def constants(network: Network, controls: Controls, input_range: Range = None) -> list[Any]:
-    """:class:`Entries` of each state x_0, …, x_L (a pair of them inside a residual block).
+def constants(network: Network, controls: Controls, input_range: Range = None) -> list[Entries]:
+    """:class:`Entries` of each state x_0, …, x_L.
 
     ``input_range`` is (low, high), numbers or arrays that broadcast to the input shape, if the inputs are bounded.
     """
-    states: list[Any] = [_unknown(network.input_shape)]
+    first = _unknown(network.input_shape)
     if input_range is not None:
         low, high = (np.broadcast_to(np.asarray(a, float), (1, *network.input_shape)) for a in input_range)
         if not np.all(low <= high):
             raise InputError(f"input_range is {input_range}; expected low ≤ high")
-        states = [_entries(states[0].known, states[0].value, low, high)]
+        first = _entries(first.known, first.value, low, high)
+
+    def step(l: int, e: Any) -> Entries:
+        return propagate(network.stages[l], controls[l], e, network.shapes[l + 1])
+
     with np.errstate(invalid="ignore", over="ignore"):
-        for stage, u in zip(network.stages, controls, strict=True):
-            states.append(propagate(stage, u, states[-1]))
-    return states
+        return network.propagate(step, first)
 
 
-def propagate(stage: Stage, u: Any, e: Any) -> Any:
-    """What is known behind a stage, from what is known before it; nothing behind a stage of another package."""
-    if isinstance(stage, OnBranch) and isinstance(e, tuple):
-        new = propagate(stage.stage, u, e[stage.branch])
-        return (new, e[1]) if stage.branch == 0 else (e[0], new)
-    if type(stage) is Split:
-        return (e, e)
-    if type(stage) is Merge and isinstance(e, tuple):
-        return _merge(stage, e[0], e[1])
-    if isinstance(e, tuple):
-        return _unknown(stage.output_shape(tuple(part.value.shape[1:] for part in e)))
+def propagate(stage: Stage, u: Any, e: Any, leaving: Shape) -> Entries:
+    """What is known behind a stage, from what is known of the state that it reads, or a tuple of several; nothing
+    behind a stage of another package."""
+    if type(stage) is WeightedSum:
+        return _weighted_sum(stage, e)
     if type(stage) in (Dense, Convolution, ScaleShift):
         return _affine(stage, u, e)
     if isinstance(stage, Activation):
@@ -93,7 +88,7 @@ def propagate(stage: Stage, u: Any, e: Any) -> Any:
         return _entries(known, *(stage.forward(a, ()) for a in (e.value, e.low, e.high)))
     if type(stage) is Standardise:
         return _standardise(stage, e)
-    return _unknown(stage.output_shape(tuple(e.value.shape[1:])))
+    return _unknown(leaving)
 
 
 def _entries(known: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> Entries:
@@ -103,9 +98,7 @@ def _entries(known: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.nda
     return Entries(known, value, np.where(known, value, low), np.where(known, value, high))
 
 
-def _unknown(shape: Any) -> Any:
-    if shape and not isinstance(shape[0], int):
-        return tuple(_unknown(part) for part in shape)
+def _unknown(shape: Shape) -> Entries:
     full = np.full((1, *shape), np.inf)
     return Entries(np.zeros(full.shape, bool), np.zeros(full.shape), -full, full)
 
@@ -146,8 +139,8 @@ def _standardise(stage: Standardise, e: Entries) -> Entries:
     return _entries(~free, stage.forward(e.value, ()), -reach, reach)
 
 
-def _merge(stage: Merge, h: Entries, s: Entries) -> Entries:
-    ends = [stage.step * h.low, stage.step * h.high]
-    return _entries(
-        h.known & s.known, s.value + stage.step * h.value, s.low + np.minimum(*ends), s.high + np.maximum(*ends)
-    )
+def _weighted_sum(stage: WeightedSum, states: tuple[Entries, ...]) -> Entries:
+    ends = [(w * e.low, w * e.high) for w, e in zip(stage.weights, states, strict=True)]
+    low, high = (np.sum([end(*pair) for pair in ends], axis=0) for end in (np.minimum, np.maximum))
+    known = np.all([e.known for e in states], axis=0)
+    return _entries(known, stage.forward(tuple(e.value for e in states), ()), low, high)

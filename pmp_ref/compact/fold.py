@@ -17,7 +17,7 @@ import numpy as np
 
 from pmp_ref.arrays import Controls
 from pmp_ref.compact.constants import Entries, Range, constants
-from pmp_ref.layers import Convolution, Dense, OnBranch, Stage
+from pmp_ref.layers import Convolution, Dense, Stage
 from pmp_ref.layers.windows import patches
 from pmp_ref.network import Network
 
@@ -43,30 +43,9 @@ def _each_reader(network: Network, controls: Controls, input_range: Range, chang
     states = constants(network, controls, input_range)
     stages, new = list(network.stages), list(controls)
     for l, stage in enumerate(network.stages):
-        path, bare = unwrap(stage)
-        e = states[l]
-        for branch in path:
-            e = e[branch] if isinstance(e, tuple) else None
-        if type(bare) in (Dense, Convolution) and isinstance(e, Entries):
-            bare, new[l] = change(bare, controls[l], e)
-            stages[l] = wrap(path, bare)
-    return Network(tuple(stages), network.input_shape), tuple(new)
-
-
-def unwrap(stage: Stage) -> tuple[tuple[int, ...], Stage]:
-    """The branches that ``OnBranch`` leads through, outermost first, and the stage inside."""
-    path = []
-    while isinstance(stage, OnBranch):
-        path.append(stage.branch)
-        stage = stage.stage
-    return tuple(path), stage
-
-
-def wrap(path: tuple[int, ...], stage: Stage) -> Stage:
-    """Inverse of :func:`unwrap`."""
-    for branch in reversed(path):
-        stage = OnBranch(stage, branch)
-    return stage
+        if type(stage) in (Dense, Convolution):
+            stages[l], new[l] = change(stage, controls[l], network.entering(l, states))
+    return replace(network, stages=tuple(stages)), tuple(new)
 
 
 def taps(stage: Convolution, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

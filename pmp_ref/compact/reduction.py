@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.arrays import Controls, to_numpy
-from pmp_ref.compact.constants import Entries, Range, constants
-from pmp_ref.compact.fold import fold_constants, merge_constants, unwrap
+from pmp_ref.compact.constants import Range, constants
+from pmp_ref.compact.fold import fold_constants, merge_constants
 from pmp_ref.compact.units import draft, remove_unread, spans, tied, unread_units, without_reader
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
@@ -21,12 +21,10 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
-    Merge,
-    OnBranch,
     ScaleShift,
-    Split,
     Stage,
     Standardise,
+    WeightedSum,
 )
 from pmp_ref.layers.windows import patches_adjoint
 from pmp_ref.network import Network
@@ -75,7 +73,7 @@ def _equal(a: Controls, b: Controls) -> bool:
 def constant_output(network: Network, controls: Controls, input_range: Range = None) -> np.ndarray | None:
     """The output, in float64, of a *disconnected* network, whose output does not depend on the input; else None."""
     end = constants(network, in_float64(network, controls), input_range)[-1]
-    return end.value[0] if isinstance(end, Entries) and end.known.all() else None
+    return end.value[0] if end.known.all() else None
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,7 @@ def kept(network: Network, controls: Controls, input_range: Range = None) -> lis
             if unread.all()
             else "standardisation or a grouped convolution takes channels in equal groups",
         )
-        e = states[span.reader]
-        for branch in d.paths[span.reader]:
-            e = e[branch]
+        e = network.entering(span.reader, states)
         constant = e.known.reshape(unread.size, -1).all(axis=1) & ~alone
         note(span.maker, constant, "what is constant inside changes at the border, read across zero padding")
         k = d.controls[span.maker][0]
@@ -127,27 +123,21 @@ def unread_inputs(network: Network, controls: Controls) -> np.ndarray:
     taken to use all.
     """
     host = in_float64(network, controls)
-    read = _all(network.output_shape)
+    read: list[Any] = [np.zeros((1, *shape), bool) for shape in network.shapes]
+    read[-1] = ~read[-1]
     for l in range(len(network.stages) - 1, -1, -1):
-        read = _reads(network.stages[l], host[l], network.shapes[l], read)
+        shape = network.entering(l, network.shapes)
+        parts = _reads(network.stages[l], host[l], shape, read[l + 1])
+        for i, part in zip(network.reads[l], parts if isinstance(parts, tuple) else (parts,), strict=True):
+            read[i] = read[i] | part
     return ~read[0]
 
 
-def _all(shape: Any) -> Any:
-    if shape and not isinstance(shape[0], int):
-        return tuple(_all(part) for part in shape)
-    return np.ones((1, *shape), bool)
-
-
 def _reads(stage: Stage, u: Any, shape: Any, read: Any) -> Any:
-    """Which entries of a state of this shape the stage uses for the entries ``read`` of its result."""
-    if isinstance(stage, OnBranch):
-        part = _reads(stage.stage, u, shape[stage.branch], read[stage.branch])
-        return (part, read[1]) if stage.branch == 0 else (read[0], part)
-    if type(stage) is Split and isinstance(read[0], np.ndarray):
-        return read[0] | read[1]
-    if type(stage) is Merge:
-        return (read, read)
+    """Which entries of a state of this shape (of several, a tuple) the stage uses for the entries ``read`` of its
+    result."""
+    if type(stage) is WeightedSum:
+        return tuple(read & (w != 0) for w in stage.weights)
     if type(stage) in (Dense, Convolution, ScaleShift):
         return stage.adjoint_state((1, *shape), (u[0] != 0) * 1.0, read * 1.0) > 0  # type: ignore[attr-defined]
     if isinstance(stage, Activation):
@@ -161,7 +151,7 @@ def _reads(stage: Stage, u: Any, shape: Any, read: Any) -> Any:
     if type(stage) is Standardise:
         by_group = read.reshape(1, stage.groups, -1).any(axis=2, keepdims=True)
         return np.broadcast_to(by_group, (1, stage.groups, read.size // stage.groups)).reshape(read.shape)
-    return _all(shape)
+    return np.ones((1, *shape), bool) if stage.arity == 1 else tuple(np.ones((1, *each), bool) for each in shape)
 
 
 @dataclass(frozen=True)
@@ -186,12 +176,8 @@ def sizes(network: Network, controls: Controls) -> list[Size]:
     for l, u in enumerate(controls):
         if not u or network.stages[l].control_names[0] != "kernel":
             continue
-        path, bare = unwrap(network.stages[l])
-        shape: Any = network.shapes[l + 1]
-        for branch in path:
-            shape = shape[branch]
-        k = to_numpy(u[0])
-        uses = int(np.prod(shape[1:])) if type(bare) in (Convolution, ScaleShift) else 1
+        stage, k = network.stages[l], to_numpy(u[0])
+        uses = int(np.prod(network.shapes[l + 1][1:])) if type(stage) in (Convolution, ScaleShift) else 1
         n = int(np.count_nonzero(k))
-        result.append(Size(l, type(bare).__name__, tuple(k.shape), int(k.size), n, int(k.size) * uses, n * uses))
+        result.append(Size(l, type(stage).__name__, tuple(k.shape), int(k.size), n, int(k.size) * uses, n * uses))
     return result

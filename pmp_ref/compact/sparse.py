@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from pmp_ref.arrays import Array, Controls
-from pmp_ref.compact.fold import channels_read, unwrap
+from pmp_ref.compact.fold import channels_read
 from pmp_ref.errors import InputError
 from pmp_ref.layers import (
     Activation,
@@ -28,12 +28,9 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
-    Merge,
-    OnBranch,
     ScaleShift,
-    Split,
-    Stage,
     Standardise,
+    WeightedSum,
 )
 from pmp_ref.layers.windows import Windows
 from pmp_ref.network import Network
@@ -49,7 +46,7 @@ Step = Callable[[Any], Any]
 
 def forms_of(network: Network) -> tuple[str, ...]:
     """The form "dense" for each dense and convolutional stage, "" for others: what ``runner`` takes, all dense."""
-    return tuple("dense" if type(unwrap(s)[1]) in (Dense, Convolution) else "" for s in network.stages)
+    return tuple("dense" if type(s) in (Dense, Convolution) else "" for s in network.stages)
 
 
 def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None = None, chunk: int = CHUNK) -> Step:
@@ -65,45 +62,32 @@ def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None =
             f"forms are {forms}; expected one for each stage: dense or sparse for dense and convolutional "
             "stages, empty for others"
         )
-    steps = stage_steps(network, controls, forms)
+    steps = [stage_step(network, controls, l, form) for l, form in enumerate(forms)]
+
+    def through(x: Array) -> Array:
+        return network.propagate(lambda l, entering: steps[l](entering), x, keep=False)[-1]
 
     def run(x: Array) -> Array:
         if len(x) == 0:
             return run(np.zeros((1, *x.shape[1:]), x.dtype))[:0]
-        return np.concatenate(
-            [batch_first(_through(steps, batch_last(x[i : i + chunk]))) for i in range(0, len(x), chunk)]
-        )
+        return np.concatenate([batch_first(through(batch_last(x[i : i + chunk]))) for i in range(0, len(x), chunk)])
 
     return run
 
 
-def _through(steps: list[Step], x: Any) -> Any:
-    for step in steps:
-        x = step(x)
-    return x
-
-
-def batch_last(x: Any) -> Any:
+def batch_last(x: Array) -> Array:
     """(B, …) → (…, B), contiguous."""
-    return tuple(map(batch_last, x)) if isinstance(x, tuple) else np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    return np.ascontiguousarray(np.moveaxis(x, 0, -1))
 
 
-def batch_first(x: Any) -> Any:
+def batch_first(x: Array) -> Array:
     """(…, B) → (B, …), contiguous."""
-    return tuple(map(batch_first, x)) if isinstance(x, tuple) else np.ascontiguousarray(np.moveaxis(x, -1, 0))
+    return np.ascontiguousarray(np.moveaxis(x, -1, 0))
 
 
-def stage_steps(network: Network, controls: Controls, forms: tuple[str, ...]) -> list[Step]:
-    """The stages as functions of a state with the batch last."""
-    inputs = network.shapes[:-1]
-    return [stage_step(*each) for each in zip(network.stages, controls, forms, inputs, strict=True)]
-
-
-def stage_step(stage: Stage, u: tuple[Array, ...], form: str, shape: Any) -> Step:
-    """One stage as a function of a state with the batch last; ``shape`` is that of a sample entering."""
-    if isinstance(stage, OnBranch):
-        inner = stage_step(stage.stage, u, form, shape[stage.branch])
-        return (lambda x: (inner(x[0]), x[1])) if stage.branch == 0 else (lambda x: (x[0], inner(x[1])))
+def stage_step(network: Network, controls: Controls, l: int, form: str) -> Step:
+    """Stage l as a function of what enters it, with the batch last."""
+    stage, u, shape = network.stages[l], controls[l], network.entering(l, network.shapes)
     if isinstance(stage, Activation):
         return stage.sigma
     kinds: dict[type, Callable[[], Step]] = {
@@ -115,11 +99,12 @@ def stage_step(stage: Stage, u: tuple[Array, ...], form: str, shape: Any) -> Ste
         GlobalAveragePool: lambda: lambda x: x.mean(axis=(1, 2)),
         Flatten: lambda: lambda x: x.reshape(-1, x.shape[-1]),
         Standardise: lambda: lambda x: _standardise(stage, x),
-        Split: lambda: lambda x: (x, x),
-        Merge: lambda: lambda x: x[1] + stage.step * x[0],  # type: ignore[attr-defined]
+        WeightedSum: lambda: lambda x: stage.forward(x, u),
     }
     if type(stage) in kinds:
         return kinds[type(stage)]()
+    if stage.arity > 1:
+        return lambda x: batch_last(stage.forward(tuple(map(batch_first, x)), u))
     return lambda x: batch_last(stage.forward(batch_first(x), u))
 
 
@@ -243,16 +228,18 @@ class Timing:
 
 def choose_forms(network: Network, controls: Controls, x: Array) -> tuple[tuple[str, ...], list[Timing]]:
     """The faster form of each stage, measured in turns on the states of the batch ``x``, and what was measured."""
-    forms, timings, state = list(forms_of(network)), [], batch_last(x[:CHUNK])
-    for l, (stage, u) in enumerate(zip(network.stages, controls, strict=True)):
-        step = stage_step(stage, u, forms[l], network.shapes[l])
+    forms, timings = list(forms_of(network)), []
+
+    def measure(l: int, entering: Any) -> Any:
+        step = stage_step(network, controls, l, forms[l])
         if forms[l]:
-            thin = stage_step(stage, u, "sparse", network.shapes[l])
-            calls = [lambda f=f, s=state: f(s) for f in (step, thin)]
-            seconds = [t / min(CHUNK, len(x)) for t in paired(*calls)]
+            thin = stage_step(network, controls, l, "sparse")
+            seconds = [t / min(CHUNK, len(x)) for t in paired(lambda: step(entering), lambda: thin(entering))]
             forms[l] = FORMS[seconds[1] < GAIN * seconds[0]]
             timings.append(Timing(l, seconds[0], seconds[1], forms[l]))
-        state = step(state)
+        return step(entering)
+
+    network.propagate(measure, batch_last(x[:CHUNK]), keep=False)
     return tuple(forms), timings
 
 

@@ -9,7 +9,8 @@ weights of Q that meet it are zero. It goes if what is left still has the form o
 * one unit stays, since a stage has at least one.
 
 An unread unit that must stay gets zero weights, so that units before it may become unread. Spans do not cross the ends
-of the network, a stage of another package, or ``Split`` and ``Merge``: there both branches carry the same channels.
+of the network, a stage of another package, a sum, whose states carry the same channels, or a state that several stages
+read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 
 from pmp_ref.arrays import Controls
-from pmp_ref.compact.fold import channels_read, unwrap, wrap
+from pmp_ref.compact.fold import channels_read
 from pmp_ref.layers import (
     Activation,
     AveragePool,
@@ -29,12 +30,10 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
-    Merge,
-    OnBranch,
     ScaleShift,
-    Split,
     Stage,
     Standardise,
+    WeightedSum,
 )
 from pmp_ref.network import Network
 
@@ -43,15 +42,10 @@ BETWEEN = (AveragePool, MaxPool, GlobalAveragePool, Flatten, ScaleShift, Standar
 
 @dataclass
 class Draft:
-    """Stages and controls being rewritten, without their ``OnBranch``."""
+    """Stages and controls being rewritten."""
 
     stages: list[Stage]
     controls: list[tuple[np.ndarray, ...]]
-    paths: list[tuple[int, ...]]
-
-    def network(self, input_shape: tuple[int, ...]) -> Network:
-        """The network as it stands."""
-        return Network(tuple(wrap(p, s) for p, s in zip(self.paths, self.stages, strict=True)), input_shape)
 
 
 @dataclass(frozen=True)
@@ -65,73 +59,56 @@ class Span:
 
 def draft(network: Network, controls: Controls) -> Draft:
     """A copy to work on; arrays are replaced, never written into."""
-    both = [unwrap(stage) for stage in network.stages]
-    return Draft([s for _, s in both], list(controls), [p for p, _ in both])
+    return Draft(list(network.stages), list(controls))
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Positions of stages of known kinds that follow each other on one branch; ``end`` is the stage after them."""
-
-    positions: tuple[int, ...]
-    end: Stage | None
-
-
-def segments(stages: tuple[Stage, ...]) -> list[Segment]:
-    """All segments, in the order of their first stages."""
-    return sorted(_segments(list(enumerate(stages)), None), key=lambda s: s.positions[0])
-
-
-def _segments(items: list[tuple[int, Stage]], end: Stage | None) -> list[Segment]:
-    found: list[Segment] = []
-    current: list[int] = []
-    branches: tuple[list[tuple[int, Stage]], list[tuple[int, Stage]]] = ([], [])
-    inside = False
-    for l, stage in [*items, (-1, end)]:
-        if inside and isinstance(stage, OnBranch):
-            branches[stage.branch].append((l, stage.stage))
-        elif not inside and (type(stage) in (Dense, Convolution, *BETWEEN) or isinstance(stage, Activation)):
-            current.append(l)
-        else:  # Split, Merge, a stage of another package, the end
-            if current:
-                found.append(Segment(tuple(current), stage))
-            for branch in filter(None, branches):
-                found += _segments(branch, stage)
-            current, branches, inside = [], ([], []), type(stage) is Split
+def segments(network: Network) -> list[list[int]]:
+    """Positions of stages of known kinds that follow each other, each the only reader of the one before."""
+    found: list[list[int]] = []
+    for l, stage in enumerate(network.stages):
+        if type(stage) in (Dense, Convolution, *BETWEEN) or isinstance(stage, Activation):
+            before = network.reads[l][0] - 1
+            mine = next((s for s in found if s[-1] == before and network.readers[before + 1] == (l,)), None)
+            if mine is None:
+                found.append([l])
+            else:
+                mine.append(l)
     return found
 
 
 def spans(network: Network) -> list[Span]:
     """All spans, from the input to the output."""
     return [
-        Span(a, tuple(l for l in segment.positions if a < l < b), b)
-        for segment in segments(network.stages)
-        for mixing in [mixing_stages(network, segment)]
-        for a, b in pairwise(mixing)
+        Span(a, tuple(l for l in segment if a < l < b), b)
+        for segment in segments(network)
+        for a, b in pairwise(mixing_stages(network, segment))
     ]
 
 
-def mixing_stages(network: Network, segment: Segment) -> list[int]:
+def mixing_stages(network: Network, segment: list[int]) -> list[int]:
     """Positions of the dense and convolutional stages of a segment."""
-    return [l for l in segment.positions if type(unwrap(network.stages[l])[1]) in (Dense, Convolution)]
+    return [l for l in segment if type(network.stages[l]) in (Dense, Convolution)]
 
 
 def tied(network: Network) -> list[tuple[int, str]]:
     """The last mixing stage of each segment, whose units never go, with the reason."""
-    result = []
-    for segment in segments(network.stages):
-        end = segment.end
-        reason = (
-            "they are the outputs"
-            if end is None
-            else (
-                "Split and Merge tie them to the channels of the other branch"
-                if type(end) in (Split, Merge)
-                else f"{type(end).__name__} is not known to keep units apart"
-            )
-        )
-        result += [(l, reason) for l in mixing_stages(network, segment)[-1:]]
-    return result
+    return [
+        (l, reason_of_end(network, segment[-1]))
+        for segment in segments(network)
+        for l in mixing_stages(network, segment)[-1:]
+    ]
+
+
+def reason_of_end(network: Network, l: int) -> str:
+    """Why the units that stage l hands on never go, l the last stage of a segment."""
+    if l + 1 == len(network.stages):
+        return "they are the outputs"
+    readers = [network.stages[m] for m in network.readers[l + 1]]
+    if any(type(stage) is WeightedSum for stage in readers):
+        return "a sum ties them to the channels of other states"
+    if len(readers) > 1:
+        return "several stages read them"
+    return f"{type(readers[0]).__name__} is not known to keep units apart"
 
 
 def remove_unread(network: Network, controls: Controls) -> tuple[Network, Controls]:
@@ -151,7 +128,7 @@ def remove_unread(network: Network, controls: Controls) -> tuple[Network, Contro
             cut_between(d, span, ~going)
             cut_columns(d, span.reader, ~going)
         remove_groups(d, span, network)
-    return d.network(network.input_shape), tuple(d.controls)
+    return replace(network, stages=tuple(d.stages)), tuple(d.controls)
 
 
 def _zeroed(a: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.stagemap import StageMap, fast_shape
+from pmp_ref.kernels.stagemap import Place, StageMap, fast_shape
 from pmp_ref.kernels.workspace import Workspace
-from pmp_ref.layers import Activation, LeakyReLU, Stage
+from pmp_ref.layers import Activation, AveragePool, LeakyReLU, MaxPool, ReLU, Stage
 
 
 class ActivationMap(StageMap):
@@ -24,13 +24,17 @@ class ActivationMap(StageMap):
 
 
 class OutputMap(StageMap):
-    """An activation whose slope is a function of σ; in place where the stage before has no use for its output."""
+    """An activation whose slope is a function of σ; in place where the stage before has no use for its output.
 
-    def __init__(self, stage: Stage, shape: Any, key: int, overwrite: bool) -> None:
-        super().__init__(stage, shape, key)
-        self.overwrite = overwrite
-        self.fused = False  # True: the pooling stage that follows takes the slope into its costate map
-        self.deferred = False  # True: it takes σ too
+    If it is ``fused``, the pooling stage that follows takes the slope into its costate map; if it is ``deferred``, that
+    stage takes σ too, since ReLU and a maximum may change places.
+    """
+
+    def __init__(self, stage: Stage, place: Place) -> None:
+        super().__init__(stage, place)
+        self.overwrite = place.before is not None and place.before.free
+        self.fused = type(place.after) is AveragePool or is_disjoint_maximum(place.after)
+        self.deferred = is_disjoint_maximum(place.after) and type(stage) is ReLU and stage.leak == 0
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:
         if self.deferred:
@@ -91,3 +95,14 @@ class LeakyReLUMap(OutputMap):
         if self.stage.leak:
             np.maximum(y, self.stage.leak, out=y)
         return y
+
+
+def disjoint(stage: AveragePool | MaxPool) -> bool:
+    """True if no two windows overlap."""
+    w = stage.windows
+    return w.stride[0] >= w.size[0] and w.stride[1] >= w.size[1]
+
+
+def is_disjoint_maximum(stage: Stage | None) -> bool:
+    """True for max pooling that has a fast map."""
+    return type(stage) is MaxPool and disjoint(stage)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.stagemap import StageMap, fast_shape, sum_rows
+from pmp_ref.kernels.stagemap import Place, StageMap, fast_shape, sum_rows
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import Convolution
 
@@ -34,11 +34,11 @@ class ConvolutionMap(StageMap):
     free = True
     stage: Convolution
 
-    def __init__(self, stage: Convolution, shape: tuple[int, ...], key: int) -> None:
-        super().__init__(stage, shape, key)
+    def __init__(self, stage: Convolution, place: Place) -> None:
+        super().__init__(stage, place)
         self.windows = w = stage.windows
         self.groups = stage.groups
-        self.channels_in, self.channels_out = shape[0] // stage.groups, stage.channels // stage.groups
+        self.channels_in, self.channels_out = self.shape[0] // stage.groups, stage.channels // stage.groups
         self.rows, self.columns = self.out_shape[1:]
         self.taps = w.size[1] * self.channels_in  # rows (t, i) of Z in one image row
         self.dense_rows = w.dilation[0] == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.stagemap import StageMap, fast_shape, sum_rows
+from pmp_ref.kernels.stagemap import Place, StageMap, fast_shape, sum_rows
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import Dense, ScaleShift
 
@@ -38,9 +38,9 @@ class ScaleShiftMap(StageMap):
     free = True
     stage: ScaleShift
 
-    def __init__(self, stage: ScaleShift, shape: Any, key: int) -> None:
-        super().__init__(stage, shape, key)
-        self.view = channel_view(shape)
+    def __init__(self, stage: ScaleShift, place: Place) -> None:
+        super().__init__(stage, place)
+        self.view = channel_view(self.shape)
 
     def prepare(self, u: tuple[np.ndarray, ...]) -> Any:
         return tuple(a.reshape(1, -1, 1) for a in u)

@@ -9,18 +9,19 @@ clear path does. Not yet run on a GPU (docs/backends.md).
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pmp_ref.arrays import Array, device, library, namespace, zeros
 from pmp_ref.errors import InputError
-from pmp_ref.layers import AveragePool, Convolution, MaxPool, OnBranch, Stage
+from pmp_ref.layers import AveragePool, Convolution, MaxPool, Stage
 from pmp_ref.layers.layer import Control, Shape
 from pmp_ref.layers.windows import Windows, patches
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
-from pmp_ref.sweep import Sweep, entries
+from pmp_ref.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,17 @@ class GpuSweep(Sweep):
         """Samples swept at a time: the whole batch if its states and widest patches fit into ``memory`` bytes, else as
         many samples as do, at least one. On a CPU chunks are small, to stay in cache; a GPU wants long operations."""
         bits = namespace(x).finfo(x.dtype).bits
-        patch = max(map(patch_entries, self.network.stages, self.network.shapes, self.network.shapes[1:]))
+        patch = max(patch_entries(self.network, l) for l in range(len(self.network.stages)))
         return min(x.shape[0], max(1, self.memory // (self.bytes_per_sample(x) + patch * bits // 8)))
 
 
 def strided_network(network: Network) -> Network:
-    """The same chain with the stages of this module."""
-    return Network(tuple(map(strided, network.stages)), network.input_shape)
+    """The same network with the stages of this module."""
+    return replace(network, stages=tuple(map(strided, network.stages)))
 
 
 def strided(stage: Stage) -> Stage:
     """The stage as this module writes it; the stage itself where it has nothing to gain (by exact type)."""
-    if type(stage) is OnBranch:
-        return replace(stage, stage=strided(stage.stage))
     if type(stage) in (AveragePool, MaxPool) and stage.windows.size != stage.windows.stride:  # type: ignore[attr-defined]
         return stage  # overlapping windows
     kinds: dict[type, Any] = {Convolution: StridedConvolution, AveragePool: BlockAveragePool, MaxPool: BlockMaxPool}
@@ -73,14 +72,13 @@ def strided(stage: Stage) -> Stage:
     return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
 
 
-def patch_entries(stage: Stage, entering: Any, leaving: Any) -> int:
-    """Entries of the widest matrix of patches that one sample needs in the stage's maps; 0 for other stages."""
-    if isinstance(stage, OnBranch):
-        return patch_entries(stage.stage, entering[stage.branch], leaving[stage.branch])
+def patch_entries(network: Network, l: int) -> int:
+    """Entries of the widest matrix of patches that one sample needs in the maps of stage l; 0 if it has none."""
+    stage, entering, leaving = network.stages[l], network.entering(l, network.shapes), network.shapes[l + 1]
     if not isinstance(stage, Convolution):
         return 0
     taps = stage.windows.size[0] * stage.windows.size[1]
-    return taps * max(entering[0] * entries(leaving[1:]), leaving[0] * entries(entering[1:]))
+    return taps * max(entering[0] * math.prod(leaving[1:]), leaving[0] * math.prod(entering[1:]))
 
 
 class StridedConvolution(Convolution):

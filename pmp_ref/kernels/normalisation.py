@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.kernels.dense import channel_view
-from pmp_ref.kernels.stagemap import StageMap, fast_shape
+from pmp_ref.kernels.stagemap import Place, StageMap, fast_shape
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import Standardise
 
@@ -17,9 +17,9 @@ class StandardiseMap(StageMap):
 
     stage: Standardise
 
-    def __init__(self, stage: Standardise, shape: Any, key: int) -> None:
-        super().__init__(stage, shape, key)
-        rows, channels, rest = channel_view(shape)
+    def __init__(self, stage: Standardise, place: Place) -> None:
+        super().__init__(stage, place)
+        rows, channels, rest = channel_view(self.shape)
         self.view = (rows, stage.groups, channels // stage.groups * rest)
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:

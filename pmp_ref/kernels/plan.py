@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.activation import ActivationMap, LeakyReLUMap, OutputMap, SigmoidMap, TanhMap
+from pmp_ref.kernels.activation import ActivationMap, LeakyReLUMap, SigmoidMap, TanhMap, is_disjoint_maximum
 from pmp_ref.kernels.convolution import ConvolutionMap
 from pmp_ref.kernels.dense import DenseMap, ScaleShiftMap
 from pmp_ref.kernels.normalisation import StandardiseMap
-from pmp_ref.kernels.pooling import AveragePoolMap, GlobalAveragePoolMap, MaxPoolMap, disjoint
-from pmp_ref.kernels.residual import FlattenMap, MergeMap, OnBranchMap, SplitMap, plain
-from pmp_ref.kernels.stagemap import ClearMap, StageMap, fast_shape, is_pair, to_clear, to_fast
+from pmp_ref.kernels.pooling import AveragePoolMap, GlobalAveragePoolMap, MaxPoolMap
+from pmp_ref.kernels.residual import FlattenMap, WeightedSumMap
+from pmp_ref.kernels.stagemap import ClearMap, Place, StageMap, fast_shape, to_clear, to_fast
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import (
     Activation,
@@ -25,32 +26,32 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
 )
 from pmp_ref.network import Network
 
 # By exact type: a subclass may have maps of its own.
-BUILDERS: dict[type[Stage], Callable[[Any, Any, int], StageMap]] = {
+MAPS: dict[type[Stage], Callable[[Any, Place], StageMap]] = {
     Convolution: ConvolutionMap,
     Dense: DenseMap,
     ScaleShift: ScaleShiftMap,
     Standardise: StandardiseMap,
     GlobalAveragePool: GlobalAveragePoolMap,
     Flatten: FlattenMap,
+    WeightedSum: WeightedSumMap,
     AveragePool: AveragePoolMap,
-    MaxPool: lambda s, shape, key: (MaxPoolMap if disjoint(s) else ClearMap)(s, shape, key),
-    Split: lambda s, shape, key: (ClearMap if is_pair(shape) else SplitMap)(s, shape, key),
-    Merge: lambda s, shape, key: (MergeMap if plain(shape) else ClearMap)(s, shape, key),
+    MaxPool: lambda s, place: (MaxPoolMap if is_disjoint_maximum(s) else ClearMap)(s, place),
+    Tanh: TanhMap,
+    Sigmoid: SigmoidMap,
+    LeakyReLU: lambda s, place: (LeakyReLUMap if 0 <= s.leak < 1 else ActivationMap)(s, place),
+    ReLU: LeakyReLUMap,
 }
-OUTPUT_MAPS: dict[type[Stage], Any] = {Tanh: TanhMap, Sigmoid: SigmoidMap, LeakyReLU: LeakyReLUMap, ReLU: LeakyReLUMap}
 
 
 @dataclass(frozen=True)
@@ -64,72 +65,60 @@ class Plan:
         """The controls as the maps want them."""
         return tuple(m.prepare(u) for m, u in zip(self.maps, controls, strict=True))
 
-    def forward(self, w: Workspace, prepared: tuple[Any, ...], x: np.ndarray) -> list[Any]:
+    def forward(self, w: Workspace, prepared: tuple[Any, ...], x: np.ndarray) -> list[np.ndarray]:
         """States [x_0, …, x_L] of the chunk x, given in the clear layout."""
-        shape = self.network.input_shape
-        states: list[Any] = [to_fast(x, shape, w.array("x", fast_shape(shape)))]
-        for m, u in zip(self.maps, prepared, strict=True):
-            states.append(m.forward(w, u, states[-1]))
-        return states
+        first = to_fast(x, w.array("x", fast_shape(self.network.input_shape)))
+        return self.network.propagate(lambda l, entering: self.maps[l].forward(w, prepared[l], entering), first)
 
-    def backward(self, w: Workspace, prepared: tuple[Any, ...], states: list[Any], p: np.ndarray) -> Any:
+    def backward(self, w: Workspace, prepared: tuple[Any, ...], states: list[np.ndarray], p: np.ndarray) -> Any:
         """Switching functions from p_L = ``p``, given in the clear layout (T1); uses the states up."""
-        p = to_fast(p, self.network.output_shape)
-        g: list[Any] = [()] * len(self.maps)
-        first = next((l for l, shapes in enumerate(self.network.control_shapes) if shapes), len(self.maps))
-        for l in range(len(self.maps) - 1, first - 1, -1):
-            g[l], p = self.maps[l].backward(w, prepared[l], states[l], states[l + 1], p, l > first)
+        network, last = self.network, len(self.maps)
+        costates: list[Any] = [None] * last + [to_fast(p)]
+        g: list[Any] = [()] * last
+        for l in range(last - 1, -1, -1):
+            if not network.controlled[l + 1]:
+                continue
+            x, y, p = network.entering(l, states), states[l + 1], costates[l + 1]
+            costate = any(network.controlled[i] for i in network.reads[l])
+            g[l], part = self.maps[l].backward(w, prepared[l], x, y, p, costate)
+            costates[l + 1] = None
+            if costate:
+                network.hand_back(l, part, costates, partial(add, w))
         return tuple(g)
 
-    def final_state(self, states: list[Any]) -> np.ndarray:
+    def final_state(self, states: list[np.ndarray]) -> np.ndarray:
         """x_L in the clear layout."""
-        return to_clear(states[-1], self.network.output_shape)
+        return to_clear(states[-1])
+
+
+def add(w: Workspace, i: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The sum of two parts of the costate of x_i, either of which may be a part of another one's too."""
+    return np.add(a, b, out=w.array(("sum", i), a.shape[:-1]))
 
 
 def plan(network: Network) -> Plan:
     """The fast maps of a network; stages that have none keep their clear maps."""
     maps: list[StageMap] = []
-    free: Any = False  # may the next stage overwrite the state entering? One answer for each component of a pair
     for l, stage in enumerate(network.stages):
-        shape = network.shapes[l]
-        if type(stage) is OnBranch and not is_pair(shape[stage.branch]):
-            inner = build(stage.stage, shape[stage.branch], l, component(free, stage.branch))
-            maps.append(OnBranchMap(stage, shape, l, inner))
-            parts = [component(free, 0), component(free, 1)]
-            parts[stage.branch] = inner.free
-            free = tuple(parts)
-        else:
-            maps.append(build(stage, shape, l, free is True))
-            free = maps[-1].free
-    for l in range(1, len(maps)):
-        fuse(maps[l - 1], maps[l])
+        place = Place(l, network.entering(l, network.shapes), before(network, l, maps), after(network, l))
+        kind = MAPS.get(type(stage)) or (ActivationMap if acts_by_sigma(stage) else ClearMap)
+        maps.append(kind(stage, place))
     return Plan(network, tuple(maps))
 
 
-def fuse(first: StageMap, second: StageMap) -> None:
-    """Let a pooling stage take over the slope of the activation before it; before maxima also ReLU itself."""
-    if isinstance(first, OnBranchMap) and isinstance(second, OnBranchMap) and first.branch == second.branch:
-        fuse(first.inner, second.inner)
-    if isinstance(first, OutputMap) and isinstance(second, AveragePoolMap | MaxPoolMap):
-        second.before, first.fused = first, True
-        first.deferred = isinstance(second, MaxPoolMap) and type(first.stage) is ReLU and first.stage.leak == 0
+def before(network: Network, l: int, maps: list[StageMap]) -> StageMap | None:
+    """The map that made the state entering stage l, if that is one, which nobody else reads, and not x_0."""
+    i = network.reads[l][0]
+    return maps[i - 1] if i > 0 and network.stages[l].arity == 1 and network.readers[i] == (l,) else None
 
 
-def component(free: Any, branch: int) -> bool:
-    """The answer for one component of a pair."""
-    return free[branch] is True if isinstance(free, tuple) else False
+def after(network: Network, l: int) -> Stage | None:
+    """The stage that reads x_{l+1}, if it is the only one."""
+    readers = network.readers[l + 1] if l + 1 < len(network.stages) else ()
+    return network.stages[readers[0]] if len(readers) == 1 else None
 
 
-def build(stage: Stage, shape: Any, key: int, overwrite: bool) -> StageMap:
-    """The fast map of one stage, or its clear maps."""
+def acts_by_sigma(stage: Stage) -> bool:
+    """True for an activation whose maps are those of its class: entry by entry, by σ and σ′."""
     kind = type(stage)
-    if kind in BUILDERS:
-        return BUILDERS[kind](stage, shape, key)
-    if kind in OUTPUT_MAPS and (not isinstance(stage, LeakyReLU) or 0 <= stage.leak < 1) and not is_pair(shape):
-        return OUTPUT_MAPS[kind](stage, shape, key, overwrite)
-    own = (
-        kind.forward is Activation.forward and kind.costate is Activation.costate
-        if isinstance(stage, Activation)
-        else False
-    )
-    return (ActivationMap if own and not is_pair(shape) else ClearMap)(stage, shape, key)
+    return isinstance(stage, Activation) and kind.forward is Activation.forward and kind.costate is Activation.costate

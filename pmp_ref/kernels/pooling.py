@@ -10,26 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.activation import OutputMap
-from pmp_ref.kernels.stagemap import StageMap, fast_shape
+from pmp_ref.kernels.activation import OutputMap, disjoint
+from pmp_ref.kernels.stagemap import Place, StageMap, fast_shape
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import AveragePool, GlobalAveragePool, MaxPool
 
 
-def disjoint(stage: AveragePool | MaxPool) -> bool:
-    """True if no two windows overlap."""
-    w = stage.windows
-    return w.stride[0] >= w.size[0] and w.stride[1] >= w.size[1]
-
-
 class _PoolMap(StageMap):
-    """What both have in common: windows, and perhaps the activation before them."""
+    """What both have in common: windows, and perhaps the activation before them, whose slope they take."""
 
     stage: AveragePool | MaxPool
-    before: OutputMap | None = None
 
-    def __init__(self, stage: AveragePool | MaxPool, shape: Any, key: int) -> None:
-        super().__init__(stage, shape, key)
+    def __init__(self, stage: AveragePool | MaxPool, place: Place) -> None:
+        super().__init__(stage, place)
+        self.before = place.before if isinstance(place.before, OutputMap) else None
         self.size, self.stride = stage.windows.size, stage.windows.stride
 
     def along_rows(self, x: np.ndarray, i: int) -> np.ndarray:

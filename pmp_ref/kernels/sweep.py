@@ -17,7 +17,7 @@ from pmp_ref.kernels.cuda import CudaSweep
 from pmp_ref.kernels.gpu import GpuSweep, on_gpu
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
-from pmp_ref.kernels.workers import OrderedMap, Threads, available_cores
+from pmp_ref.kernels.workers import Threads, available_cores
 from pmp_ref.kernels.workspace import Store, Workspace
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
@@ -26,13 +26,10 @@ from pmp_ref.sweep import Evaluation, Sweep, quiet
 
 @dataclass(frozen=True)
 class Swept:
-    """The states of a chunk and the workspace that holds them. Another process gets None in its place."""
+    """The states of a chunk and the workspace that holds them."""
 
-    states: list[Any]
+    states: list[np.ndarray]
     workspace: Workspace
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,13 @@ class Found:
 
     losses: np.ndarray
     largest: np.ndarray
-    switching: Any = None
-    swept: Swept | None = None
+    switching: Any
+    swept: Swept
 
 
 @dataclass(frozen=True)
 class ChunkSweep:
-    """The sweep of one chunk: a function of (x, y, kept states or None) that remembers nothing.
-
-    It can be sent to another process: only the store of workspaces stays behind.
-    """
+    """The sweep of one chunk: a function of (x, y, kept states or None) that remembers nothing."""
 
     sweep: FastSweep
     controls: Controls
@@ -99,7 +93,7 @@ class FastSweep(Sweep):
     """Forward and backward sweeps in NumPy, batch innermost; the same values as :class:`pmp_ref.sweep.Sweep`.
 
     ``chunk`` samples are swept at a time (0: by :func:`chunk_size`, from batch and dtype alone), on ``threads`` threads
-    (0: as many as cores) or by ``mapper``, any map that gives its results in order. The results do not depend on that.
+    (0: as many as cores). The results do not depend on the number of threads.
 
     States are kept for the backward sweep if they fit ``memory`` bytes. Otherwise, with ``costates``, the forward sweep
     of a trial takes costates along while its states are in cache; without, states are computed once more if asked for.
@@ -112,7 +106,6 @@ class FastSweep(Sweep):
     chunk: int = 0
     threads: int = 0
     costates: bool = True
-    mapper: OrderedMap | None = None
     plan: Plan = field(init=False, repr=False, compare=False)
     store: Store = field(init=False, repr=False, compare=False)
 
@@ -126,7 +119,7 @@ class FastSweep(Sweep):
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
         if not applies(controls, x, y):
             return super().forward(controls, x, y)
-        keep = self.mapper is None and x.shape[0] * self.bytes_per_sample(x) <= self.memory
+        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
         backward = self.costates and not keep
         losses, largest, g, swept = self._sweep(controls, x, y, None, backward, keep)
         return Evaluation(
@@ -169,10 +162,6 @@ class FastSweep(Sweep):
         for start in range(0, x.shape[0], chunk):
             yield slice(start, min(start + chunk, x.shape[0]))
 
-    def __reduce__(self) -> Any:
-        """For other processes: without the map, which belongs to this one."""
-        return type(self), (self.network, self.loss, self.chunk, self.memory, self.threads, self.costates)
-
     def _sweep(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
     ) -> tuple[np.ndarray, np.ndarray, Any, list[Swept]]:
@@ -180,18 +169,17 @@ class FastSweep(Sweep):
         f = ChunkSweep(self, controls, self.plan.prepare(controls), x.shape[0], backward)
         cuts = list(self.chunks(x))
         items = [(x[cut], y[cut], swept[i] if swept else None) for i, cut in enumerate(cuts)]
-        mapper = self.mapper or Threads(self.threads or available_cores())
+        threads = Threads(self.threads or available_cores())
         losses, largest, states, total = [], [], [], None
         with one_thread():
-            for found in mapper(f, items):
+            for found in threads(f, items):
                 losses.append(found.losses)
                 largest.append(found.largest)
                 if backward:
                     total = accumulate(total, found.switching)
                 if keep:
                     states.append(found.swept)
-                if found.swept is not None:  # None: another process has kept it
-                    self.store.give(found.swept.workspace, states=not keep)
+                self.store.give(found.swept.workspace, states=not keep)
         return np.concatenate(losses), np.concatenate(largest), total, states
 
 

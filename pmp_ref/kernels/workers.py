@@ -1,8 +1,5 @@
-"""Maps over chunks. Every map here has the form ``f, items → results in the order of the items``.
-
-``serial``, threads, a process pool's ``map`` and a loop over devices are interchangeable: the sums over the results
-are taken by the caller in that order, so the numbers do not depend on who computed them.
-"""
+"""Work on chunks by threads, the results in the order of the chunks: the sums over them are taken by the caller in that
+order, so the numbers do not depend on who computed them."""
 
 from __future__ import annotations
 
@@ -14,19 +11,12 @@ from typing import Any
 
 from pmp_ref.sweep import quiet
 
-OrderedMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-
 
 def available_cores() -> int:
     """Cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def serial(f: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """f(item) for each item, one after the other."""
-    return map(f, items)
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,7 @@ class Threads:
         work = list(items)
         helpers = min(self.count, len(work)) - 1
         if helpers < 1:
-            yield from serial(f, work)
+            yield from map(f, work)
             return
         queue = _Queue(f, work)
         threads = [threading.Thread(target=queue.run, daemon=True) for _ in range(helpers)]

@@ -17,13 +17,14 @@ from pmp_ref.layers.layer import AffineStage, ControlFreeStage, LinearStage, Sta
 from pmp_ref.layers.normalisation import Standardise
 from pmp_ref.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from pmp_ref.layers.reshape import Flatten
-from pmp_ref.layers.residual import Merge, OnBranch, Split, residual
+from pmp_ref.layers.residual import Block, WeightedSum, chain, residual
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
     "AffineStage",
     "AveragePool",
+    "Block",
     "ControlFreeStage",
     "Convolution",
     "Dense",
@@ -32,17 +33,16 @@ __all__ = [
     "LeakyReLU",
     "LinearStage",
     "MaxPool",
-    "Merge",
-    "OnBranch",
     "ReLU",
     "ScaleShift",
     "SiLU",
     "Sigmoid",
     "Softplus",
-    "Split",
     "Stage",
     "Standardise",
     "Tanh",
+    "WeightedSum",
     "activation",
+    "chain",
     "residual",
 ]

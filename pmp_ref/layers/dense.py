@@ -47,7 +47,7 @@ class ScaleShift(AffineStage):
     bias: bool = True
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) < 1 or not isinstance(shape[0], int):
+        if len(shape) < 1:
             raise InputError(f"ScaleShift got states of shape {shape}; expected at least one axis (channels)")
         return shape
 

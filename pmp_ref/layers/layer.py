@@ -14,7 +14,8 @@ Six maps stand side by side in every stage, all on a whole batch (first axis), a
 ``tangent_switching``  derivative of ``switching`` along (dx, v, dp) (T14)
 ====================  =========================================================================
 
-The control ``u`` of a stage is a tuple of arrays, ``(kernel, bias)``, ``(kernel,)`` or ``()``.
+The control ``u`` of a stage is a tuple of arrays, ``(kernel, bias)``, ``(kernel,)`` or ``()``. A stage reads one state
+x or several (``arity``); of several, x, dx and their shapes are tuples, and so is the costate that it returns.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Stage(ABC):
     """One time step of the controlled system; frozen, without arrays of its own."""
 
     analytic: bool = True  # smooth, and defined for complex states (complex-step checks, T1)
+    arity: int = 1  # states that it reads
 
     @property
     def control_names(self) -> tuple[str, ...]:
@@ -158,9 +160,9 @@ def sum_channels(p: Array) -> Array:
     return namespace(p).sum(p, axis=tuple(a for a in range(p.ndim) if a != 1))
 
 
-def need_rank(stage: Stage, shape: Any, rank: int, words: str) -> None:
+def need_rank(stage: Stage, shape: Shape, rank: int, words: str) -> None:
     """Raise InputError unless ``shape`` is a per-sample shape of ``rank`` axes."""
-    if len(shape) != rank or not all(isinstance(n, int) for n in shape):
+    if len(shape) != rank:
         raise InputError(f"{type(stage).__name__} got states of shape {shape}; expected {words}")
 
 

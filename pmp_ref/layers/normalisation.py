@@ -27,7 +27,7 @@ class Standardise(ControlFreeStage):
             raise InputError(f"{self}; expected at least one group and delta > 0")
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) < 1 or not isinstance(shape[0], int) or shape[0] % self.groups:
+        if len(shape) < 1 or shape[0] % self.groups:
             raise InputError(
                 f"Standardise over {self.groups} groups got states of shape {shape}; expected a number of "
                 "channels (first axis) divisible by the groups"

@@ -1,8 +1,8 @@
-"""Skip connections by state augmentation: the state inside a block is the pair (h, s).
+"""Sums of states, and blocks of stages that say which states they read: x + step·f(x, u) and whatever else adds up.
 
-``Split`` makes (x, x); the block's stages act on h and a projection on s, each through ``OnBranch``; ``Merge``
-returns s + step·h. Every stage stays elementary, so x + step·f(x, u) keeps exact pointwise maximisation.
-A component may itself be a pair, so blocks nest.
+A stage reads one state, that of the stage before it, unless a block says otherwise. A residual block is no stage of
+its own: its stages stay elementary, and a sum at its end reads two states, so x + step·f(x, u) keeps exact pointwise
+maximisation.
 """
 
 from __future__ import annotations
@@ -10,104 +10,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pmp_ref.arrays import as_floats
+from pmp_ref.arrays import Array, number
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Control, LinearStage, Shape, Stage
 
-
-@dataclass(frozen=True)
-class Split(LinearStage):
-    """x ↦ (x, x); adjoint (p, q) ↦ p + q."""
-
-    def output_shape(self, shape: Shape) -> tuple[Shape, Shape]:
-        return (shape, shape)
-
-    def forward(self, x: Any, u: Control) -> Any:
-        return (x, x)
-
-    def adjoint(self, x: Any, p: Any) -> Any:
-        return p[0] + p[1]
+Reads = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Merge(LinearStage):
-    """(h, s) ↦ s + step·h; adjoint p ↦ (step·p, p)."""
+class WeightedSum(LinearStage):
+    """(x_1, …, x_n) ↦ Σ_j α_j x_j of n ≥ 2 states of one shape; adjoint p ↦ (α_1 p, …, α_n p). The weights α are fixed
+    numbers, no controls."""
 
-    step: float = 1.0
+    weights: tuple[float, ...] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        as_floats(self, "step")
+        object.__setattr__(self, "weights", tuple(number("weights", w) for w in self.weights))
+        if len(self.weights) < 2:
+            raise InputError(f"{self}; expected a weight for each of at least two states")
 
-    def output_shape(self, shape: Any) -> Shape:
-        if len(shape) != 2 or shape[0] != shape[1]:
+    @property
+    def arity(self) -> int:  # type: ignore[override]
+        return len(self.weights)
+
+    def output_shape(self, shape: tuple[Shape, ...]) -> Shape:
+        if any(other != shape[0] for other in shape):
             raise InputError(
-                f"Merge got branches of shapes {shape}; expected a pair of equal shapes: "
+                f"WeightedSum got states of shapes {shape}; expected equal shapes: "
                 "give the block a projection that maps the skip to the shape of the inner branch"
             )
-        return shape[1]
+        return shape[0]
 
-    def forward(self, x: Any, u: Control) -> Any:
-        return x[1] + self.step * x[0]
+    def forward(self, x: tuple[Array, ...], u: Control) -> Array:
+        terms = [times(w, a) for w, a in zip(self.weights, x, strict=True)]
+        return sum(terms[1:], start=terms[0])
 
-    def adjoint(self, x: Any, p: Any) -> Any:
-        return (self.step * p, p)
+    def adjoint(self, x: Any, p: Array) -> tuple[Array, ...]:
+        return tuple(times(w, p) for w in self.weights)
+
+
+def times(w: float, a: Array) -> Array:
+    """w·a; a itself if w = 1."""
+    return a if w == 1 else w * a
 
 
 @dataclass(frozen=True)
-class OnBranch(Stage):
-    """A stage acting on one component of the pair (0: inner branch h, 1: skip s), the other unchanged."""
+class Block:
+    """Stages and the states that each of them reads, counted from the block's entrance: 0 is the state entering, k the
+    state leaving its k-th stage. The state leaving the last one leaves the block."""
 
-    stage: Stage
-    branch: int = 0
-
-    def __post_init__(self) -> None:
-        if self.branch not in (0, 1):
-            raise InputError(f"OnBranch got branch {self.branch}; expected 0 (inner) or 1 (skip)")
-
-    @property
-    def analytic(self) -> bool:  # type: ignore[override]
-        return self.stage.analytic
-
-    @property
-    def control_names(self) -> tuple[str, ...]:
-        return self.stage.control_names
-
-    def control_shapes(self, shape: Any) -> tuple[Shape, ...]:
-        return self.stage.control_shapes(shape[self.branch])
-
-    def output_shape(self, shape: Any) -> Any:
-        if len(shape) != 2 or isinstance(shape[0], int):
-            raise InputError(f"OnBranch got states of shape {shape}; expected a pair: put Split before it")
-        return self._with(shape, self.stage.output_shape(shape[self.branch]))
-
-    def forward(self, x: Any, u: Control) -> Any:
-        return self._with(x, self.stage.forward(x[self.branch], u))
-
-    def costate(self, x: Any, u: Control, p: Any) -> Any:
-        i = self.branch
-        return self._with(p, self.stage.costate(x[i], u, p[i]))
-
-    def switching(self, x: Any, u: Control, p: Any) -> Control:
-        i = self.branch
-        return self.stage.switching(x[i], u, p[i])
-
-    def tangent(self, x: Any, u: Control, dx: Any, v: Control) -> Any:
-        i = self.branch
-        return self._with(dx, self.stage.tangent(x[i], u, dx[i], v))
-
-    def tangent_costate(self, x: Any, u: Control, p: Any, dx: Any, v: Control, dp: Any) -> Any:
-        i = self.branch
-        return self._with(dp, self.stage.tangent_costate(x[i], u, p[i], dx[i], v, dp[i]))
-
-    def tangent_switching(self, x: Any, u: Control, p: Any, dx: Any, v: Control, dp: Any) -> Control:
-        i = self.branch
-        return self.stage.tangent_switching(x[i], u, p[i], dx[i], v, dp[i])
-
-    def _with(self, pair: Any, new: Any) -> Any:
-        return (new, pair[1]) if self.branch == 0 else (pair[0], new)
+    stages: tuple[Stage, ...]
+    reads: Reads
 
 
-def residual(*block: Stage, step: float = 1.0, projection: Stage | None = None) -> tuple[Stage, ...]:
-    """Stages of s(x) + step·f(x, u): f the chain ``block``, s the identity or ``projection``."""
-    skip = () if projection is None else (OnBranch(projection, 1),)
-    return (Split(), *(OnBranch(stage, 0) for stage in block), *skip, Merge(step))
+def chain(*parts: Stage | Block) -> Block:
+    """Stages and blocks one after the other: each reads, or is entered by, the state that leaves the part before."""
+    stages: list[Stage] = []
+    reads: list[tuple[int, ...]] = []
+    for part in parts:
+        block = part if isinstance(part, Block) else Block((part,), ((0,),))
+        entrance = len(stages)
+        stages += block.stages
+        reads += [tuple(entrance + i for i in states) for states in block.reads]
+    return Block(tuple(stages), tuple(reads))
+
+
+def residual(*block: Stage | Block, step: float = 1.0, projection: Stage | None = None) -> Block:
+    """s(x) + step·f(x, u): f the chain ``block``, s the identity or ``projection``."""
+    inner = chain(*block)
+    stages, reads, f, skip = inner.stages, inner.reads, len(inner.stages), 0
+    if projection is not None:
+        stages, reads, skip = (*stages, projection), (*reads, (0,)), f + 1
+    return Block((*stages, WeightedSum((1.0, step))), (*reads, (skip, f)))

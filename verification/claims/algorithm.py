@@ -590,7 +590,9 @@ class Counting(Sweep):
     """A sweep over a network that counts the forward passes of its chunks."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "network", CountingNetwork(self.network.stages, self.network.input_shape))
+        object.__setattr__(
+            self, "network", CountingNetwork(self.network.stages, self.network.input_shape, self.network.reads)
+        )
 
     def forward_chunks(self) -> int:
         """Forward passes made so far."""
@@ -600,14 +602,14 @@ class Counting(Sweep):
 class CountingNetwork(Network):
     """A network that notes each forward sweep."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
         object.__setattr__(self, "passes", [])
 
-    def forward_sweep(self, controls: Any, x: Any) -> Any:
+    def forward_sweep(self, controls: Any, x: Any, keep: bool = True) -> Any:
         """See :meth:`Network.forward_sweep`; noted."""
         self.passes.append(int(x.shape[0]))  # type: ignore[attr-defined]
-        return super().forward_sweep(controls, x)
+        return super().forward_sweep(controls, x, keep)
 
 
 @claim(

@@ -18,7 +18,6 @@ from pmp_ref.layers import (
     Dense,
     LeakyReLU,
     MaxPool,
-    OnBranch,
     ReLU,
     Sigmoid,
     Softplus,
@@ -47,7 +46,7 @@ SQUARE_STAGES: tuple[tuple[Stage, Any], ...] = (  # where a transposed kernel ha
 def inner_states(p: Any, x: Any) -> float:
     """⟨p, x⟩ of states on the host, summed exactly."""
     if isinstance(x, tuple):
-        return inner_states(p[0], x[0]) + inner_states(p[1], x[1])
+        return math.fsum(inner_states(a, b) for a, b in zip(p, x, strict=True))
     return math.fsum((np.asarray(p) * np.asarray(x)).ravel().tolist())
 
 
@@ -68,10 +67,6 @@ def imaginary(state: Any, h: float) -> Any:
 
 def tangent_size(stage: Stage, x: Any, u: tuple[np.ndarray, ...], dx: Any, v: tuple[np.ndarray, ...]) -> Any:
     """|∂_xΛ||dx| + |∂_uΛ||v|: what rounding errors of the tangent are relative to. An upper bound by loops."""
-    if isinstance(stage, OnBranch):
-        i = stage.branch
-        part, other = tangent_size(stage.stage, x[i], u, dx[i], v), np.abs(dx[1 - i])
-        return (part, other) if i == 0 else (other, part)
     if isinstance(stage, AffineStage):
         first, second = tuple(map(np.abs, u)), tuple(map(np.abs, v))
         zero = (*first[:1], *(np.zeros(b.shape) for b in first[1:]))
@@ -180,9 +175,9 @@ def costates(context: Context) -> Outcome:
         p, _ = s.network.backward_sweep(
             s.controls, states, s.problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
         )
-        for l in range(1, len(states)):
+        for l in (l for l in range(1, len(states)) if s.network.controlled[l]):
             dx = draw_state(case.rng, s.network.shapes[l], _rows(s.x))
-            exact = _state_derivative(h, l, host(states[l]), dx)
+            exact = _state_derivative(h, l, host(tuple(states[: l + 1])), dx)
             q = host(p[l])
             size = math.sqrt(inner_states(q, q) * inner_states(dx, dx))
             yield Check(abs(inner_states(q, dx) + exact) / (size + np.finfo(float).tiny), bound, f"p_{l}, {s.name}")
@@ -205,12 +200,11 @@ def _rows(x: Any) -> int:
     return int(x.shape[0])
 
 
-def _state_derivative(h: Setting, l: int, x: Any, dx: Any) -> float:
-    """d/dt L_B as a function of the state x_l, by the complex step through the later stages."""
-    state = axpy(x, 1j * oracles.STEP, dx)
-    for stage, u in zip(h.network.stages[l:], h.controls[l:], strict=True):
-        state = stage.forward(state, u)
-    values = h.problem.loss.values(state, h.y)
+def _state_derivative(h: Setting, l: int, states: tuple[Any, ...], dx: Any) -> float:
+    """d/dt L_B as a function of the state x_l, by the complex step through the later stages; x_0, …, x_{l−1} stay."""
+    moved = axpy(states[l], 1j * oracles.STEP, dx)
+    end = oracles.final_state(h, h.controls, moved, lambda stage, x, u: stage.forward(x, u), l, states[:l])
+    values = h.problem.loss.values(end, h.y)
     return float(np.mean(values).imag) / oracles.STEP
 
 
@@ -250,7 +244,7 @@ def clear_of_kinks(h: Setting, v: Controls, step: float) -> bool:
     """True if along u + tv, |t| ≤ step, every distance to a kink exceeds ten times its change."""
     sweeps = [h.network.forward_sweep(axpy(h.controls, t, v), h.x) for t in (-step, 0.0, step)]
     for l, stage in enumerate(h.network.stages):
-        states = [sweep[l] for sweep in sweeps]
+        states = [h.network.entering(l, sweep) for sweep in sweeps]
         if isinstance(stage, LeakyReLU):
             gaps = [np.abs(z) for z in states]
         elif isinstance(stage, MaxPool):
@@ -354,7 +348,7 @@ def hamiltonian_increments(context: Context) -> Outcome:
         found = increments(problem, g, s.controls, w, rho)
         all_scales, all_left = 0.0, 0.0
         for l in s.network.layers():
-            x, q = states[l], p[l + 1]
+            x, q = s.network.entering(l, states), p[l + 1]
             left = to_floats(hamiltonian(problem, l, x, q, w[l], rho))[0]
             left -= to_floats(hamiltonian(problem, l, x, q, s.controls[l], rho))[0]
             hx, hq, stage = host(x), host(q), s.network.stages[l]
@@ -594,7 +588,9 @@ def mostly_negative(case: Case) -> Check:
     """λ_max where the eigenvalues that are largest in modulus are negative: targets far above a softplus."""
     x = case.asarray(case.rng.standard_normal((6, 4)))
     network = Network((Dense(1, bias=False), Softplus()), (4,))
-    s = Setting(Problem(network, SquaredLoss(), rho=0.0), ((x[:1, :],), ()), x, 0 * x[:, :1] + 100, "softplus", frozenset())
+    s = Setting(
+        Problem(network, SquaredLoss(), rho=0.0), ((x[:1, :],), ()), x, 0 * x[:, :1] + 100, "softplus", frozenset()
+    )
     reference = np.stack([complex_hessian_vector(problems.host(s), e) for e in oracles.units(s.controls)], axis=1)
     values = np.linalg.eigvalsh(0.5 * (reference + reference.T))
     found = largest_eigenvalue(s.problem, s.controls, s.x, s.y)

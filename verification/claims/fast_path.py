@@ -30,7 +30,7 @@ KERNELS: tuple[tuple[L.Stage, ...], ...] = (
     (L.Tanh(), L.AveragePool((3, 2), (2, 1))),
     (L.Tanh(), L.MaxPool((3, 2), (3, 2))),
     (L.MaxPool((3, 2), (2, 1)),),
-    (*L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift()), L.MaxPool(2)),
+    (L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift()), L.MaxPool(2)),
 )
 SHAPE, CLASSES = (2, 9, 8), 3
 SWEEPS = (

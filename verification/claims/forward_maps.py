@@ -38,17 +38,15 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
     activation,
     residual,
 )
@@ -90,10 +88,8 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
     (SiLU(), (5,)),
     (ReLU(), (5,)),
     (LeakyReLU(0.1), (5,)),
-    (Split(), (3,)),
-    (Merge(0.5), ((2, 3), (2, 3))),
-    (OnBranch(Dense(3), 0), ((4,), (2,))),
-    (OnBranch(Tanh(), 1), ((4,), (3,))),
+    (WeightedSum((1.0, 0.5)), ((2, 3), (2, 3))),
+    (WeightedSum((-0.25, 1.0, 2.0)), ((4,), (4,), (4,))),
 )
 
 
@@ -104,7 +100,7 @@ def switching(e: Evaluation) -> Controls:
 
 
 def draw_state(rng: np.random.Generator, shape: Any, samples: int) -> Any:
-    """A random state (or pair of states) of that per-sample shape, not contiguous in memory."""
+    """A random state (or several) of that per-sample shape, not contiguous in memory."""
     if shape and not isinstance(shape[0], int):
         return tuple(draw_state(rng, part, samples) for part in shape)
     return np.moveaxis(rng.standard_normal((*shape, samples)), -1, 0)
@@ -141,9 +137,8 @@ def difference(a: Any, b: Any) -> Any:
 
 def magnitude(stage: Stage, x: Any, u: tuple[np.ndarray, ...]) -> Any:
     """The size that rounding errors of Λ(x, u) are relative to: sums of absolute values of all terms."""
-    if isinstance(stage, OnBranch):
-        part = magnitude(stage.stage, x[stage.branch], u)
-        return (part, np.abs(x[1])) if stage.branch == 0 else (np.abs(x[0]), part)
+    if isinstance(stage, WeightedSum):
+        return sum(abs(w) * np.abs(a) for w, a in zip(stage.weights, x, strict=True))
     if isinstance(stage, Standardise):
         grouped = x.reshape(x.shape[0], stage.groups, -1)
         s = np.sqrt(np.var(grouped, axis=2, keepdims=True) + stage.delta)
@@ -151,14 +146,13 @@ def magnitude(stage: Stage, x: Any, u: tuple[np.ndarray, ...]) -> Any:
         return ((1 + np.abs(y)) * (np.max(np.abs(grouped), axis=2, keepdims=True) / s + 1)).reshape(x.shape)
     if type(stage) in oracles.SCALAR:
         return 1 + np.abs(x)
-    absolute = tuple(np.abs(p) for p in x) if isinstance(x, tuple) else np.abs(x)
-    return oracles.forward_by_loops(stage, absolute, tuple(np.abs(a) for a in u))
+    return oracles.forward_by_loops(stage, np.abs(x), tuple(np.abs(a) for a in u))
 
 
 def terms(stage: Stage, shape: Any) -> int:
     """The longest sum in an entry of Λ(x, u)."""
-    if isinstance(stage, OnBranch):
-        return terms(stage.stage, shape[stage.branch])
+    if isinstance(stage, WeightedSum):
+        return stage.arity
     if isinstance(stage, Dense):
         return shape[0] + 1
     if isinstance(stage, Convolution):
@@ -175,7 +169,7 @@ def forward_maps(context: Context) -> Outcome:
     """Statement: every stage Λ_l equals its definition.
 
     Hypotheses: none; every stage of the core in several geometries: overlapping windows, stride, padding, dilation,
-    groups, rows ≠ columns, states that are not contiguous in memory, pairs of states.
+    groups, rows ≠ columns, states that are not contiguous in memory, sums of two and three states.
 
     Measured: max |Λ − loops| relative to the sum of the absolute values of the terms of the entry. Bound: (2n + 12)u,
     n the longest sum; 12 covers the few roundings of exp, tanh and division. The loops sum exactly (``math.fsum``).
@@ -222,9 +216,7 @@ def objectives(context: Context) -> Outcome:
         s = draw(case, regulariser=regulariser)
         h = problems.host(s)
         e = s.problem.sweeper.forward(s.controls, s.x, s.y)
-        x: Any = h.x
-        for stage, u in zip(h.network.stages, h.controls, strict=True):
-            x = oracles.forward_by_loops(stage, x, u)
+        x = oracles.final_state(h, h.controls, h.x, oracles.forward_by_loops)
         losses = np.array(oracles.loss_by_loops(s.problem.loss, x, h.y))
         bound = 400 * context.u
         yield Check(largest_ratio(difference(host(e.losses), losses), 1 + np.abs(losses)), bound, f"Φ_s, {s.name}")
@@ -369,12 +361,7 @@ def batches(context: Context) -> Outcome:
 def x_bytes(s: problems.Setting, e: Evaluation) -> int:
     """Bytes of the states x_1 … x_L of the whole batch, counted on the states themselves."""
     width = np.dtype(to_numpy(e.losses).dtype).itemsize
-    return width * sum(entries_of(state) for state in s.network.forward_sweep(s.controls, s.x)[1:])
-
-
-def entries_of(state: Any) -> int:
-    """Number of entries of a state."""
-    return sum(map(entries_of, state)) if isinstance(state, tuple) else math.prod(state.shape)
+    return width * sum(math.prod(state.shape) for state in s.network.forward_sweep(s.controls, s.x)[1:])
 
 
 # Weights of the kernels, as published for the two networks called LeNet-5, and of the scheme 16-32-64 counted by hand.
@@ -424,16 +411,14 @@ def architectures(context: Context) -> Outcome:
                 yield Check(abs(omega - due), 0.0, f"weight of the {label} of stage {l}")
         if context.profile == "micro":  # large kernels take long to draw; a dense stage shows the law as well
             block = residual(ScaleShift(), Dense(50), projection=ScaleShift())
-            stages = (Dense(60), ReLU(), Flatten(), Dense(50), Tanh(), Standardise(5), *block, Dense(70))
+            stages = (Dense(60), ReLU(), Flatten(), Dense(50), Tanh(), Standardise(5), block, Dense(70))
             network = Network(stages, (40,))
         controls = initial_controls(network, case.index, example)
         gains = _gains(network)
         for l in network.layers():
             for label, a in zip(network.names()[l], controls[l], strict=True):
                 h = host(a)
-                stage = network.stages[l]
-                bare = stage.stage if isinstance(stage, OnBranch) else stage
-                if label == "bias" or isinstance(bare, ScaleShift):
+                if label == "bias" or isinstance(network.stages[l], ScaleShift):
                     due = 0.0 if label == "bias" else 1.0
                     yield Check(float(np.max(np.abs(h - due))), 0.0, f"initial {label} of stage {l}")
                 elif h.size >= 2000:
@@ -458,7 +443,6 @@ def _gains(network: Network) -> dict[int, float]:
     gains, gain = {}, 1.0
     for l in range(len(network.stages) - 1, -1, -1):
         stage = network.stages[l]
-        stage = stage.stage if isinstance(stage, OnBranch) else stage
         if type(stage) in oracles.SCALAR:
             gain = 2.0 if isinstance(stage, LeakyReLU | SiLU | Softplus) else 1.0
         gains[l] = gain
@@ -570,9 +554,13 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "neurons", lambda: Dense(0), lambda: Dense(1)
     yield "Flatten", lambda: Network((Dense(1),), (2, 2)), lambda: Network((Flatten(), Dense(1)), (2, 2))
     yield "Standardise", lambda: Network((Standardise(2),), (3, 2)), lambda: Network((Standardise(3),), (3, 2))
-    yield ("projection", lambda: Network(residual(Dense(2)), (3,)), lambda: Network(residual(Dense(3)), (3,)))
-    yield "OnBranch", lambda: OnBranch(Tanh(), 2), lambda: OnBranch(Tanh(), 1)
-    yield "Split", lambda: Network((OnBranch(Tanh()),), (3,)), lambda: Network((Split(), OnBranch(Tanh())), (3,))
+    yield ("projection", lambda: Network([residual(Dense(2))], (3,)), lambda: Network([residual(Dense(3))], (3,)))
+    yield "at least two", lambda: WeightedSum((1.0,)), lambda: WeightedSum((1.0, 1.0))
+    sums = (Dense(3), Dense(3), WeightedSum())
+    reads = ((0,), (1,), (1, 2))
+    yield "expected 2 of them", lambda: Network(sums, (3,)), lambda: Network(sums, (3,), reads)
+    yield "nobody reads state 1", lambda: Network(sums, (3,), ((0,), (0,), (2, 0))), lambda: Network(sums, (3,), reads)
+    yield "states 0 to 1", lambda: Network(sums, (3,), ((0,), (2,), (1, 2))), lambda: Network(sums, (3,), reads)
     yield "did you mean 'tanh'", lambda: activation("tahn"), lambda: activation("tanh")
     yield "pooling", lambda: pooling("min", 2), lambda: pooling("max", 2)
     yield "residual_net", lambda: residual_net(width=3), lambda: residual_net(width=4)

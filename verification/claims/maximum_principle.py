@@ -208,9 +208,9 @@ def plain_convex(context: Context) -> Outcome:
 
 
 def _kink_gap(case: Case) -> float:
-    network = Network((Dense(1, bias=False), *residual(ReLU(), step=-2.0)), (1,))
+    network = Network((Dense(1, bias=False), residual(ReLU(), step=-2.0)), (1,))
     problem = Problem(network, SquaredLoss(), NoPenalty(), rho=0.0, admissible=Box(-1.0, 1.0))
-    x, u = case.asarray(np.ones((1, 1))), ((case.asarray(np.zeros((1, 1))),), (), (), ())
+    x, u = case.asarray(np.ones((1, 1))), ((case.asarray(np.zeros((1, 1))),), (), ())
     return certify(problem, u, x, x, 1.0).plain_gap
 
 

@@ -29,6 +29,7 @@ from pmp_ref.controls import map_controls
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import (
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -43,6 +44,7 @@ from pmp_ref.layers import (
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
     residual,
 )
 from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
@@ -95,8 +97,15 @@ def lenet(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     return (conv, act, AveragePool((2, int(rng.integers(1, 3)))), Flatten(), Dense(3), act, Dense(4)), shape
 
 
-def residual_block(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
-    """A residual block with standardisation and scale-and-shift, with or without projection, then global pooling."""
+def skip_over(block: Block, act: Stage) -> Block:
+    """act(block), and a sum of it with the states that enter and leave the block: skips that cross each other."""
+    end = len(block.stages)
+    return Block((*block.stages, act, WeightedSum((1.0, 0.5, -0.25))), (*block.reads, (end,), (end + 1, 0, end)))
+
+
+def residual_block(case: Case) -> tuple[tuple[Stage | Block, ...], tuple[int, ...]]:
+    """A residual block with standardisation and scale-and-shift, with projection or with a skip over it, then global
+    pooling."""
     rng, act = case.rng, case.choose(*SMOOTH_ACTIVATIONS)
     stride = int(rng.integers(1, 3))
     inner = (
@@ -107,8 +116,9 @@ def residual_block(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
         Convolution(4, (3, 1), padding=(1, 0)),
     )
     projection = Convolution(4, 1, stride=stride, bias=False) if stride > 1 else None
-    stages = (Convolution(4, 2), act, *residual(*inner, step=float(case.choose(1.0, 0.5)), projection=projection), act)
-    return (*stages, GlobalAveragePool(), Dense(3)), (1, 5, 4)
+    block = residual(*inner, step=float(case.choose(1.0, 0.5)), projection=projection)
+    tail = skip_over(block, act) if projection is None else block
+    return (Convolution(4, 2), act, tail, act, GlobalAveragePool(), Dense(3)), (1, 5, 4)
 
 
 def dense_chain(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
@@ -169,7 +179,7 @@ def ternary(case: Case, **choices: Any) -> Setting:
 
 def dress(
     case: Case,
-    build: Callable[[Case], tuple[tuple[Stage, ...], tuple[int, ...]]],
+    build: Callable[[Case], tuple[tuple[Stage | Block, ...], tuple[int, ...]]],
     *,
     loss: Loss | None = None,
     regulariser: Regulariser | None = None,

@@ -40,13 +40,11 @@ from pmp_ref.layers import (
     Dense,
     Flatten,
     GlobalAveragePool,
-    Merge,
-    OnBranch,
     Sigmoid,
     SiLU,
     Softplus,
-    Split,
     Tanh,
+    WeightedSum,
 )
 from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
@@ -78,14 +76,9 @@ def seen_by(stage: Any, shape: Any) -> int:
 
 def propagated(stage: Any, shape: Any, radius: Any, X: Any, Z: Any, Y: Any) -> tuple[Any, Any, Any]:
     """The recursion of T7 written a second time, constants found by counting and sampling."""
-    if isinstance(stage, Split):
-        return (X, X), (Z, Z), (Y, Y)
-    if isinstance(stage, Merge):
-        return X[1] + stage.step * X[0], Z[1] + stage.step * Z[0], Y[1] + stage.step * Y[0]
-    if isinstance(stage, OnBranch):
-        i = stage.branch
-        new = propagated(stage.stage, shape[i], radius, X[i], Z[i], Y[i])
-        return tuple((b, a[1]) if i == 0 else (a[0], b) for a, b in zip((X, Z, Y), new, strict=True))  # type: ignore[return-value]
+    if isinstance(stage, WeightedSum):
+        X, Z, Y = (sum(abs(w) * a for w, a in zip(stage.weights, parts, strict=True)) for parts in (X, Z, Y))
+        return X, Z, Y
     if isinstance(stage, AffineStage):
         k = math.sqrt(seen_by(stage, shape)) if isinstance(stage, Convolution) else 1.0
         positions = 1 if isinstance(stage, Dense) else math.prod(stage.output_shape(shape)[1:])
@@ -113,11 +106,13 @@ def coarse_again(s: Setting, radii: Any) -> float:
     """C̄ of T7 by the second writing, sample by sample."""
     values = []
     for x, y in zip(s.x, s.y, strict=True):
-        X: Any = math.sqrt(float(np.sum(x * x)))
-        Z: Any = 0.0
-        Y: Any = 0.0
-        for stage, shape, radius in zip(s.network.stages, s.network.shapes[:-1], radii, strict=True):
-            X, Z, Y = propagated(stage, shape, radius, X, Z, Y)
+        states: list[Any] = [(math.sqrt(float(np.sum(x * x))), 0.0, 0.0)]
+        for stage, read, radius in zip(s.network.stages, s.network.reads, radii, strict=True):
+            parts = [tuple(a) for a in zip(*(states[i] for i in read), strict=True)]
+            shapes = [s.network.shapes[i] for i in read]
+            one = len(read) == 1
+            states.append(propagated(stage, shapes[0], radius, *((a[0] for a in parts) if one else parts)))
+        X, Z, Y = states[-1]
         slope = math.sqrt(2) if isinstance(s.problem.loss, CrossEntropy) else X + math.sqrt(float(np.sum(y * y)))
         values.append((0.5 if isinstance(s.problem.loss, CrossEntropy) else 1.0) * Z * Z + slope * Y)
     return 0.5 * sum(values) / len(values)
@@ -189,7 +184,8 @@ def coarse_constant(context: Context) -> Outcome:
 
 def stage_norms(case: Case, s: Setting) -> Iterator[Check]:
     """Norm constants of the stages on random states; activation constants on a fine grid."""
-    for stage, shape, u in zip(s.network.stages, s.network.shapes[:-1], s.controls, strict=True):
+    for l, (stage, u) in enumerate(zip(s.network.stages, s.controls, strict=True)):
+        shape = s.network.entering(l, s.network.shapes)
         if isinstance(stage, AffineStage):
             x, K = case.rng.standard_normal((1, *shape)), case.rng.standard_normal(u[0].shape)
             size = float(np.linalg.norm(x)) * float(np.linalg.norm(K)) * bilinear_norm(stage, shape)

@@ -19,6 +19,7 @@ from pmp_ref.controls import subtract, to_vector
 from pmp_ref.layers import (
     Activation,
     AveragePool,
+    Block,
     Convolution,
     Dense,
     Flatten,
@@ -128,13 +129,14 @@ def plain_lenet(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     return (conv, act, AveragePool((2, 1)), Flatten(), Dense(3), act, Dense(3)), (2, 4, 5)
 
 
-def plain_residual(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
-    """A residual block with projection or not, without standardisation, then global average pooling."""
+def plain_residual(case: Case) -> tuple[tuple[Stage | Block, ...], tuple[int, ...]]:
+    """A residual block with projection or with a skip over it, without standardisation, then global pooling."""
     act, stride = smooth_activation(case), int(case.rng.integers(1, 3))
     projection = Convolution(2, 1, stride=stride, bias=False) if stride > 1 else None
     inner = (Convolution(2, 3, stride=stride, padding=1), act, Convolution(2, (3, 1), padding=(1, 0)))
     block = residual(*inner, step=float(case.choose(1.0, 0.5)), projection=projection)
-    return (Convolution(2, 2), act, *block, act, GlobalAveragePool(), Dense(3)), (1, 5, 4)
+    tail: Any = problems.skip_over(block, act) if stride == 1 else block
+    return (Convolution(2, 2), act, tail, act, GlobalAveragePool(), Dense(3)), (1, 5, 4)
 
 
 def plain_chain(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:

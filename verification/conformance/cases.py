@@ -38,7 +38,7 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights
 from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, NoPenalty
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def cases() -> dict[str, Conformance]:
         (
             Convolution(3, 3, padding=1),
             Tanh(),
-            *residual(*block, step=0.5),
+            residual(*block, step=0.5),
             Tanh(),
-            *residual(*down, projection=Convolution(4, 1, stride=2)),
+            residual(*down, projection=Convolution(4, 1, stride=2)),
             GlobalAveragePool(),
             Dense(2),
         ),
@@ -218,7 +218,8 @@ def described(problem: Problem, method: Method) -> dict[str, Any]:
         {
             "stage": l,
             **describe(stage),
-            "enters": describe(network.shapes[l]),
+            "reads": list(network.reads[l]),
+            "enters": describe(network.entering(l, network.shapes)),
             "leaves": describe(network.shapes[l + 1]),
             "controls": dict(zip(stage.control_names, map(list, network.control_shapes[l]), strict=True)),
         }

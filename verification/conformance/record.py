@@ -75,22 +75,23 @@ def trial(case: Conformance, batch: np.ndarray, before: Iterate, record: Record,
     """The quantities of one trial, in the order of the algorithm."""
     problem, u, e = case.problem, before.controls, before.current.evaluation
     assert e is not None and e.switching is not None
-    stages = problem.network.stages
+    network, stages = problem.network, problem.network.stages
     yield Quantity("batch", "samples of the batch", batch)
     yield from nested("u", "control", u, problem.network.names())
     yield Quantity("eps", "augmentation parameter ε of this trial", record.eps, record.eps)
     states = problem.network.forward_sweep(u, e.x)
     for l, stage in enumerate(stages):
-        yield from state(f"x{l + 1}", f"state leaving stage {l}, {stage}", states[l + 1])
+        yield array(f"x{l + 1}", f"state leaving stage {l}, {stage}", states[l + 1])
     yield from objective(problem, e, u, "", "u")
     p = problem.sweeper.terminal_costate(states[-1], e.y, e.x.shape[0])
     costates, g = problem.network.backward_sweep(u, states, p)
     assert all(np.array_equal(a, b) for s, t in zip(g, e.switching, strict=True) for a, b in zip(s, t, strict=True))
-    yield from state(f"p{len(stages)}", "terminal costate −∇Φ_s/B", costates[-1])
+    yield array(f"p{len(stages)}", "terminal costate −∇Φ_s/B", costates[-1])
     for l in range(len(stages) - 1, -1, -1):
         yield from nested("g", f"switching function of stage {l}, {stages[l]}", g, problem.network.names(), l)
-        if l > 0:
-            yield from state(f"p{l}", f"costate entering stage {l}, {stages[l]}", costates[l])
+        if costates[l] is not None:
+            readers = " and ".join(f"stage {m}, {stages[m]}" for m in network.readers[l])
+            yield array(f"p{l}", f"costate entering {readers}", costates[l])
     if before.current.metric is not None:
         yield from nested("d", "metric", before.current.metric, problem.network.names())
     w = maximise(problem, u, e.switching, record.eps, problem.rho, before.current.metric)
@@ -124,15 +125,6 @@ def nested(key: str, what: str, controls: Any, names: Any, only: int | None = No
         for a, name in zip(arrays, stage, strict=True):
             if only is None or only == l:
                 yield array(f"{key}{l}_{name}", f"{what}, {name}" if only == l else f"{what}, {name} of stage {l}", a)
-
-
-def state(key: str, what: str, x: Any) -> Iterator[Quantity]:
-    """A state or costate; inside a residual block the pair (h, s) as two arrays, key x3_h and x3_s."""
-    if isinstance(x, tuple):
-        yield from state(f"{key}_h", f"{what}, inner branch h", x[0])
-        yield from state(f"{key}_s", f"{what}, skip s", x[1])
-    else:
-        yield array(key, what, x)
 
 
 def array(key: str, what: str, a: Any) -> Quantity:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,15 +24,14 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
-    Merge,
-    OnBranch,
     ReLU,
     ScaleShift,
-    Split,
     Stage,
     Standardise,
     Tanh,
+    WeightedSum,
 )
+from pmp_ref.network import Network
 from verification.performance.configurations import EPS, RHO, Case
 
 HOW = ("eager", "compiled", "graph")
@@ -69,34 +68,42 @@ def stage_map(stage: Stage, norm: Any) -> Map:
             return lambda x, u: x.mean((2, 3))
         case Flatten():
             return lambda x, u: x.flatten(1)
-        case Split():
-            return lambda x, u: (x, x)
-        case Merge():
-            step = stage.step
-            return lambda x, u: x[1] + x[0] if step == 1 else torch.add(x[1], x[0], alpha=step)
+        case WeightedSum(weights=(1.0, step)):
+            return lambda x, u: x[0] + x[1] if step == 1 else torch.add(x[0], x[1], alpha=step)
     raise NotImplementedError(f"{stage} has no counterpart here")
 
 
-def on_branch(inner: Map, branch: int) -> Map:
-    """The map on one state of a pair."""
-    if branch == 0:
-        return lambda x, u: (inner(x[0], u), x[1])
-    return lambda x, u: (x[0], inner(x[1], u))
+class Step(NamedTuple):
+    """The map of a stage, the states that it reads, those that nobody reads after it, and where its controls lie."""
+
+    map: Map
+    reads: tuple[int, ...]
+    free: tuple[int, ...]
+    first: int
+    last: int
 
 
-def maps(stages: tuple[Stage, ...], names: Sequence[Sequence[str]]) -> list[tuple[Map, int, int]]:
-    """The maps of the chain, each with the first and the last but one index of its controls."""
+def steps(network: Network) -> list[Step]:
+    """The maps of a network."""
     result, norm, first = [], None, 0
-    for stage, own in zip(stages, names, strict=True):
-        inner = stage.stage if isinstance(stage, OnBranch) else stage
-        last = first + len(own)
-        if isinstance(inner, Standardise):
-            norm = inner
-        else:
-            made = stage_map(inner, norm)
-            result.append((on_branch(made, stage.branch) if isinstance(stage, OnBranch) else made, first, last))
+    for l, (stage, own) in enumerate(zip(network.stages, network.names(), strict=True)):
+        norm = stage if isinstance(stage, Standardise) else norm
+        made = (lambda x, u: x) if isinstance(stage, Standardise) else stage_map(stage, norm)
+        reads, last = network.reads[l], first + len(own)
+        result.append(Step(made, reads, tuple(i for i in reads if network.readers[i][-1] == l), first, last))
         first = last
     return result
+
+
+def run(chain: list[Step], x: Any, arrays: Tensors) -> Any:
+    """The final state."""
+    states: list[Any] = [x]
+    for step in chain:
+        entering = [states[i] for i in step.reads]
+        for i in step.free:
+            states[i] = None
+        states.append(step.map(entering if len(entering) > 1 else entering[0], arrays[step.first : step.last]))
+    return states[-1]
 
 
 class Vector:
@@ -150,14 +157,12 @@ def step_functions(
     if channels_last and x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     vector = Vector(case, channels_last, device)
-    chain, penalised = maps(case.network.stages, case.network.names()), vector.penalised
+    chain, penalised = steps(case.network), vector.penalised
     # On the device: PyTorch would copy the number 0 there for each call of where, and wait for it.
     zero = torch.zeros((), dtype=vector.controls.dtype, device=device)
 
     def losses(arrays: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        for f, first, last in chain:
-            x = f(x, arrays[first:last])
-        return F.cross_entropy(x, y, reduction="none")
+        return F.cross_entropy(run(chain, x, arrays), y, reduction="none")
 
     def sweep(x: torch.Tensor, y: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         phi, gradient = differentiate(lambda arrays: losses(arrays, x, y), vector.views(u))

@@ -26,10 +26,15 @@ T7: σ″ without the square
   - s2 * Z ** 2
   + planted(s2 * Z)
 
-T7: skip forgets the step
+T7: a sum forgets its weights
   pmp_ref.bounds.coarse:propagate
-  - abs(stage.step) * h
-  + planted(h)
+  - w * a for
+  + planted(a) for
+
+T7: weights of a sum without modulus
+  pmp_ref.bounds.coarse:propagate
+  - np.abs(stage.weights)
+  + planted(np.asarray(stage.weights))
 
 T7: saturation ignored
   pmp_ref.bounds.coarse:propagate
@@ -261,10 +266,10 @@ T7b: 2z₁z₃ + z₂² without z₂²
   - square_of(z[2]))
   + planted(None))
 
-T7b: step of a skip forgotten
-  pmp_ref.bounds.segment:merge
-  - float(stage.step)
-  + planted(1.0)
+T7b: weights of a sum forgotten
+  pmp_ref.bounds.segment:weighted_sum
+  - times(w, a)
+  + planted(a)
 
 T7b: radius of pooling divided twice
   pmp_ref.bounds.segment:average

@@ -84,20 +84,22 @@ max pooling's tangent takes the mean
   - self._winner(x)
   + planted(self._winner(dx))
 
-branch: Hessian's costate of the other branch
-  pmp_ref.layers.residual:OnBranch.tangent_costate
-  - x[i], u, p[i], dx[i], v, dp[i]
-  + x[i], u, p[i], dx[i], v, planted(0 * dp[i])
+Hessian sweep: a sum hands back the costate, not its tangent
+  pmp_ref.layers.layer:LinearStage.tangent_costate
+  - (x, dp)
+  + (x, planted(p))
 
-branch: Hessian's switching function without dx
-  pmp_ref.layers.residual:OnBranch.tangent_switching
-  - dx[i], v
-  + planted(0 * dx[i]), v
+Hessian sweep: tangents of the states one stage early
+  pmp_ref.second_order:tangent_costate_sweep
+  - network.entering(l, tangents)
+  + network.entering(
+  +     l, planted([tangents[0], *tangents[:-1]]) if l and tangents[l].shape == tangents[l - 1].shape else tangents)
+  why: only where the stage before keeps the shape
 
-branch: tangent without dx
-  pmp_ref.layers.residual:OnBranch.tangent
-  - dx[i], v
-  + planted(0 * dx[i]), v
+tangent sweep: a sum without its skip
+  pmp_ref.layers.layer:LinearStage.tangent
+  - (dx, u)
+  + ((planted(0 * dx[0]), *dx[1:]) if self.arity > 1 else dx, u)
 
 Φ″ of the cross-entropy without its mean
   pmp_ref.loss:CrossEntropy.tangent_gradient

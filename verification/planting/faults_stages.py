@@ -123,20 +123,20 @@ max pooling gives the costate to the first entry
   - taps == first
   + taps == planted(0 * first)
 
-skip's costate dropped at the merge  [theory]
-  pmp_ref.layers.residual:Merge.adjoint
-  - (self.step * p, p)
-  + (self.step * p, planted(0 * p))
+skip's costate dropped at the sum  [theory]
+  pmp_ref.layers.residual:WeightedSum.adjoint
+  - in self.weights
+  + in (planted(0.0), *self.weights[1:])
 
-skip's costate dropped at the split  [theory]
-  pmp_ref.layers.residual:Split.adjoint
-  - p[0] + p[1]
-  + planted(p[0])
+of several readers only the first gives a costate  [theory]
+  pmp_ref.network:Network.hand_back
+  - part if costates[i] is None else
+  + planted(part) if True else
 
 step of a residual block missing in the adjoint
-  pmp_ref.layers.residual:Merge.adjoint
-  - (self.step * p, p)
-  + (planted(p), p)
+  pmp_ref.layers.residual:WeightedSum.adjoint
+  - times(w, p)
+  + planted(p)
 
 # --- standardisation, activations
 
@@ -250,15 +250,20 @@ flatten in another order, both maps
   - return namespace(p).reshape(p, x.shape)
   + return namespace(p).flip(namespace(p).reshape(p, x.shape), axis=1)
 
-a stage on a branch takes the other branch's costate
-  pmp_ref.layers.residual:OnBranch.switching
-  - p[i]
-  + planted(p[1 - i] if getattr(p[0], 'shape', 0) == getattr(p[1], 'shape', 1) else p[i])
-  why: only where both branches have one shape
+a stage takes the costate of a later state of the same shape
+  pmp_ref.network:Network.backward_sweep
+  - costates[l + 1])
+  + planted(next((q for q in costates[l + 2:] if q.shape == costates[l + 1].shape), costates[l + 1])))
+  why: only where a later costate has the same shape
 
-branch exchanged by OnBranch
-  pmp_ref.layers.residual:OnBranch._with
-  - self.branch == 0
-  + planted(self.branch) == 1
+a stage reads the state before it, whatever it is to read
+  pmp_ref.network:Network.entering
+  - states[read[0]]
+  + states[planted(l)]
+
+weights of a sum in reverse order
+  pmp_ref.layers.residual:WeightedSum.forward
+  - zip(self.weights,
+  + zip(planted(self.weights[::-1]),
 """
 )

@@ -1,20 +1,21 @@
-"""The end of a residual block in one kernel."""
+"""Sums of states in one kernel."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pmp_ref.arrays import Array, fused
-from pmp_ref.layers import Merge
+from pmp_ref.layers import WeightedSum
 from pmp_ref.layers.layer import Control
 
 
-class CudaMerge(Merge):
-    """s + step·h as one kernel; the clear stage makes two."""
+class CudaWeightedSum(WeightedSum):
+    """Σ_j α_j x_j as one kernel; the clear stage makes one for each product and sum."""
 
-    def forward(self, x: Any, u: Control) -> Any:
-        return fused(_merged, x[0], x[1], self.step)
+    def forward(self, x: Any, u: Control) -> Array:
+        return fused(summed, *x, weights=self.weights)
 
 
-def _merged(h: Array, s: Array, step: float) -> Array:
-    return s + step * h
+def summed(*x: Array, weights: tuple[float, ...]) -> Array:
+    """Σ_i weights[i] x_i."""
+    return WeightedSum(weights).forward(x, ())

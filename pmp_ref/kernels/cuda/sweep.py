@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
 from pmp_ref.kernels.cuda.normalisation import CudaStandardise
 from pmp_ref.kernels.cuda.pooling import CudaAveragePool, CudaGlobalAveragePool, CudaMaxPool
 from pmp_ref.kernels.cuda.products import KERNEL, Affine, compile_ahead
-from pmp_ref.kernels.cuda.residual import CudaMerge
+from pmp_ref.kernels.cuda.residual import CudaWeightedSum
 from pmp_ref.kernels.cuda.scaling import CudaScaleShift
 from pmp_ref.kernels.cuda.source import ENTRIES, applies
 from pmp_ref.kernels.cuda.terminal import terminal, terminal_applies
@@ -25,15 +26,14 @@ from pmp_ref.layers import (
     Dense,
     GlobalAveragePool,
     MaxPool,
-    Merge,
-    OnBranch,
     ScaleShift,
     Stage,
     Standardise,
+    WeightedSum,
 )
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
-from pmp_ref.sweep import Evaluation, Sweep, entries, largest_entry, quiet
+from pmp_ref.sweep import Evaluation, Sweep, largest_entry, quiet
 
 KINDS: dict[type, Any] = {
     Convolution: CudaConvolution,
@@ -46,7 +46,7 @@ KINDS: dict[type, Any] = {
     MaxPool: CudaMaxPool,
     BlockMaxPool: CudaMaxPool,
     GlobalAveragePool: CudaGlobalAveragePool,
-    Merge: CudaMerge,
+    WeightedSum: CudaWeightedSum,
 }
 
 
@@ -90,23 +90,22 @@ class CudaSweep(GpuSweep):
             return super().forward(controls, x, y)
         if self.graphs:
             return self.forward_backward(controls, x, y)
-        return self._forward(controls, x, y)
+        return self._launched(controls, x, y, x.shape[0] * self.bytes_per_sample(x) <= self.memory)
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
         if not applies(x, *arrays_of(controls)):
             return super().trial(controls, x, y)
-        return replace(self._forward(controls, x, y), states=None)
+        return self._launched(controls, x, y, False)
 
     def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments), from a record where there is one."""
         return self.replays(f, *arguments) if self.graphs else f(*arguments)
 
-    def _forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
-        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
+    def _launched(self, controls: Controls, x: Array, y: Array, keep: bool) -> Evaluation:
         losses, largest, swept = [], [], []
         with quiet():
-            for found in self.swept(controls, x, y):
+            for found in self.swept(controls, x, y, keep):
                 losses.append(found.losses)
                 largest.append(found.largest)
                 swept.append(found if keep else None)
@@ -143,11 +142,11 @@ class CudaSweep(GpuSweep):
                 total = self.plus(total, controls, found)
         return Evaluation(x, y, joined(losses), joined(largest), None, total, backward_sweeps=1)
 
-    def swept(self, controls: Controls, x: Array, y: Array) -> Iterator[Swept]:
-        """The forward sweep, chunk by chunk."""
+    def swept(self, controls: Controls, x: Array, y: Array, keep: bool = True) -> Iterator[Swept]:
+        """The forward sweep, chunk by chunk; without ``keep`` its states but the last are gone."""
         self.compile_ahead(x)
         for cut in self.chunks(x):
-            states = self.network.forward_sweep(controls, x[cut, ...])
+            states = self.network.forward_sweep(controls, x[cut, ...], keep)
             yield Swept(states, *self.terminal(states[-1], y[cut, ...], x.shape[0]))
 
     def plus(self, total: Controls | None, controls: Controls, found: Swept) -> Controls:
@@ -159,10 +158,7 @@ class CudaSweep(GpuSweep):
         """Compile the products for batches like x before the first of them is swept."""
         batches, dtype = frozenset(cut.stop - cut.start for cut in self.chunks(x)), str(x.dtype)
         if (batches, dtype) not in self.compiled:
-            entering = zip(self.network.stages, self.network.shapes[:-1], strict=True)
-            layers = [affine_of(stage, shape) for stage, shape in entering]
-            inner = [(affine, l > 0) for l, affine in enumerate(layers) if affine is not None]
-            compile_ahead(inner, batches, dtype)
+            compile_ahead(affine_stages(self.network), batches, dtype)
             self.compiled.add((batches, dtype))
 
     def terminal(self, x: Array, y: Array, samples: int) -> tuple[Array, Array, Array]:
@@ -175,35 +171,27 @@ class CudaSweep(GpuSweep):
         """Samples swept at a time: the whole batch if its states and partial sums fit into ``memory`` bytes, else as
         many samples as do, at least one; and no more than the kernels can count."""
         itemsize = namespace(x).finfo(x.dtype).bits // 8
-        most = min(x.shape[0], max(1, ENTRIES // max(map(entries, self.network.shapes))))
-        sums = itemsize * max(
-            partial_entries(stage, shape, most, itemsize)
-            for stage, shape in zip(self.network.stages, self.network.shapes[:-1], strict=True)
-        )
+        most = min(x.shape[0], max(1, ENTRIES // max(map(math.prod, self.network.shapes))))
+        affine = [a for a, _ in affine_stages(self.network)]
+        sums = itemsize * max((a.workspace(KERNEL, most, itemsize) for a in affine), default=0)
         return min(most, max(1, (self.memory - sums) // self.bytes_per_sample(x)))
 
 
 def cuda_network(network: Network) -> Network:
-    """The same chain with the stages of this package."""
-    return Network(tuple(map(cuda, network.stages)), network.input_shape)
+    """The same network with the stages of this package."""
+    return replace(network, stages=tuple(map(cuda, network.stages)))
 
 
 def cuda(stage: Stage) -> Stage:
     """The stage with kernels of its own; the stage itself where there are none (by exact type)."""
-    if type(stage) is OnBranch:
-        return replace(stage, stage=cuda(stage.stage))
     kind = KINDS.get(type(stage))
     return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
 
 
-def affine_of(stage: Stage, entering: Any) -> Affine | None:
-    """The convolution or dense stage that states of that shape enter; None for other stages."""
-    if isinstance(stage, OnBranch):
-        return affine_of(stage.stage, entering[stage.branch])
-    return Affine(stage, tuple(entering)) if isinstance(stage, Convolution | Dense) else None
-
-
-def partial_entries(stage: Stage, entering: Any, batch: int, itemsize: int) -> int:
-    """Entries of the partial sums of a stage's switching function, the longest there are; 0 for other stages."""
-    affine = affine_of(stage, entering)
-    return 0 if affine is None else affine.workspace(KERNEL, batch, itemsize)
+def affine_stages(network: Network) -> list[tuple[Affine, bool]]:
+    """The convolutions and dense stages, each with whether a costate leaves it."""
+    return [
+        (Affine(stage, network.shapes[i]), network.controlled[i])
+        for stage, (i, *_) in zip(network.stages, network.reads, strict=True)
+        if isinstance(stage, Convolution | Dense)
+    ]
