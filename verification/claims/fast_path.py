@@ -22,7 +22,7 @@ from verification.claim import Case, Check
 from verification.claims.forward_maps import switching
 
 # One for each way in which a kernel writes: scattered rows, rows and columns outside all windows, added windows, ties.
-KERNELS: tuple[tuple[L.Stage, ...], ...] = (
+KERNELS: tuple[tuple[L.Stage | L.Block, ...], ...] = (
     (L.Convolution(3, (3, 2), stride=(2, 1), dilation=(2, 1), padding=(2, 1)), L.Tanh()),
     (L.Convolution(3, (2, 3), stride=(2, 2), padding=(0, 1)), L.ReLU()),
     (L.Tanh(), L.Convolution(3, (1, 2), stride=(3, 1))),
@@ -43,7 +43,7 @@ SWEEPS = (
 )
 
 
-def fast_path_checks(case: Case, networks: tuple[tuple[L.Stage, ...], ...]) -> Iterator[Check]:
+def fast_path_checks(case: Case, networks: tuple[tuple[L.Stage | L.Block, ...], ...]) -> Iterator[Check]:
     """Losses and g of the fast sweep against the clear one, and whether an older evaluation changes.
 
     One workspace is used six times: after other controls and images, in batches of other sizes, after images that are

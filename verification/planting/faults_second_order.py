@@ -129,8 +129,8 @@ sign of D²L_B v
 
 dx of the wrong stage in the second-order sweep
   pmp_ref.second_order:tangent_costate_sweep
-  - tangents[l], v[l], dp)
-  + tangents[planted(l)] if l else 0 * tangents[l], v[l], planted(dp) if l < len(stages) - 1 else dp * 1.5)
+  - dx, v[l], moved[l + 1])
+  + dx if l else 0 * dx, v[l], planted(moved[l + 1]) if l + 1 < len(network.stages) else 1.5 * moved[-1])
 
 smallest eigenvalue for the largest
   pmp_ref.second_order:largest_eigenvalue

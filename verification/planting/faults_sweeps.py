@@ -62,8 +62,8 @@ recomputed states not counted as a sweep
 
 costate of the wrong stage gives the switching function
   pmp_ref.network:Network.backward_sweep
-  - g[l] = stage.switching(x, u, costates[l + 1])
-  + g[l] = stage.switching(x, u, planted(costates[l + 1]) if l != 0 else 1.5 * costates[l + 1])
+  - self.stages[l].switching(*at)
+  + self.stages[l].switching(*at[:2], planted(at[2]) if l != 0 else 1.5 * at[2])
 
 # --- losses
 
