@@ -69,6 +69,7 @@ def test_histograms_count_the_nonzero_entries_of_each_layer() -> None:
     layers = [("0 Dense", np.array([[0.0, 1.0], [-2.0, 0.0]])), ("2 Dense", np.zeros((1, 2)))]
     first, second = histograms(LIGHT, layers).axes[:2]
     assert sum(patch.get_height() for patch in first.patches) == 2 and not second.patches
+    assert histograms(LIGHT, 4 * layers[:1]).axes[0].get_gridspec().get_geometry() == (2, 3)
     assert "2 of 4 kept (50.0 %)" in first.get_title() and "0 of 2 kept (0.0 %)" in second.get_title()
 
 

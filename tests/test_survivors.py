@@ -6,6 +6,7 @@ import signal
 import threading
 from types import SimpleNamespace
 
+from pmp_ref.app.inspect import number
 from pmp_ref.app.interrupt import stopping_on_signals
 
 
@@ -21,3 +22,8 @@ def test_a_run_in_a_thread_of_its_own_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert found == [before]
+
+
+def test_a_number_that_is_none_shows_why() -> None:
+    shown = [number(0.125), number(None, "infinite"), number(None, "no test images"), number(None)]
+    assert shown == ["0.125", "∞", "no test images", "–"]

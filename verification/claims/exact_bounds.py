@@ -17,10 +17,11 @@ import numpy as np
 from pmp_ref.admissible import Box
 from pmp_ref.bounds.coarse import radii_of_box
 from pmp_ref.bounds.intervals import Ball, Point, hull
-from pmp_ref.bounds.segment import Jet, Rows, affine, average
+from pmp_ref.bounds.segment import Jet, Rows, activate, affine, average
 from pmp_ref.bounds.step import Interval, StepCertificate, integral, mean_interval, squared_length
+from pmp_ref.bounds.taylor import suprema
 from pmp_ref.bounds.terminal import corner_softmax
-from pmp_ref.layers import AveragePool, Dense
+from pmp_ref.layers import AveragePool, Dense, Sigmoid, SiLU, Softplus, Tanh
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from verification.claim import Case, Check, holds
@@ -28,7 +29,7 @@ from verification.claim import Case, Check, holds
 
 def exact_arithmetic(case: Case) -> Iterator[Check]:
     """All of them."""
-    for part in (balls, points, sums, stages, jets, softmax_corners, part_integrals, quotients, box_radii):
+    for part in (balls, points, sums, stages, activations, jets, softmax_corners, part_integrals, quotients, box_radii):
         yield from part(case)
 
 
@@ -152,6 +153,17 @@ def dense_stage(case: Case, size: float, err: float) -> Iterator[Check]:
     name = f"dense, controls of size {size:g} on the step, state known to {err}"
     yield inside(jet.thin[0].ball(), [a + Fraction(c) * b for a, b in zip(still, moving, strict=True)], f"{name}: z_0")
     yield inside(jet.thin[1].ball(), moving, f"{name}: z_1")
+
+
+def activations(case: Case) -> Iterator[Check]:
+    """σ of a state known up to an error: the error goes on as sup|σ′| times it, and no more."""
+    for stage in (Tanh(), Sigmoid(), Softplus(), SiLU()):
+        z, err = case.rng.standard_normal((1, 3)), 0.1
+        rows = Rows(np.array([0]), np.array([0.5]), np.array([0.125]), 2)
+        state = Point(z, np.array([err]))
+        found = activate(stage, Jet((state, state), Ball(z, np.abs(z))), rows).thin[0]
+        assert found is not None
+        yield Check(float(found.err[0]), err * suprema(stage)[1] * (1 + 1e-9) + 1e-13, f"error behind {stage}")
 
 
 def jets(case: Case) -> Iterator[Check]:

@@ -241,6 +241,12 @@ T7b: error of the state not carried on by the step
   - (sum_u + c * sum_d) * err
   + planted(sum_u) * err
 
+T7b: errors grow by twice the slope in an activation
+  pmp_ref.bounds.segment:activate
+  - (k + 1) * bound[k + 1] for k
+  + (k + planted(2)) * bound[k + 1] for k
+  why: still an enclosure, only wider than it must be
+
 T7b: no mean value form
   pmp_ref.bounds.segment:Jet.over
   - comb(n, k) * rows.h ** (n - k)

@@ -6,7 +6,7 @@ checkout and judged there: first by the claims in their micro profile, then by t
 *lives* if all of it passes. What lived is to be read: it is equivalent, or shows a place that nobody looks at.
 
 Verdicts are added to ``reports/mutations-SEED.jsonl`` one by one, and a second call goes on where the first stopped.
-Left out are kernels that need CUDA, type annotations, docstrings and the texts of errors.
+Left out are type annotations, docstrings, the texts of errors, and modules whose library is not installed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_HERE = ("pmp_ref/kernels/cuda/", "pmp_ref/cupy_kernels.py")  # need CuPy
+NEEDS = {"pmp_ref/kernels/cuda/": "cupy", "pmp_ref/cupy_kernels.py": "cupy", "pmp_ref/app/onnx_file.py": "onnxruntime"}
 NO_CLAIMS = ("pmp_ref/app/", "pmp_ref/compact/", "pmp_ref/data/")  # tests alone speak of these
 # Tests of the claims, of documentation and of programs around the package: they say nothing about a formula in it.
 OTHER_TESTS = ("verification", "docs", "experiments", "gpu", "cuda", "performance", "backend_docs", "strategies")
@@ -141,9 +142,10 @@ def relevant(node: ast.AST) -> Iterator[Any]:
 def draw(count: int, seed: int) -> list[Mutation]:
     """So many mutations, different ones: a kind, then a place."""
     by_kind: dict[str, list[Mutation]] = {}
+    absent = tuple(path for path, library in NEEDS.items() if find_spec(library) is None)
     for file in sorted((ROOT / "pmp_ref").rglob("*.py")):
         path = file.relative_to(ROOT).as_posix()
-        if not path.startswith(NOT_HERE):
+        if not path.startswith(absent):
             for mutation in sites(path, file.read_bytes()):
                 by_kind.setdefault(mutation.kind, []).append(mutation)
     chance = random.Random(seed)
