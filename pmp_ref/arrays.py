@@ -23,7 +23,7 @@ import numpy as np
 from pmp_ref.errors import InputError
 
 Array = Any
-Controls = tuple[tuple[Any, ...], ...]
+Controls = Sequence[tuple[Any, ...]]  # u_l is (kernel, bias), (kernel,) or ()
 
 
 def namespace(*arrays: Array) -> ModuleType:

@@ -70,8 +70,11 @@ class CrossEntropy(Loss):
     def check(self, shape: Any, y: Array) -> None:
         if len(shape) != 1 or not isinstance(shape[0], int):
             raise InputError(f"cross-entropy got final states of shape {shape}; expected a vector of class scores")
-        if y.ndim != 1 or "int" not in str(y.dtype):
-            raise InputError(f"labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected integers of shape (B,)")
+        if y.ndim != 1 or not namespace(y).isdtype(y.dtype, "integral"):
+            raise InputError(
+                f"labels have shape {tuple(y.shape)} and dtype {y.dtype}; expected integers of shape (B,): number the "
+                "classes from 0, as np.unique(labels, return_inverse=True)[1] does"
+            )
         low, high = int(namespace(y).min(y)), int(namespace(y).max(y))
         if low < 0 or high >= shape[0]:
             raise InputError(
@@ -110,7 +113,7 @@ class SquaredLoss(Loss):
         return dx
 
     def check(self, shape: Any, y: Array) -> None:
-        if tuple(y.shape[1:]) != tuple(shape) or "float" not in str(y.dtype):
+        if tuple(y.shape[1:]) != tuple(shape) or not namespace(y).isdtype(y.dtype, "real floating"):
             raise InputError(
                 f"targets have shape {tuple(y.shape)} and dtype {y.dtype}; expected floats of shape (B, *{shape})"
             )

@@ -13,13 +13,13 @@ from pmp_ref.errors import InputError
 from pmp_ref.metric import GradientMetric, IdentityMetric, Metric
 
 
-def brief(policy: Any) -> str:
+def _brief(policy: Any) -> str:
     """The policy as one would write it: without the fields that have their default."""
     if not is_dataclass(policy) or isinstance(policy, type):
         return repr(policy)
     usual = type(policy)()
     values = {f.name: getattr(policy, f.name) for f in fields(policy)}
-    given = [f"{name}={brief(value)}" for name, value in values.items() if value != getattr(usual, name)]
+    given = [f"{name}={_brief(value)}" for name, value in values.items() if value != getattr(usual, name)]
     return f"{type(policy).__name__}({', '.join(given)})"
 
 
@@ -65,7 +65,7 @@ class Method:
             )
 
     def __repr__(self) -> str:
-        return brief(self)
+        return _brief(self)
 
     @classmethod
     def full_batch(cls, **changes: Any) -> Method:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pmp_ref import bsqh as loop_module
 from pmp_ref import layers as L
 from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.app.descent import recheck
@@ -248,8 +249,6 @@ def test_no_gradient_and_constant_loss() -> None:
 
 def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that takes everything, an ε that only grows, a tolerance met by chance, a false warning: all are seen."""
-    from pmp_ref import bsqh
-
     with monkeypatch.context() as patch:
         patch.setattr(AbsoluteTest, "accepts", lambda *_: True)
         case = replace(PLAIN, data="bytes")
@@ -275,10 +274,10 @@ def test_the_properties_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(CurvatureRule, "accepted", lambda self, eps, *_: (10 * eps, None))
         assert any("explained" in line for line in problems(PLAIN))
     with monkeypatch.context() as patch:
-        patch.setattr(bsqh.Stop, "stationary", lambda *_: True)
+        patch.setattr(Stop, "stationary", lambda *_: True)
         assert any("converged by residual" in line for line in problems(PLAIN))
     with monkeypatch.context() as patch:
-        patch.setattr(bsqh, "scale_advice", lambda _: "x")
+        patch.setattr(loop_module, "scale_advice", lambda _: "x")
         assert any("warnings" in line for line in problems(PLAIN))
 
 

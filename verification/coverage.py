@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pmp_ref
 from pmp_ref.result import Record, Run, Status, Verdict
@@ -65,7 +65,7 @@ def parts() -> list[Part]:
                 continue
             if inspect.isfunction(value):
                 found[f"{short}.{name}"] = Part(f"{short}.{name}", "function", code_of(value))
-            elif inspect.isclass(value) and not inspect.isabstract(value):
+            elif inspect.isclass(value) and not inspect.isabstract(value) and Protocol not in value.__bases__:
                 for part in _methods(value, f"{short}.{name}"):
                     found[part.name] = part
     for status in Status:

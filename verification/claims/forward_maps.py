@@ -563,6 +563,7 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "states 0 to 1", lambda: Network(sums, (3,), ((0,), (2,), (1, 2))), lambda: Network(sums, (3,), reads)
     yield "did you mean 'tanh'", lambda: activation("tahn"), lambda: activation("tanh")
     yield "pooling", lambda: pooling("min", 2), lambda: pooling("max", 2)
+    yield "takes 12×12 and larger", lambda: lenet5((1, 11, 20)), lambda: lenet5((1, 12, 20))
     yield "residual_net", lambda: residual_net(width=3), lambda: residual_net(width=4)
     kernel = case.asarray(np.ones((2, 3)))
     group = GroupL0()
