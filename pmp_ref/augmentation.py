@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pmp_ref.arrays import as_floats
 from pmp_ref.errors import InputError
@@ -31,6 +31,10 @@ class Rule(ABC):
         self, eps: float, c_hat: float | None, smoothed: float | None, eta: float, progress: float
     ) -> tuple[float, float | None]:
         """(ε, C̃) after an accepted trial."""
+
+    def unpenalised(self) -> Rule:
+        """The rule of steps at ρ = 0; the same unless a class says otherwise."""
+        return self
 
     def _check(self, **bounds: tuple[Callable[[float], bool], str]) -> None:
         as_floats(self, *bounds)
@@ -75,9 +79,9 @@ class CurvatureRule(Rule):
 
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
     ``sigma``. ``band`` 1 makes ε follow C̃ down as far as ζ lets it; a wider one holds ε, and with it the L0 threshold
-    √(ρ/ε), while the curvature falls because weights vanish ("A band for ε"). ``growth`` makes θ_t rise geometrically
-    from θ to growth·θ over the second half of the run, the counterpart of a falling step size in mini-batch runs (1:
-    constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε (T8).
+    √(ρ/ε), while the curvature falls because weights vanish ("A band for ε"); in steps at ρ = 0 it is 1. ``growth``
+    makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a falling step
+    size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε (T8).
     """
 
     eps0: float = 1.0
@@ -119,6 +123,9 @@ class CurvatureRule(Rule):
         theta = self.theta * self.growth ** max(0.0, min(2 * progress - 1, 1.0))
         least = theta * (smoothed + eta)
         return max(least, min(eps, max(self.zeta * eps, self.band * least)), self.eps_min), smoothed
+
+    def unpenalised(self) -> CurvatureRule:
+        return replace(self, band=1.0)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def move(method: Method, it: Iterate, t: Trial, verdict: Verdict, progress: floa
         above = 11 * t.rounding / (t.measured.tau * test.share)
         if known is None and it.smoothed is not None and above < it.smoothed:
             known = above  # Ĉτ is lost in rounding, so at most 11ν: an estimate above that comes down, or ε would stay
-        eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, test.eta, progress)
+        eps, smoothed = method.rule_at(t.rho).accepted(it.eps, known, it.smoothed, test.eta, progress)
         return replace(
             it,
             controls=t.w,

@@ -87,6 +87,12 @@ def test_a_band_of_one_follows_the_estimate() -> None:
     assert path == [16.0, 8.0, 8.0, pytest.approx(6.4), 4.0]
 
 
+def test_only_the_band_depends_on_the_penalty() -> None:
+    rule = CurvatureRule(theta=2.0, growth=3.0, band=8.0)
+    assert rule.unpenalised() == CurvatureRule(theta=2.0, growth=3.0)
+    assert ClassicRule(2.0).unpenalised() == ClassicRule(2.0)
+
+
 def test_fixed_is_constant_and_gives_up() -> None:
     rule = FixedRule(3.0)
     assert rule.rejected(3.0, 1.0, 0.1) is None and rule.accepted(3.0, 1.0, None, 0.1, 0.5) == (3.0, None)
