@@ -33,7 +33,7 @@ class Rule(ABC):
         """(ε, C̃) after an accepted trial."""
 
     def unpenalised(self) -> Rule:
-        """The rule of steps at ρ = 0; the same unless a class says otherwise."""
+        """The rule of a run at ρ = 0; the same unless a class says otherwise."""
         return self
 
     def _check(self, **bounds: tuple[Callable[[float], bool], str]) -> None:
@@ -79,9 +79,10 @@ class CurvatureRule(Rule):
 
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
     ``sigma``. ``band`` 1 makes ε follow C̃ down as far as ζ lets it; a wider one holds ε, and with it the L0 threshold
-    √(ρ/ε), while the curvature falls because weights vanish ("A band for ε"); in steps at ρ = 0 it is 1. ``growth``
-    makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a falling step
-    size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε (T8).
+    √(ρ/ε), while the curvature falls because weights vanish ("A band for the augmentation"); without penalty it is 1.
+    ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a
+    falling step size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε
+    (T8).
     """
 
     eps0: float = 1.0

@@ -89,7 +89,7 @@ class Method:
         return replace(usual, **changes)
 
     def rule_at(self, rho: float) -> Rule:
-        """The rule for ε of a step with this ρ."""
+        """The rule for ε of a run whose largest ρ is this."""
         return self.rule if rho > 0 else self.rule.unpenalised()
 
     def rho_at(self, rho: float, progress: float) -> float:

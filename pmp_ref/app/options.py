@@ -153,7 +153,7 @@ class Options:
     band: float | None = option(
         MINI.rule.band,
         parse.or_none(parse.number),
-        "curvature: while ρ > 0, ε stays between θ(Ĉ + η) and this times as much",
+        "curvature: where ρ > 0, ε stays between θ(Ĉ + η) and this times as much",
         FULL.rule.band,
     )
     max_rejections: int = option(
