@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pmp_ref.arrays import as_floats
 from pmp_ref.errors import InputError
@@ -32,6 +32,10 @@ class Rule(ABC):
     ) -> tuple[float, float | None]:
         """(ε, C̃) after an accepted trial."""
 
+    def unpenalised(self) -> Rule:
+        """The rule of a run at ρ = 0; the same unless a class says otherwise."""
+        return self
+
     def _check(self, **bounds: tuple[Callable[[float], bool], str]) -> None:
         as_floats(self, *bounds)
         for name, (good, expected) in bounds.items():
@@ -42,6 +46,7 @@ class Rule(ABC):
 
 _POSITIVE = (lambda a: a > 0, "a number > 0")
 _ABOVE_ONE = (lambda a: a > 1, "a number > 1")
+_AT_LEAST_ONE = (lambda a: a >= 1, "a number ≥ 1")
 _SHRINK = (lambda a: 0 < a <= 1, "a number in (0, 1]")
 
 
@@ -68,12 +73,16 @@ class ClassicRule(Rule):
 
 @dataclass(frozen=True)
 class CurvatureRule(Rule):
-    """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε ← max(ζε, θ_t(C̃ + η), ε_min), at most max(ε, θ_t(C̃ + η), ε_min).
+    """Reject: ε ← max(σ_min ε, θ(Ĉ + η)). Accept: ε stays between c = θ_t(C̃ + η) and band·c, or goes there:
+
+        ε ← max(c, min(ε, max(ζε, band·c)), ε_min),    at most max(ε, c, ε_min).
 
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
-    ``sigma``. ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the
-    counterpart of a falling step size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every
-    jump increases ε (T8).
+    ``sigma``. ``band`` 1 makes ε follow C̃ down as far as ζ lets it; a wider one holds ε, and with it the L0 threshold
+    √(ρ/ε), while the curvature falls because weights vanish ("A band for the augmentation"); without penalty it is 1.
+    ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a
+    falling step size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε
+    (T8).
     """
 
     eps0: float = 1.0
@@ -83,6 +92,7 @@ class CurvatureRule(Rule):
     zeta: float = 0.5
     memory: float = 0.5
     growth: float = 1.0
+    band: float = 1.0
     eps_min: float = 1e-8
 
     def __post_init__(self) -> None:
@@ -94,7 +104,8 @@ class CurvatureRule(Rule):
             zeta=_SHRINK,
             eps_min=_POSITIVE,
             memory=(lambda a: 0 <= a < 1, "a number in [0, 1)"),
-            growth=(lambda a: a >= 1, "a number ≥ 1"),
+            growth=_AT_LEAST_ONE,
+            band=_AT_LEAST_ONE,
         )
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
@@ -111,7 +122,11 @@ class CurvatureRule(Rule):
         if smoothed is None:
             return eps, None
         theta = self.theta * self.growth ** max(0.0, min(2 * progress - 1, 1.0))
-        return max(self.zeta * eps, theta * (smoothed + eta), self.eps_min), smoothed
+        least = theta * (smoothed + eta)
+        return max(least, min(eps, max(self.zeta * eps, self.band * least)), self.eps_min), smoothed
+
+    def unpenalised(self) -> CurvatureRule:
+        return replace(self, band=1.0)
 
 
 @dataclass(frozen=True)

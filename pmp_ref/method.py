@@ -74,18 +74,23 @@ class Method:
 
     @classmethod
     def minibatch(cls, **changes: Any) -> Method:
-        """The defaults of mini-batches: a rule that looks further back and whose θ grows in the second half of the
-        run, the gradient metric, averaged switching functions, and a ramp of ρ over the first half.
+        """The defaults of mini-batches: a rule that looks further back, holds ε while weights vanish and lets θ grow in
+        the second half of the run, the gradient metric, averaged switching functions, and a ramp of ρ over the first
+        half.
 
         A ramp needs a run of known length: ``ramp=None`` for a run that stops by its residual alone.
         """
         usual = cls(
-            rule=CurvatureRule(theta=3.0, memory=0.9, growth=20.0),
+            rule=CurvatureRule(theta=1.0, memory=0.9, growth=20.0, band=10.0),
             metric=GradientMetric(),
             averaging=Averaging(0.9),
             ramp=Ramp(0.1, 0.5),
         )
         return replace(usual, **changes)
+
+    def rule_at(self, rho: float) -> Rule:
+        """The rule for ε of a run whose largest ρ is this."""
+        return self.rule if rho > 0 else self.rule.unpenalised()
 
     def rho_at(self, rho: float, progress: float) -> float:
         """The ρ of a step at this progress of the run."""

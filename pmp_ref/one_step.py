@@ -11,6 +11,7 @@ from typing import Any
 
 from pmp_ref.acceptance import NoTest
 from pmp_ref.arrays import Array, Controls, to_numpy, unit_roundoff
+from pmp_ref.augmentation import Rule
 from pmp_ref.controls import by_stage, vectors
 from pmp_ref.iterate import Current, Iterate
 from pmp_ref.maximise import weighted
@@ -44,7 +45,8 @@ def step(
     t = trial(problem, method, it, problem.rho if rho is None else rho, full)
     it = replace(it, counts=it.counts.swept(t.evaluation))
     verdict = judge(method, it, t)
-    return move(method, it, t, verdict, progress), record_of(it, t, verdict)
+    rule = method.rule_at(max(t.rho, problem.rho))
+    return move(method, rule, it, t, verdict, progress), record_of(it, t, verdict)
 
 
 def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -> Iterate:
@@ -169,7 +171,7 @@ def judge(method: Method, it: Iterate, t: Trial) -> Verdict:
     return Verdict.AVERAGE_DROPPED if it.current.use_average else verdict
 
 
-def move(method: Method, it: Iterate, t: Trial, verdict: Verdict, progress: float) -> Iterate:
+def move(method: Method, rule: Rule, it: Iterate, t: Trial, verdict: Verdict, progress: float) -> Iterate:
     """The iterate after a trial: at w, or at u with a larger ε or without the average."""
     now, memory, test = it.current, it.memory, method.acceptance
     known = t.known(test.share)
@@ -177,7 +179,7 @@ def move(method: Method, it: Iterate, t: Trial, verdict: Verdict, progress: floa
         above = 11 * t.rounding / (t.measured.tau * test.share)
         if known is None and it.smoothed is not None and above < it.smoothed:
             known = above  # Ĉτ is lost in rounding, so at most 11ν: an estimate above that comes down, or ε would stay
-        eps, smoothed = method.rule.accepted(it.eps, known, it.smoothed, test.eta, progress)
+        eps, smoothed = rule.accepted(it.eps, known, it.smoothed, test.eta, progress)
         return replace(
             it,
             controls=t.w,
@@ -190,7 +192,7 @@ def move(method: Method, it: Iterate, t: Trial, verdict: Verdict, progress: floa
     if verdict is Verdict.AVERAGE_DROPPED:
         return replace(it, current=replace(now, use_average=False), memory=replace(memory, returns=memory.returns + 1))
     if verdict in (Verdict.REJECTED, Verdict.NON_FINITE_TRIAL):
-        grown = method.rule.rejected(it.eps, known, test.eta)
+        grown = rule.rejected(it.eps, known, test.eta)
         tried = replace(now, rejections=now.rejections + 1, finite_trials=now.finite_trials + t.finite)
         return replace(
             it,

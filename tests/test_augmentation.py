@@ -63,6 +63,36 @@ def test_growth_starts_at_half_of_the_run() -> None:
     np.testing.assert_allclose(eps, [2.0, 2.0, 6.0, 18.0])
 
 
+@given(positive, st.floats(0, 1e4), st.floats(1, 100), st.floats(0, 1))
+def test_epsilon_stays_inside_its_band(eps: float, c: float, band: float, progress: float) -> None:
+    """T8's condition after acceptance holds for every band; inside it ε does not move, outside it goes to the border,
+    downwards by ζ at most."""
+    rule = CurvatureRule(theta=1.25, zeta=0.5, growth=4.0, band=band, eps_min=1e-3)
+    new, estimate = rule.accepted(eps, None, c, 0.01, progress)
+    least = 1.25 * 4.0 ** max(0.0, min(2 * progress - 1, 1.0)) * (c + 0.01)
+    assert estimate == c and new <= max(eps, least, 1e-3)
+    if least <= eps <= band * least:
+        assert new == max(eps, 1e-3)
+    elif eps < least:
+        assert new == max(least, 1e-3)
+    else:
+        assert new == max(0.5 * eps, band * least, 1e-3)
+
+
+def test_a_band_of_one_follows_the_estimate() -> None:
+    rule, held = CurvatureRule(theta=2.0, zeta=0.5), CurvatureRule(theta=2.0, zeta=0.5, band=8.0)
+    path = [rule.accepted(8.0, None, c, 0.0, 0.0)[0] for c in (8.0, 4.0, 3.0, 1.0, 0.25)]
+    assert path == [16.0, 8.0, 6.0, 4.0, 4.0]
+    path = [held.accepted(8.0, None, c, 0.0, 0.0)[0] for c in (8.0, 4.0, 1.0, 0.4, 0.1)]
+    assert path == [16.0, 8.0, 8.0, pytest.approx(6.4), 4.0]
+
+
+def test_only_the_band_depends_on_the_penalty() -> None:
+    rule = CurvatureRule(theta=2.0, growth=3.0, band=8.0)
+    assert rule.unpenalised() == CurvatureRule(theta=2.0, growth=3.0)
+    assert ClassicRule(2.0).unpenalised() == ClassicRule(2.0)
+
+
 def test_fixed_is_constant_and_gives_up() -> None:
     rule = FixedRule(3.0)
     assert rule.rejected(3.0, 1.0, 0.1) is None and rule.accepted(3.0, 1.0, None, 0.1, 0.5) == (3.0, None)
@@ -107,13 +137,14 @@ def test_growth_plays_no_part_in_the_count_of_rejections() -> None:
     st.floats(0.1, 100),
     st.floats(1e-3, 1),
     st.floats(1, 30),
+    st.floats(1, 100),
     st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 1)), max_size=40),
 )
 def test_epsilon_stays_below_the_largest_factor(
-    eps: float, c: float, eta: float, growth: float, trials: list[tuple[bool, float, float]]
+    eps: float, c: float, eta: float, growth: float, band: float, trials: list[tuple[bool, float, float]]
 ) -> None:
     """T8, part 2, whatever Ĉ ≤ C acceptances find, wherever in the run: ε ≤ max(ε₀, ε_min, S(C + η))."""
-    rule = CurvatureRule(eps0=eps, growth=growth)
+    rule = CurvatureRule(eps0=eps, growth=growth, band=band)
     top, smoothed = largest_eps(eps, rule.eps_min, largest_factor(rule), c, eta), None
     for accepted, share, progress in trials:
         if accepted or eps >= c + eta:  # such a trial passes
@@ -204,6 +235,7 @@ def test_numpy_numbers_become_python_floats(rule: Any) -> None:
         (CurvatureRule, "memory", 1.0),
         (CurvatureRule, "memory", -0.1),
         (CurvatureRule, "growth", 0.9),
+        (CurvatureRule, "band", 0.9),
         *((AbsoluteTest, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *((RelativeTest, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
     ],

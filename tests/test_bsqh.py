@@ -265,6 +265,19 @@ def test_an_accepted_trial_hands_over_its_own_evaluation() -> None:
     assert (again.counts.forward_sweeps, again.counts.backward_sweeps, again.memory.iterates) == (2, 2, 2)
 
 
+def test_the_band_of_epsilon_is_in_force_only_while_there_is_a_penalty() -> None:
+    """At ρ = 0 ε follows the estimate down; with a penalty the band holds it, before a ramp has begun too."""
+    narrow, wide = CurvatureRule(theta=1.0, memory=0.9), CurvatureRule(theta=1.0, memory=0.9, band=100.0)
+    free = [run(Problem(NET, rho=0.0), method=Method(rule)) for rule in (narrow, wide)]
+    assert same(free[0].controls, free[1].controls) and free[0].records == free[1].records
+    assert free[0].records[0].eps == 1.0 > free[0].records[1].eps
+    followed, held = (
+        [r.eps for r in run(Problem(NET, rho=1e-3), method=Method(rule, ramp=Ramp(0.3, 0.6))).steps]
+        for rule in (narrow, wide)
+    )
+    assert any(b < a for a, b in pairwise(followed)) and all(b >= a for a, b in pairwise(held))
+
+
 def test_a_step_prepares_what_is_not_prepared_and_nothing_twice() -> None:
     """Other arrays are the next batch; the same arrays go on with what is known there."""
     u, x, y = data()

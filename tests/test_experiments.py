@@ -25,7 +25,7 @@ from pmp_ref.certificate import certify
 from pmp_ref.errors import InputError
 from pmp_ref.sweep import Sweep
 from tests.app_data import write_images
-from verification.experiments import EXPERIMENTS, __main__, baselines, make, pages, ternary, tradeoff
+from verification.experiments import EXPERIMENTS, __main__, baselines, grid, make, pages, ternary, tradeoff
 from verification.experiments.baselines import Plan
 from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, save, together
 from verification.experiments.store import Store, finite, table
@@ -232,6 +232,38 @@ def test_sparse_keeps_the_ends(length: int, points: int) -> None:
     index = sparse(length, points)
     assert len(index) == min(length, points) and index == sorted(set(index))
     assert not length or (index[0], index[-1]) == (0, length - 1)
+
+
+def test_gradual_pruning_ends_at_its_share() -> None:
+    """Everything until a tenth of the run, the share from 60 % on, a cubic between; it never rises."""
+    shares = [baselines.share_at(0.02, t) for t in np.linspace(0, 1, 101)]
+    assert shares[0] == shares[10] == 1 and shares[60:] == [0.02] * 41
+    assert shares[35] == pytest.approx(0.02 + 0.98 / 8) and shares == sorted(shares, reverse=True)
+
+
+def test_the_grid_is_judged_cell_by_cell() -> None:
+    """The distances are those to the row's own cell; what cannot be compared is None."""
+
+    def row(cell: str, method: str, strength: float, loss: float, kept: float, held: float) -> dict[str, Any]:
+        result = {"loss": loss, "kept_percent": kept, "held_out_percent": held}
+        return {"settings": {"cell": cell, "method": method, "strength": strength}, "result": result}
+
+    rows = [
+        row("a", "Adam", 1e-3, 0.2, 100.0, 95.0),
+        row("a", "Adam", 3e-3, 0.1, 100.0, 96.0),
+        row("a", "bSQH", 0.0, 0.12, 100.0, 95.5),
+        row("a", "bSQH", 1e-2, 0.3, 2.0, 92.0),
+        row("a", "Adam, pruned", 1e-2, 0.6, 2.0, 90.0),
+        row("b", "bSQH", 0.0, 0.5, 100.0, 80.0),
+        row("b", "bSQH", 1e-2, 0.5, 99.0, 80.5),
+        row("b", "bSQH", 1e-3, 0.9, 50.0, 70.0),
+        row("b", "Adam, pruned", 1e-3, 0.5, 50.0, 79.0),
+    ]
+    slow, good, alone, stalled, collapsed = grid.judged(rows)
+    assert slow["above_adam"] == pytest.approx(20) and slow["below_best"] == 0.5 and slow["verdict"] == "slow"
+    assert good["above_pruned"] == 2 and good["above_adam"] is None and good["verdict"] == "good"
+    assert alone["above_adam"] is None and alone["below_best"] == 0.5 and alone["verdict"] == "good"
+    assert stalled["verdict"] == "stalled" and collapsed["verdict"] == "collapsed"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

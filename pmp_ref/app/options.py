@@ -28,7 +28,7 @@ MINI: Any = Method.minibatch()  # the numbers are those of the library; here the
 FULL: Any = Method.full_batch()
 UNSET = "by the other options"  # a default that resolve() finds
 NO_TEST = "no acceptance test: descent not guaranteed"
-RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth")
+RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth", "band")
 _SHARED = object()
 
 
@@ -149,6 +149,12 @@ class Options:
         parse.or_none(parse.number),
         "curvature: θ grows by this factor over the second half of the run",
         FULL.rule.growth,
+    )
+    band: float | None = option(
+        MINI.rule.band,
+        parse.or_none(parse.number),
+        "curvature: where ρ > 0, ε stays between θ(Ĉ + η) and this times as much",
+        FULL.rule.band,
     )
     max_rejections: int = option(
         MINI.max_rejections, parse.whole(1), "rejections of one control before the run gives up", metavar="N"

@@ -63,7 +63,7 @@ class Groups(Experiment):
         epochs, found = 2 if quick else 6, []
         for seed in range(1 if quick else 3):
             for penalty, rhos in (QUICK_RHOS if quick else RHOS).items():
-                common = {"check_descent": "20", "seed": str(seed)}
+                common = {"check_descent": "20", "seed": str(seed), "theta": "3", "band": "1"}
                 ridge = {
                     "regulariser": "l2",
                     "rho": repr(RIDGE),

@@ -15,7 +15,7 @@ from verification.experiments.experiment import Context, Experiment, Row, new_fi
 from verification.experiments.training import sparse, train
 
 RULES = {  # name of the row: (label, options)
-    "curvature": ("curvature, θ = 3", {"rule": "curvature", "growth": "1"}),
+    "curvature": ("curvature, θ = 3", {"rule": "curvature", "theta": "3", "growth": "1", "band": "1"}),
     "classic": ("classic, σ = 1.1, ζ = 0.9", {"rule": "classic"}),
     "fixed-0.02": ("fixed, ε = 0.02", {"rule": "fixed", "eps0": "0.02"}),
 }

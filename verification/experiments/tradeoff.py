@@ -27,7 +27,7 @@ DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0", "batch_size
 EPOCHS = 14  # the budget of every run but the further phase on the fixed support, which adds PHASE
 
 RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides DATA, EPOCHS and the seed
-    f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20"}
+    f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20", "band": "1"}
     for rho in ("8e-4", "1.2e-3", "1.6e-3", "2e-3", "2.4e-3")
 }
 CONTINUED = ("rho2e-3", "rho4e-3")  # the recipes whose runs get a further phase on their support
