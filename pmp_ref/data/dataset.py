@@ -44,8 +44,9 @@ class Dataset:
     """Images and labels of a classification problem with labels 0, …, classes − 1.
 
     Images are uint8 of shape (N, C, H, W), labels integers of shape (N,). The test and validation parts may
-    be None. Raises `InputError` for empty data, other dtypes or shapes, parts whose images differ in shape,
-    images and labels of different number, labels out of range.
+    be None. `class_names` are the names of the classes where they have names. Raises `InputError` for empty data,
+    other dtypes or shapes, parts whose images differ in shape, images and labels of different number, labels out of
+    range, names that are not one for each class.
     """
 
     name: str
@@ -56,11 +57,17 @@ class Dataset:
     classes: int
     val_images: NDArray[Any] | None = None
     val_labels: NDArray[Any] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= MAX_CLASSES:
             raise InputError(
                 f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
+            )
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise InputError(
+                f"data set {self.name!r} has {len(self.class_names)} names for {self.classes} classes, expected one "
+                "for each: correct the names"
             )
         for part in PARTS:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
@@ -94,17 +101,20 @@ class Dataset:
             )
 
 
-def assemble(name: str, parts: Mapping[str, Part], classes: int | None = None) -> Dataset:
-    """A checked data set, read-only, labels int64; `classes` defaults to the largest training label + 1."""
+def assemble(
+    name: str, parts: Mapping[str, Part], classes: int | None = None, class_names: tuple[str, ...] | None = None
+) -> Dataset:
+    """A checked data set, read-only, labels int64; `classes` defaults to the number of names, or to the largest
+    training label + 1."""
     arrays: dict[str, NDArray[Any]] = {}
     for part, (images, labels) in parts.items():
         arrays |= {f"{part}_images": images, f"{part}_labels": labels.astype(np.int64)}
     for array in arrays.values():
         array.flags.writeable = False
     if classes is None:
-        classes = int(arrays["train_labels"].max(initial=0)) + 1
+        classes = int(arrays["train_labels"].max(initial=0)) + 1 if class_names is None else len(class_names)
     absent = {"test_images": None, "test_labels": None}
-    return Dataset(name, classes=classes, **(absent | arrays))  # type: ignore[arg-type]
+    return Dataset(name, classes=classes, class_names=class_names, **(absent | arrays))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
