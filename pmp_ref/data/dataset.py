@@ -61,15 +61,15 @@ class Dataset:
     class_names: tuple[str, ...] = ()  # by default the labels themselves
 
     def __post_init__(self) -> None:
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise InputError(
+                f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
+            )
         object.__setattr__(self, "class_names", tuple(self.class_names) or tuple(map(str, range(self.classes))))
         if len(self.class_names) != self.classes:
             raise InputError(
                 f"data set {self.name!r} has {self.classes} classes and {len(self.class_names)} names, expected one "
                 "name for each class"
-            )
-        if not 2 <= self.classes <= MAX_CLASSES:
-            raise InputError(
-                f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
             )
         for part in PARTS:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
@@ -151,14 +151,15 @@ class Dataset:
 def assemble(
     name: str, parts: Mapping[str, Part], classes: int | None = None, class_names: tuple[str, ...] = ()
 ) -> Dataset:
-    """A checked data set, read-only, labels int64; `classes` defaults to the largest training label + 1."""
+    """A checked data set, read-only, labels int64; `classes` defaults to the number of names, or to the largest
+    training label + 1."""
     arrays: dict[str, NDArray[Any]] = {}
     for part, (images, labels) in parts.items():
         arrays |= {f"{part}_images": images, f"{part}_labels": labels.astype(np.int64)}
     for array in arrays.values():
         array.flags.writeable = False
     if classes is None:
-        classes = int(arrays["train_labels"].max(initial=0)) + 1
+        classes = int(arrays["train_labels"].max(initial=0)) + 1 if not class_names else len(class_names)
     absent = {"test_images": None, "test_labels": None}
     return Dataset(name, classes=classes, class_names=class_names, **(absent | arrays))  # type: ignore[arg-type]
 

@@ -22,7 +22,7 @@ from pmp_ref.data.dataset import PARTS, Part
 from pmp_ref.data.files import MAX_BYTES, opened, read_exactly
 from pmp_ref.errors import InputError
 
-__all__ = ["array_of", "names_of", "parse", "parse_array", "read"]
+__all__ = ["array_of", "channels_first", "names_of", "one_column", "parse", "parse_array", "parse_header", "read"]
 
 _MAX_HEADER = 10_000  # bytes; NumPy's own limit for the header of one array
 _MAX_CHANNELS = 4  # grey to RGB with alpha; a longer last axis is a volume (MedMNIST 3D) or not channels-last
@@ -69,8 +69,8 @@ def _parts(archive: zipfile.ZipFile, source: str) -> dict[str, Part]:
                     f"MedMNIST naming (train_images, train_labels; test_images, test_labels if there are any)"
                 )
             parts[part] = Part(
-                _images(array_of(archive, images, source), f"{source}:{images}"),
-                _labels(array_of(archive, labels, source), f"{source}:{labels}"),
+                np.ascontiguousarray(channels_first(array_of(archive, images, source), f"{source}:{images}")),
+                one_column(array_of(archive, labels, source), f"{source}:{labels}"),
             )
     return parts
 
@@ -95,6 +95,20 @@ def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui", 
     `kinds`: the kinds of dtype that are read, of "u", "i", "f", "b" (NumPy's letters); by default integers.
     `empty`: whether an array may be without entries.
     """
+    dtype, shape, fortran = parse_header(stream, length, source, kinds, empty)
+    size = math.prod(shape) * dtype.itemsize
+    values = np.frombuffer(read_exactly(stream, size, source), dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+def parse_header(
+    stream: IO[bytes], length: int, source: str, kinds: str = "ui", empty: bool = False, most: int | None = None
+) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """(dtype, shape, column by column?) of such an array; the stream then stands at its first number.
+
+    Raises `InputError` unless the numbers take what is left of `length`, and at most `most` bytes (None: `MAX_BYTES`).
+    """
+    most = MAX_BYTES if most is None else most
     magic = bytes(read_exactly(stream, 8, source))
     if magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
         raise InputError(f"{source!r} starts with {magic!r}, expected a NumPy array: write the file with np.savez")
@@ -114,26 +128,27 @@ def parse_array(stream: IO[bytes], length: int, source: str, kinds: str = "ui", 
     shape = tuple(int(size.rstrip(b"L")) for size in re.findall(rb"\d+L?", match[3]))
     size = math.prod(shape) * dtype.itemsize
     held = length - 8 - width - header_length
-    if not (0 < size <= MAX_BYTES or (empty and size == 0)) or size != held:
+    if not (0 < size <= most or (empty and size == 0)) or size != held:
         raise InputError(
             f"{source!r} claims the shape {shape} of {dtype}, {size} bytes, and holds {held}; "
-            f"expected 1 to {MAX_BYTES}: get or write the file again"
+            f"expected 1 to {most}: get or write the file again"
         )
-    values = np.frombuffer(read_exactly(stream, size, source), dtype)
-    return values.reshape(shape[::-1]).T if match[2] == b"True" else values.reshape(shape)
+    return dtype, shape, match[2] == b"True"
 
 
-def _images(array: NDArray[Any], source: str) -> NDArray[Any]:
+def channels_first(array: NDArray[Any], source: str) -> NDArray[Any]:
+    """Images (N, H, W) or (N, H, W, C) as a view (N, C, H, W); `InputError` for other dtypes and shapes."""
     channels = array.shape[3] if array.ndim == 4 else 1
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or channels > _MAX_CHANNELS:
         raise InputError(
             f"{source!r} is {array.dtype} of shape {array.shape}, expected uint8 (0 to 255) of shape "
             f"(N, H, W) or (N, H, W, C) with C at most {_MAX_CHANNELS}: convert the images"
         )
-    return np.ascontiguousarray(array[:, np.newaxis] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
+    return array[:, np.newaxis] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
 
 
-def _labels(array: NDArray[Any], source: str) -> NDArray[Any]:
+def one_column(array: NDArray[Any], source: str) -> NDArray[Any]:
+    """Labels (N,) or (N, 1) as (N,); `InputError` for other shapes."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
