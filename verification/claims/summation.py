@@ -12,7 +12,7 @@ import numpy as np
 from pmp_ref.arrays import UNIT, sum64, to_numpy, unit_sums
 from pmp_ref.controls import arrays_of
 from pmp_ref.kernels import FastSweep
-from pmp_ref.summation import Alone, Node, Tree, partial_sums, subtrees
+from pmp_ref.summation import ALONE, Alone, Node, Tree, partial_sums, subtrees
 from pmp_ref.sweep import Sweep
 from verification.claim import Case, Check, Context, Outcome, claim, survey
 from verification.claims import problems
@@ -93,7 +93,7 @@ def fixed_tree(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         s = case.cycle(problems.kinked, problems.dense)(case, samples=int(case.rng.integers(3, 14)))
         chunk = int(case.rng.integers(1, 3))
-        sweeps: dict[str, Any] = {"clear": Sweep(s.network, s.problem.loss, chunk=chunk)}
+        sweeps: dict[str, Any] = {"clear": Sweep(s.network, s.problem.loss, chunk=chunk, ranks=ALONE.replicated())}
         if library:
             sweeps["fast"] = FastSweep(s.network, s.problem.loss, chunk=chunk, threads=1 + case.index % 3)
         chunks = -(-s.x.shape[0] // chunk)
