@@ -86,7 +86,8 @@ def fixed_tree(context: Context) -> Outcome:
 
     Measured: entries that differ in a bit, 0 expected. On one side g of the sweep, and g of up to six processes that
     share the chunks at random borders, clear and fast; on the other the recursion of the statement on the g of each
-    chunk, swept alone. The same for Σ of vectors of up to 40 units of entries.
+    chunk, swept alone. The same for Σ of vectors of up to 40 units of entries. Each interval is made up of complete
+    sets.
     """
     library = context.library.name == "numpy"
 
@@ -109,6 +110,9 @@ def fixed_tree(context: Context) -> Outcome:
             cuts = borders(case, chunks)
             shared = joined([node for a, b in pairwise(cuts) for node in nodes(a, b)])
             yield Check(differing(shared, expected), 0.0, f"chunks shared at {cuts}, {name}, {s.name}")
+        found_sets = [place for b in range(13) for a in range(b) for place in subtrees(a, b)]
+        crossing = sum(start % 2**height for start, height in found_sets)
+        yield Check(float(crossing), 0.0, "sets of the intervals within [0, 12) that are not complete")
         size = int(case.rng.integers(1, 40 * UNIT))
         a = context.asarray(case.rng.standard_normal(size) * 10.0 ** case.rng.integers(-2, 3, size))
         units = unit_sums(a)
