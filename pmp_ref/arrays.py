@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import numbers
 import operator
 import warnings
@@ -24,6 +25,7 @@ from pmp_ref.errors import InputError
 
 Array = Any
 Controls = Sequence[tuple[Any, ...]]  # u_l is (kernel, bias), (kernel,) or ()
+UNIT = 4096  # entries of an array that are summed as one term of the tree (T21); a power of two
 
 
 def namespace(*arrays: Array) -> ModuleType:
@@ -169,7 +171,7 @@ def sums(groups: Iterable[Iterable[Array]]) -> Array:
     """Σ of all entries of the arrays of each group, accumulated in float64: one vector, on the arrays' device.
 
     In a Boolean array the true entries are counted. CuPy arrays are collected, and two kernels form all sums; others
-    are summed one after the other, so that no two groups need be in memory at once.
+    are summed one after the other (:func:`sum64`), so that no two groups need be in memory at once.
     """
     found, lists = [], []
     for group in groups:
@@ -183,13 +185,38 @@ def sums(groups: Iterable[Iterable[Array]]) -> Array:
 
 
 def sum64(a: Array) -> Array:
-    """Σ of all entries, accumulated in float64, or how many are true; a 0-d array on the device of ``a``."""
+    """Σ of all entries in float64, runs of ``UNIT`` entries along the tree of T21, or how many are true.
+
+    A 0-d array on the device of ``a``. For CuPy arrays the order is that of two kernels (``cupy_kernels``).
+    """
     if type(a).__module__ == "cupy":
         return sums([[a]])[0]
     xp = namespace(a)
     if a.dtype == xp.bool:
         return xp.astype(xp.count_nonzero(a), xp.float64)
-    return xp.sum(a, dtype=xp.float64)
+    if math.prod(a.shape) < UNIT:
+        return xp.sum(xp.reshape(a, (-1,)), dtype=xp.float64)
+    return tree_sum(unit_sums(a))
+
+
+def unit_sums(a: Array) -> Array:
+    """Σ in float64 of each run of ``UNIT`` entries, the last one shorter: one vector, empty for an empty array."""
+    xp = namespace(a)
+    flat = xp.reshape(xp.astype(a, xp.float64) if a.dtype == xp.bool else a, (-1,))
+    whole = flat.shape[0] // UNIT * UNIT
+    parts = [xp.sum(xp.reshape(flat[:whole], (-1, UNIT)), axis=1, dtype=xp.float64)]
+    if whole < flat.shape[0]:
+        parts.append(xp.reshape(xp.sum(flat[whole:], dtype=xp.float64), (1,)))
+    return xp.concat(parts)
+
+
+def tree_sum(rows: Array) -> Array:
+    """Σ of the rows of an array along the tree of T21, entry by entry: neighbours are added, an odd last one waits."""
+    xp = namespace(rows)
+    while (n := rows.shape[0]) > 1:
+        pairs = rows[0 : n - 1 : 2, ...] + rows[1:n:2, ...]
+        rows = pairs if n % 2 == 0 else xp.concat([pairs, rows[n - 1 :, ...]])
+    return rows[0, ...]
 
 
 def unit_roundoff(a: Array) -> float:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, is_array, to_floats, to_numpy
+from pmp_ref.arrays import Array, Controls, is_array, to_numpy
 from pmp_ref.batches import take_batch
-from pmp_ref.controls import arrays_of, total, vectors
+from pmp_ref.controls import arrays_of, entry_sums, vectors
 from pmp_ref.errors import InputError, LabelWarning, ScaleWarning
-from pmp_ref.hamiltonian import increments, residual_squares, squared_increments
+from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
 from pmp_ref.iterate import Iterate
 from pmp_ref.maximise import maximise
 from pmp_ref.method import Method
@@ -88,7 +88,9 @@ def loop(
             if e is not None:
                 bx, by = e.x, e.y
             else:
-                bx, by = (x, y) if full else take_batch(x, y, batches, place.position, seed, place.epoch)
+                bx, by = (
+                    (x, y) if full else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper)
+                )
             progress = stop.progress(place, batches)
             rho = method.rho_at(problem.rho, progress)
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
@@ -172,11 +174,14 @@ def end_of_epoch(
     u, g, d = (vectors(nested, place) for nested in (it.controls, e.switching, it.current.metric))
     with quiet():
         w = maximise(problem, u, g, it.eps, rho, d)
-        tau, fixed_point, sum_dh = to_floats(
-            total(squared_increments(u, w, d)),
-            total(residual_squares(u, w, d)),
-            total(increments(problem, g, u, w, rho)),
+        groups = (
+            squared_terms(u, w, d),
+            residual_terms(u, w, d),
+            linear_terms(g, u, w),
+            *map(problem.penalty_terms, (u, w)),
         )
+        tau, fixed_point, linear, penalty, penalty_w = to_numpy(entry_sums(map(arrays_of, groups), u)).tolist()
+        sum_dh = linear - rho * (penalty_w - penalty)
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it
     if stop.stationary(2 * it.eps * math.sqrt(fixed_point), sum_dh, it.eps, tau):

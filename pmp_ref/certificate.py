@@ -24,7 +24,6 @@ from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Regulariser
-from pmp_ref.sweep import mean_loss
 
 DECADES = tuple(range(1, 11))  # columns of the gap table: fraction of entries with gap ≤ 10⁻ˡ
 
@@ -123,7 +122,7 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
                     eps,
                 )
             )
-    loss, penalty = to_floats(mean_loss(e), problem.penalty(controls))
+    loss, penalty = to_floats(problem.sweeper.mean_loss(e), problem.penalty(controls))
     return Certificate(
         eps=eps,
         rho=problem.rho,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -42,6 +42,7 @@ class Layout:
                 members.setdefault(kind, []).append((l, i))
         self.members = tuple(map(tuple, members.values()))
         self.trivial = all(len(places) == 1 for places in self.members)  # no two controls share a kind
+        self.alone = [kind in alone for kind in members]  # which kinds are a control that keeps its shape
         self.cuts: list[tuple[int, int, tuple[int, ...]]] = []  # of each kind: first entry, last entry + 1, shape
         start = 0
         for kind, places in members.items():
@@ -75,6 +76,23 @@ class Layout:
             start = stop
         return tuple(tuple(found[l, i] for i in range(len(stage))) for l, stage in enumerate(self.shapes))
 
+    def sums(self, groups: Iterable[Iterable[Array]]) -> Array:
+        """Σ of all entries of the arrays of each group, an array for each kind; see :func:`pmp_ref.arrays.sums`.
+
+        A layout that holds a part of the entries sums over all of them.
+        """
+        return sums(groups)
+
+    @property
+    def whole(self) -> Layout:
+        """The layout of all entries; of a layout that holds a part of them, that of which it is a part."""
+        return self
+
+    @property
+    def size(self) -> int:
+        """Entries of all controls."""
+        return sum(math.prod(shape) for stage in self.shapes for shape in stage)
+
 
 def _has_hash(kind: Any) -> bool:
     """False for what holds arrays or lists."""
@@ -91,10 +109,11 @@ class Vectors(Sequence):  # type: ignore[type-arg]
     ``kinds`` are the arrays, ``whole`` is the vector of all entries; one of them at least.
     """
 
-    __slots__ = ("_kinds", "_whole", "layout")
+    __slots__ = ("_kinds", "_whole", "layout", "views")
 
     def __init__(self, layout: Layout, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
         self.layout, self._whole, self._kinds = layout, whole, kinds
+        self.views: Controls | None = None  # stage by stage, once asked for (``Packed``)
 
     @property
     def whole(self) -> Array:
@@ -123,14 +142,13 @@ class Packed(Sequence):  # type: ignore[type-arg]
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = vectors
-        self._views: Controls | None = None
 
     @property
     def views(self) -> Controls:
         """The nesting of plain tuples."""
-        if self._views is None:
-            self._views = self.vectors.layout.views(self.vectors.whole)
-        return self._views
+        if self.vectors.views is None:
+            self.vectors.views = self.vectors.layout.views(self.vectors.whole)
+        return self.vectors.views
 
     def __len__(self) -> int:
         return len(self.vectors.layout.shapes)
@@ -140,6 +158,18 @@ class Packed(Sequence):  # type: ignore[type-arg]
 
     def __reduce__(self) -> Any:
         return tuple, (self.views,)
+
+
+def layout_of(controls: Controls) -> Layout | None:
+    """How the controls are laid out side by side; None if they are not."""
+    if isinstance(controls, Packed):
+        return controls.vectors.layout
+    return controls.layout if isinstance(controls, Vectors) else None
+
+
+def plain_layout(shapes: Sequence[Sequence[tuple[int, ...]]]) -> Layout:
+    """Each control on its own, in the order of the stages."""
+    return Layout(shapes, [[None] * len(stage) for stage in shapes])
 
 
 def vectors(nested: Any, layout: Layout) -> Any:
@@ -189,9 +219,15 @@ def kernel_entries(names: Any, controls: Any) -> tuple[int, int]:
     return sum(int(namespace(k).count_nonzero(k)) for k in kernels), sum(math.prod(k.shape) for k in kernels)
 
 
+def entry_sums(groups: Iterable[Iterable[Array]], like: Controls) -> Array:
+    """Σ of all entries of the arrays of each group, which are laid out as ``like`` is: one vector in float64."""
+    layout = layout_of(like)
+    return sums(groups) if layout is None else layout.sums(groups)
+
+
 def inner(a: Controls, b: Controls) -> Array:
     """⟨a, b⟩ = Σ_l Σ_i a_{l,i} b_{l,i}, each product formed and summed in float64; 0-d."""
-    return sums([arrays_of(products(a, b))])[0]
+    return entry_sums([arrays_of(products(a, b))], a)[0]
 
 
 def products(a: Controls, b: Controls) -> Controls:

@@ -68,11 +68,6 @@ def _weighted_square(d: Array, u: Array, w: Array) -> Array:
     return product64(d * delta, delta)
 
 
-def residual_squares(u: Controls, w: Controls, metric: Any = None) -> Any:
-    """‖D(w − u)‖² of each control, nested like the controls; 0-d, float64."""
-    return map_controls(sum64, residual_terms(u, w, metric))
-
-
 def residual_terms(u: Controls, w: Controls, metric: Any = None) -> Controls:
     """(d_i (w_i − u_i))², in float64."""
     if metric is None:

@@ -24,7 +24,6 @@ from pmp_ref.model import Model
 from pmp_ref.problem import Problem
 from pmp_ref.result import Record, Run
 from pmp_ref.stop import Stop
-from pmp_ref.sweep import mean_loss
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,7 +92,7 @@ def solve(
     e = run.iterate.current.evaluation
     if e is None or e.x is not x:
         e = problem.sweeper.trial(run.controls, x, y)
-    loss, penalty = to_floats(mean_loss(e), problem.penalty(run.controls))
+    loss, penalty = to_floats(problem.sweeper.mean_loss(e), problem.penalty(run.controls))
     nonzeros, entries = kernel_entries(problem.network.names(), run.controls)
     return Solution(
         run.status,

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace, sums
+from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace
 from pmp_ref.averaging import corrected, running
-from pmp_ref.controls import arrays_of, entrywise, map_controls
+from pmp_ref.controls import arrays_of, entry_sums, entrywise, layout_of, map_controls
 from pmp_ref.errors import InputError
 
 
 class Metric(ABC):
     """How the weights d follow the switching functions."""
 
-    entrywise: bool = False  # memory and d have an entry for each of g, and no control plays a part in them
+    # memory and d have an entry for each of g; no control, and beside sums of all entries no other entry, plays a part
+    entrywise: bool = False
 
     @abstractmethod
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
@@ -60,7 +61,8 @@ class _Scaled(Metric):
         else:
             memory = entrywise(lambda m, s: fused(running, m, s, beta=self.beta), memory, squares)
         d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
-        size = sum(prod(b.shape) for b in arrays_of(g))
+        layout = layout_of(g)
+        size = sum(prod(b.shape) for b in arrays_of(g)) if layout is None else layout.size
         total = self._total(d, g)
         d = entrywise(lambda a: fused(self._clipped, a, total, size=size), d)
         total = self._total(d, g)
@@ -73,7 +75,7 @@ class _Scaled(Metric):
     def _total(self, d: Controls, g: Controls) -> Array:
         """Σ of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
         spread = map_controls(lambda a, b: namespace(a).broadcast_to(a, b.shape), d, g)
-        return sums([arrays_of(spread)])[0]
+        return entry_sums([arrays_of(spread)], spread)[0]
 
     def _clipped(self, d: Array, total: Array, size: int) -> Array:
         """d clipped to [floor, ceiling]·total/size; ones where every switching function is 0."""

@@ -151,7 +151,7 @@ def trial(problem: Problem, method: Method, it: Iterate, rho: float, full: bool)
         it.eps,
         weighted(problem, u, rho),
     )
-    m = Measured.of(to_numpy(numbers).tolist(), e.losses.shape[0])
+    m = Measured.of(to_numpy(numbers).tolist(), e.x.shape[0])
     return Trial(by_stage(w), found, m, it.eps, rho, rounding=4 * unit_roundoff(e.losses) * m.scale)
 
 

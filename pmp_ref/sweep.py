@@ -1,7 +1,7 @@
 """The one seam between method and network: sweeps over a batch, chunk by chunk.
 
 ``Sweep.forward`` maps the batch's chunks to per-sample losses, ``Sweep.backward`` to switching functions, summed
-over the chunks in fixed order. What a sweep found is an :class:`Evaluation`. States are kept for the backward
+over the chunks along a fixed tree (T21). What a sweep found is an :class:`Evaluation`. States are kept for the backward
 sweep only if they fit the memory budget; otherwise they are computed once more, and that sweep is counted too.
 A faster sweep with the same methods can stand in for this one (``pmp_ref.kernels``); the method does not know.
 """
@@ -9,17 +9,18 @@ A faster sweep with the same methods can stand in for this one (``pmp_ref.kernel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, namespace, sum64
-from pmp_ref.controls import add
+from pmp_ref.arrays import Array, Controls, device, namespace, sum64, sums, zeros
+from pmp_ref.controls import Layout, add, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
+from pmp_ref.summation import ALONE, Alone, Tree
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +28,8 @@ class Evaluation:
     """What the sweeps over one batch found at one control.
 
     ``losses`` Φ_s (B,); ``largest`` ‖x_L^s‖_∞ (B,), for the rounding estimate ν; ``switching`` g = −∇L_B, or None
-    before the backward sweep; ``states`` per chunk, or None where they were not kept; and the sweeps made.
+    before the backward sweep; ``states`` per chunk, or None where they were not kept; and the sweeps made. Where
+    several processes share a batch, losses, ‖x_L^s‖_∞ and states are those of this process' samples.
     """
 
     x: Array
@@ -65,18 +67,40 @@ class Sweeper(Protocol):
     def run(self, f: Callable[..., Any], *arguments: Any) -> Any:
         """f(*arguments), which may be recorded and repeated."""
 
+    @property
+    def ranks(self) -> Alone:
+        """The processes that share a batch; ``ALONE`` where it is one."""
+
+    def take(self, x: Array, index: Array) -> Array:
+        """The images of that index."""
+
+    def sums(
+        self,
+        x: Array,
+        values: Sequence[Array],
+        groups: Iterable[Iterable[Array]] | None = None,
+        layout: Layout | None = None,
+    ) -> Array:
+        """Σ over the samples of each of ``values``, then Σ of all entries of each group."""
+
+    def mean_loss(self, e: Evaluation) -> Array:
+        """The mean loss of an evaluation."""
+
 
 @dataclass(frozen=True)
 class Sweep:
     """Forward and backward sweeps on the clear path (``pmp_ref.layers``).
 
-    ``chunk`` samples are swept at a time; ``memory`` bytes may be held by kept states (0: always recompute).
+    ``chunk`` samples are swept at a time; ``memory`` bytes may be held by kept states (0: always recompute). ``ranks``
+    are the processes that share a batch (``kernels.ranks``), by default this one alone; the states are then those of
+    all, so that each sweeps as often as one process would.
     """
 
     network: Network
     loss: Loss
     chunk: int = 64
     memory: int = 256 * 2**20
+    ranks: Alone = field(default=ALONE, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -95,12 +119,13 @@ class Sweep:
         xp = namespace(x)
         losses, largest, states = [], [], []
         with quiet():
-            for cut in self.chunks(x):
+            for cut in self.own_chunks(x):
                 s = self.network.forward_sweep(controls, x[cut, ...], keep)
                 losses.append(self.loss.values(s[-1], y[cut, ...]))
                 largest.append(largest_entry(s[-1]))
                 states.append(s if keep else None)
-        return Evaluation(x, y, xp.concat(losses), xp.concat(largest), states if keep else None)
+        none = [zeros((0,), next(arrays_of(controls)))]  # of a process without a chunk
+        return Evaluation(x, y, xp.concat(losses or none), xp.concat(largest or none), states if keep else None)
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
@@ -112,18 +137,18 @@ class Sweep:
 
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
         """The evaluation completed by g = −∇L_B, L_B the mean loss of the batch (T1); one backward sweep."""
-        total = None
+        tree = self.tree(e.x)
         with quiet():
-            for i, cut in enumerate(self.chunks(e.x)):
+            for i, cut in enumerate(self.own_chunks(e.x)):
                 s = e.states[i] if e.states is not None else self.network.forward_sweep(controls, e.x[cut, ...])
                 p = self.terminal_costate(s[-1], e.y[cut, ...], e.x.shape[0])
                 _, g = self.network.backward_sweep(controls, s, p)
-                total = g if total is None else add(total, g)
+                tree.push(g)
         again = 0 if e.states is not None else 1
         return replace(
             e,
             states=None,
-            switching=total,
+            switching=self.shared(tree, controls),
             forward_sweeps=e.forward_sweeps + again,
             backward_sweeps=e.backward_sweeps + 1,
         )
@@ -138,16 +163,78 @@ class Sweep:
 
     def chunks(self, x: Array) -> Iterator[slice]:
         """Slices of the batch, in order."""
-        for start in range(0, x.shape[0], self.chunk):
-            yield slice(start, min(start + self.chunk, x.shape[0]))
+        chunk = self.chunk_size(x)
+        for start in range(0, x.shape[0], chunk):
+            yield slice(start, min(start + chunk, x.shape[0]))
+
+    def chunk_size(self, x: Array) -> int:
+        """Samples of a chunk of the batch x, the last one may have fewer: by batch and dtype alone."""
+        return self.chunk
+
+    def own(self, x: Array) -> range:
+        """Numbers of the chunks that this process sweeps."""
+        return self.ranks.part(-(-x.shape[0] // self.chunk_size(x)))
+
+    def own_chunks(self, x: Array) -> Iterator[slice]:
+        """The chunks that this process sweeps, as slices of the batch, in order."""
+        chunk = self.chunk_size(x)
+        for i in self.own(x):
+            yield slice(chunk * i, min(chunk * (i + 1), x.shape[0]))
+
+    def tree(self, x: Array, plus: Callable[[Any, Any], Any] = add) -> Tree:
+        """An empty sum over the chunks that this process sweeps."""
+        return Tree(plus, self.own(x).start, -(-x.shape[0] // self.chunk_size(x)))
+
+    def shared(self, tree: Tree, controls: Controls) -> Controls:
+        """g, the sum of the chunks of all processes."""
+        layout = layout_of(controls) or plain_layout(self.network.control_shapes)
+        return self.ranks.switching(tree, layout, next(arrays_of(controls)))  # type: ignore[no-any-return]
+
+    def take(self, x: Array, index: Array) -> Array:
+        """The images of that index, as far as this process sweeps them in a batch of these."""
+        return self.ranks.take(self, x, index)
+
+    def sums(
+        self,
+        x: Array,
+        values: Sequence[Array],
+        groups: Iterable[Iterable[Array]] | None = None,
+        layout: Layout | None = None,
+    ) -> Array:
+        """Σ over the samples of the batch x of each vector of ``values``, then Σ of all entries of the arrays of each
+        group, which lie in the ``layout``: one vector in float64, on the arrays' device.
+
+        Values are summed chunk by chunk, and the chunks along the tree (T21); each process has those of its samples.
+        """
+        size, samples = self.chunk_size(x), values[0].shape[0]
+        cuts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+        return self.ranks.sums(chunk_sums(values, cuts), -(-x.shape[0] // size), groups, layout)
+
+    def mean_loss(self, e: Evaluation) -> Array:
+        """L_B = (1/B) Σ_s Φ_s over all samples of the batch, summed in float64; 0-d."""
+        return self.sums(e.x, [e.losses])[0] / e.x.shape[0]
 
     def bytes_per_sample(self, x: Array) -> int:
         """Bytes of the states x_1 … x_L of one sample."""
         return sum(map(math.prod, self.network.shapes[1:])) * namespace(x).finfo(x.dtype).bits // 8
 
 
+def chunk_sums(values: Sequence[Array], cuts: Sequence[slice]) -> Array:
+    """Σ in float64 of each vector over each slice: (slices, vectors)."""
+    xp = namespace(*values)
+    if not cuts:
+        return xp.zeros((0, len(values)), dtype=xp.float64, device=device(values[0]))
+    if type(values[0]).__module__ == "cupy":
+        return xp.reshape(sums([[v[cut]] for cut in cuts for v in values]), (len(cuts), len(values)))
+    columns = xp.stack([xp.astype(v, xp.float64, copy=False) for v in values])
+    return xp.stack([xp.sum(columns[:, cut], axis=1) for cut in cuts])
+
+
 def mean_loss(e: Evaluation) -> Array:
-    """L_B = (1/B) Σ_s Φ_s, summed in float64; 0-d."""
+    """L_B = (1/B) Σ_s Φ_s of an evaluation that one process made, summed in float64; 0-d.
+
+    What several made together is asked of their sweep, :meth:`Sweep.mean_loss`.
+    """
     return sum64(e.losses) / e.losses.shape[0]
 
 

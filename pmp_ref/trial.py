@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, fused, namespace, sums
-from pmp_ref.controls import Layout, arrays_of, by_stage, kernels_of, products, vectors
+from pmp_ref.arrays import Array, Controls, fused, namespace
+from pmp_ref.controls import Layout, arrays_of, by_stage, layout_of, products, vectors
 from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
 from pmp_ref.maximise import candidate
 from pmp_ref.method import Method
@@ -24,14 +24,14 @@ class Measured(NamedTuple):
     brought the sums. Losses are then means over the samples."""
 
     delta_loss: Any  # L(w) − L(u), from per-sample differences in float64
+    loss: Any
+    loss_w: Any
+    scale: Any  # mean of |Φ_s(u)| + ‖x_L^s‖_∞
     linear: Any  # ⟨g, w − u⟩ with the batch's own g
     tau: Any  # ‖w − u‖²_D
     fixed_point: Any  # ‖D(w − u)‖²
     penalty: Any  # R(u)
     penalty_w: Any  # R(w)
-    loss: Any
-    loss_w: Any
-    scale: Any  # mean of |Φ_s(u)| + ‖x_L^s‖_∞
     switching: Any  # ‖g‖², to see whether it is finite
     nonzeros: Any  # kernel entries
 
@@ -49,22 +49,30 @@ class Measured(NamedTuple):
 
 
 def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Measured:
-    """What is to be summed to judge a trial, by name: arrays on the device."""
+    """What is to be summed to judge a trial, by name: arrays on the device.
+
+    The first ``BY_SAMPLE`` have a number for each sample, the others an array for each control.
+    """
     assert e.switching is not None
     names = problem.fitting(w, problem.network.names())
     return Measured(
-        delta_loss=[fused(_rise, e.losses, trial.losses)],
+        delta_loss=fused(_rise, e.losses, trial.losses),
+        loss=e.losses,
+        loss_w=trial.losses,
+        scale=fused(_magnitude, e.losses, e.largest),
         linear=arrays_of(linear_terms(e.switching, u, w)),
         tau=arrays_of(squared_terms(u, w, d)),
         fixed_point=arrays_of(residual_terms(u, w, d)),
         penalty=arrays_of(problem.penalty_terms(u)),
         penalty_w=arrays_of(problem.penalty_terms(w)),
-        loss=[e.losses],
-        loss_w=[trial.losses],
-        scale=[fused(_magnitude, e.losses, e.largest)],
         switching=arrays_of(products(e.switching, e.switching)),
-        nonzeros=[a != 0 for a in kernels_of(names, w)],
+        nonzeros=[
+            (a if name == "kernel" else a[:0, ...]) != 0 for name, a in zip(arrays_of(names), arrays_of(w), strict=True)
+        ],
     )
+
+
+BY_SAMPLE = 4
 
 
 def _rise(before: Array, after: Array) -> Array:
@@ -105,13 +113,15 @@ def attempt(
     if trial.switching is not None:
         trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
     with quiet():
-        return w, trial, sums(measure(problem, e, u, w, d, trial))
+        m = measure(problem, e, u, w, d, trial)
+        return w, trial, problem.sweeper.sums(e.x, m[:BY_SAMPLE], m[BY_SAMPLE:], layout_of(u))
 
 
 def layout(problem: Problem, method: Method) -> Layout:
     """How the method lays the controls: side by side where metric and problem treat their entries alike."""
     own = vars(type(method.metric))  # a class that extends another says for itself whether it acts entry by entry
-    return problem.together if own.get("entrywise", False) else problem.apart
+    whole = problem.together if own.get("entrywise", False) else problem.apart
+    return problem.sweeper.ranks.layout(whole)
 
 
 def follow(problem: Problem, method: Method, g: Controls, memory: Any, average: Any, count: Any) -> Any:

@@ -13,6 +13,7 @@ from pmp_ref.acceptance import ACCEPTANCES
 from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.app import parse
 from pmp_ref.app.options import RULE_OPTIONS, Options
+from pmp_ref.app.ranks import World
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
@@ -28,6 +29,8 @@ from pmp_ref.metric import METRICS
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.stop import Stop
+from pmp_ref.summation import ALONE, Alone
+from pmp_ref.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,11 @@ class Setup:
         return mover(self.options.backend)(raw)
 
 
-def build(options: Options, threads: int | None = None) -> Setup:
+def build(options: Options, threads: int | None = None, world: World | None = None) -> Setup:
     """Read the data and build all objects of a run. Raises InputError for anything that does not fit."""
+    world = world or World()
     move = mover(options.backend)
+    world.take_device(options.backend)
     dataset = load(options.data)
     train, held = split(dataset, options.held_out)
     mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
@@ -88,7 +93,7 @@ def build(options: Options, threads: int | None = None) -> Setup:
     if held is not None:
         aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
     network = build_network(options, dataset)
-    problem = build_problem(options, network, x, threads)
+    problem = build_problem(options, network, x, threads or world.threads, world.ranks)
     n = x.shape[0]
     if not options.full_batch and int(options.batch_size) > n:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
@@ -186,7 +191,9 @@ def build_network(options: Options, dataset: Dataset) -> Network:
     return make(dataset, activation_name=options.activation, **pool)  # type: ignore[no-any-return]
 
 
-def build_problem(options: Options, network: Network, x: Array, threads: int | None = None) -> Problem:
+def build_problem(
+    options: Options, network: Network, x: Array, threads: int | None = None, ranks: Alone = ALONE
+) -> Problem:
     """J with its regulariser, weights and admissible sets, and the sweep that suits images like x."""
     loss = CrossEntropy()
     by_stage = None if options.layer_weights is None else parse.factors(options.layer_weights)
@@ -202,13 +209,13 @@ def build_problem(options: Options, network: Network, x: Array, threads: int | N
         rho=options.rho,
         admissible=sets,
         weights=layer_weights(network, 1.0, 1.0 if options.penalise == "all" else 0.0, by_stage),
-        sweep=build_sweep(options.sweep, network, loss, x, threads),
+        sweep=build_sweep(options.sweep, network, loss, x, threads, ranks),
     )
 
 
-def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int | None) -> Any:
-    """The sweep behind ``Problem``: the one place where fast kernels are chosen. None: the clear path."""
-    return None if name == "clear" else make_sweep(network, loss, threads=threads, example=x)
+def build_sweep(name: str, network: Network, loss: Loss, x: Array, threads: int | None, ranks: Alone = ALONE) -> Sweep:
+    """The sweep behind ``Problem``: the one place where fast kernels are chosen, or the clear path."""
+    return make_sweep(network, loss, False if name == "clear" else None, threads=threads, example=x, ranks=ranks)
 
 
 def build_method(options: Options) -> Method:

@@ -83,10 +83,19 @@ def write(directory: Path, setup: Setup, state: State) -> None:
     write_atomically(directory / CHECKPOINT, pack(arrays, {"state": note}))
 
 
-def read(directory: Path, setup: Setup) -> State:
-    """The saved state; InputError if it is damaged or belongs to another run."""
+def content(directory: Path) -> bytes:
+    """A byte and what the file of the saved state holds; nothing if there is no such file."""
     path = directory / CHECKPOINT
-    arrays = unpack(path)
+    try:
+        return b"+" + path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r} ({error.strerror}): restore it from a copy") from None
+
+
+def read(directory: Path, setup: Setup, content: bytes | None = None) -> State:
+    """The saved state; InputError if it is damaged or belongs to another run. ``content`` of the file, where known."""
+    path = directory / CHECKPOINT
+    arrays = unpack(path, content)
     try:
         note = decode(arrays["state"])
         if note["format"] != FORMAT:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.accuracy import Accuracy, accuracy
+from pmp_ref.accuracy import Accuracy
 from pmp_ref.app import inspect
 from pmp_ref.app.build import Setup
 from pmp_ref.app.checkpoint import State
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
+from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import certificate_json, summarise
 from pmp_ref.certificate import Certificate, certify
 from pmp_ref.files import pack, to_arrays, write_atomically
@@ -22,21 +23,29 @@ from pmp_ref.sweep import quiet
 REPORT, CERTIFICATE = "report.html", "certificate.json"
 
 
-def conclude(setup: Setup, directory: Path, state: State, figures: bool) -> None:
-    """Write the results of a run. It may be repeated: a run is finished once ``summary.json`` is there."""
+def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: World | None = None) -> None:
+    """Write the results of a run. It may be repeated: a run is finished once ``summary.json`` is there.
+
+    Ranks that share a run compute certificate and accuracies together; rank 0 writes.
+    """
+    world = world or World()
     finished = state.status is not None
     controls = state.iterate.controls
-    write_model(directory, model(setup, controls))
+    if world.first:
+        write_model(directory, model(setup, controls))
     held: Accuracy | str = "no image is held out"
     if setup.held_out is not None:
-        held = accuracy(setup.network, controls, *setup.held_out)
+        held = shared_accuracy(world, setup.network, controls, *setup.held_out)
     certificate, table = None, None
     test: Accuracy | str = "the run was interrupted; test images are looked at once, at its end"
     if finished:
         certificate = final_certificate(setup, state)
         table = certificate_json(certificate, setup)
-        write_json(directory / CERTIFICATE, table)
-        test = test_accuracy(setup, controls)
+        if world.first:
+            write_json(directory / CERTIFICATE, table)
+        test = test_accuracy(setup, controls, world)
+    if not world.first:
+        return
     summary = summarise(setup, state, certificate, test, held)
     if finished:
         drawn = {}
@@ -91,9 +100,9 @@ def final_certificate(setup: Setup, state: State) -> Certificate:
         return certify(replace(setup.problem, rho=rho), state.iterate.controls, setup.x, setup.y, state.iterate.eps)
 
 
-def test_accuracy(setup: Setup, controls: Any) -> Accuracy | str:
+def test_accuracy(setup: Setup, controls: Any, world: World) -> Accuracy | str:
     """Accuracy on the test images; the only place where they are used."""
     if setup.dataset.test_images is None or setup.dataset.test_labels is None:
         return "the data set has no test images"
     x = setup.images(setup.dataset.test_images)
-    return accuracy(setup.network, controls, x, setup.labels(setup.dataset.test_labels))
+    return shared_accuracy(world, setup.network, controls, x, setup.labels(setup.dataset.test_labels))

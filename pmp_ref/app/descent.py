@@ -102,21 +102,28 @@ def recheck(
 
 
 class Checker:
-    """Checks steps in background threads, a few at a time; what it found is complete after ``drain``."""
+    """Checks steps in background threads, a few at a time; what it found is complete after ``drain``.
 
-    def __init__(self, setup: Setup, tally: Tally, workers: int) -> None:
+    Of several processes that share a run each, ``rank`` of ``size``, checks some of the steps, by itself.
+    """
+
+    def __init__(self, setup: Setup, tally: Tally, workers: int, rank: int = 0, size: int = 1) -> None:
         every = setup.options.check_descent
         self.every = None if every == "none" else 1 if every == "all" else int(every)
-        self.setup = setup
+        self.setup, self.rank, self.size = setup, rank, size
         self.problem = replace(setup.problem, sweep=Sweep(setup.network, setup.problem.loss))
         self.tally = tally
         self.pending: list[Future[Reading]] = []
         self.room = threading.BoundedSemaphore(QUEUE)
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="descent")
 
+    def due(self, step: int) -> bool:
+        """Whether a step is to be checked, by whichever process."""
+        return self.every is not None and step % self.every == 0
+
     def submit(self, step: int, u: Controls, w: Controls, metric: Any, epoch: int, position: int, rho: float) -> None:
-        """Have the step checked if its number is due; waits while the queue is full."""
-        if self.every is None or step % self.every:
+        """Have the step checked if its number is due and its turn this process'; waits while the queue is full."""
+        if self.every is None or not self.due(step) or step // self.every % self.size != self.rank:
             return
 
         def work() -> Reading:

@@ -131,6 +131,22 @@ class History:
             table.stream.close()
 
 
+class NoHistory(History):
+    """The tables of a rank that writes none."""
+
+    def __init__(self, directory: Path, lengths: dict[str, int] | None = None) -> None:
+        self.tables = {}
+
+    def start(self, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def record(self, record: Record, accepted: bool, seconds: float) -> None:
+        """Nothing."""
+
+    def accuracy(self, *values: Any) -> None:
+        """Nothing."""
+
+
 def read(path: Path) -> dict[str, list[float]]:
     """The columns of a table as floats (NaN where empty); text columns are left out. InputError if it is damaged."""
     columns: dict[str, list[float]] = {}

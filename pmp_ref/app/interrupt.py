@@ -18,8 +18,11 @@ class Stoppable(Protocol):
 
 
 @contextlib.contextmanager
-def stopping_on_signals(run: Stoppable) -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the run after the trial in hand, with a checkpoint; a second Ctrl-C ends it at once."""
+def stopping_on_signals(run: Stoppable, speak: bool = True) -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends the run after the trial in hand, with a checkpoint; a second Ctrl-C ends it at once.
+
+    Of several processes that get the signal one is to ``speak``.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -29,7 +32,8 @@ def stopping_on_signals(run: Stoppable) -> Iterator[None]:
             run.stopping = False
             raise KeyboardInterrupt
         run.stopping = True
-        os.write(2, b"\nstopping after this trial; Ctrl-C again stops at once\n")  # print may not be entered twice
+        if speak:
+            os.write(2, b"\nstopping after this trial; Ctrl-C again stops at once\n")  # print may not be entered twice
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

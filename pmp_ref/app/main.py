@@ -114,6 +114,9 @@ def train_parser() -> Parser:
             flag(f.name), metavar=f.metadata["metavar"], help=(f.metadata["help"] + default_text(f)).replace("%", "%%")
         )
     result.add_argument("--threads", metavar="N", help="threads of the fast kernels; the numbers do not depend on it")
+    result.add_argument(
+        "--processes", metavar="N", help="MPI ranks on this machine (needs the extra mpi); they change no number either"
+    )
     result.add_argument("--no-figures", action="store_true", help="draw no figures")
     _common(result)
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -142,11 +145,17 @@ def train(arguments: Sequence[str]) -> int:
     if options := [a for a in arguments if a in ("-h", "--help")]:
         p.read(options)
     a = p.read(arguments)
+    from pmp_ref.app import ranks
     from pmp_ref.app.run import Manner, resume
     from pmp_ref.app.run import train as run
 
     threads = None if a.threads is None else number_of("--threads", a.threads)
-    manner = Manner(a.quiet, not a.no_figures, threads)
+    processes = None if a.processes is None else number_of("--processes", a.processes)
+    if processes is not None and ranks.started() is not None:
+        raise InputError(f"--processes {processes} in a run that mpiexec has started: leave --processes out")
+    if processes is not None and processes > 1:
+        return ranks.launch(processes, without(arguments, "--processes"))
+    manner = Manner(a.quiet, not a.no_figures, threads, ranks.world())
     given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}
     if a.resume is None:
         return run(resolve(given), a.out, manner)
@@ -155,6 +164,16 @@ def train(arguments: Sequence[str]) -> int:
         extra = "--out" if a.out is not None else flag(next(iter(given)))
         raise InputError(f"--resume takes its settings from the run; leave {extra} out, or start a new run")
     return resume(Path(a.resume), manner, None if backend is None else read("backend", backend))
+
+
+def without(arguments: Sequence[str], name: str) -> list[str]:
+    """The arguments without an option and its value, given as one argument or as two."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != name and not argument.startswith(f"{name}="):
+            kept.append(argument)
+        skip = not skip and argument == name
+    return kept
 
 
 def inspect(arguments: Sequence[str]) -> int:
@@ -302,20 +321,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse after --help
         return int(end.code or 0)
     except KeyboardInterrupt:
-        print("pmp-ref: interrupted", file=sys.stderr)
+        from pmp_ref.app import ranks
+
+        if ranks.may_print():
+            print("pmp-ref: interrupted", file=sys.stderr)
+        ranks.end_others(130)
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # else Python complains at exit about the pipe
         return 1
-    except InputError as error:
-        print(f"pmp-ref: error: {one_line(error)}", file=sys.stderr)
+    except InputError as error:  # of several ranks all meet it
+        from pmp_ref.app import ranks
+
+        if ranks.may_print():
+            print(f"pmp-ref: error: {one_line(error)}", file=sys.stderr)
         return 2
     except Exception as error:
+        from pmp_ref.app import ranks
+
         if "--debug" in given:
             traceback.print_exc()
         expected = isinstance(error, OutputError)
         name, hint = ("", "") if expected else (f"{type(error).__name__}: ", " (--debug shows where)")
-        print(f"pmp-ref: {'' if expected else 'unexpected '}error: {name}{one_line(error)}{hint}", file=sys.stderr)
+        what = f"{ranks.here()}{'' if expected else 'unexpected '}error"
+        print(f"pmp-ref: {what}: {name}{one_line(error)}{hint}", file=sys.stderr)
+        ranks.end_others(1)
         return 1
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
+
+from pmp_ref.app.ranks import COLUMNS
 
 EVERY = 10.0  # seconds between lines where stderr is no terminal
 
@@ -16,14 +19,16 @@ class Progress:
         self.bar: Any = None
         self.quiet, self.total, self.done, self.last = quiet, total, done, time.perf_counter()
         self.mark = "" if notice is None else f"[{notice}] "
-        if not quiet and sys.stderr.isatty():
+        columns = os.environ.get(COLUMNS)  # of the terminal that shows what this process writes into a pipe
+        if not quiet and (sys.stderr.isatty() or columns):
             from tqdm import tqdm
 
             self.bar = tqdm(
                 total=total,
                 initial=done,
                 unit="step",
-                dynamic_ncols=True,
+                dynamic_ncols=columns is None,
+                ncols=None if columns is None else int(columns),
                 file=sys.stderr,
                 bar_format="{percentage:3.0f}%|{bar:20}| {elapsed} < {remaining} {postfix}",
             )

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from pmp_ref.accuracy import Accuracy, accuracy
+import numpy as np
+
+from pmp_ref.accuracy import Accuracy
 from pmp_ref.app import checkpoint
 from pmp_ref.app.build import Setup, build
 from pmp_ref.app.checkpoint import State
 from pmp_ref.app.conclude import conclude
 from pmp_ref.app.descent import Checker, Tally
-from pmp_ref.app.files import CHECKPOINT, CONFIG, SUMMARY, check_free, locked, new_directory, read_json, write_json
-from pmp_ref.app.history import History
+from pmp_ref.app.files import CONFIG, SUMMARY, check_free, locked, new_directory, read_json, write_json
+from pmp_ref.app.history import History, NoHistory
 from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
+from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import versions
-from pmp_ref.arrays import to_floats
+from pmp_ref.arrays import to_floats, to_numpy
 from pmp_ref.bsqh import bsqh
-from pmp_ref.controls import kernel_entries
+from pmp_ref.controls import Packed, arrays_of, kernel_entries
 from pmp_ref.errors import InputError, ScaleWarning
 from pmp_ref.files import OutputError
 from pmp_ref.iterate import Iterate
@@ -31,7 +38,6 @@ from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.workers import available_cores
 from pmp_ref.one_step import prepare
 from pmp_ref.result import Record, Status
-from pmp_ref.sweep import mean_loss
 
 CHECKPOINT_EVERY = 4.0  # seconds; the promise is five, and a step may end a little late
 EPOCH_EVERY = 2.0  # full batch, where every step is an epoch: not more often than that
@@ -48,14 +54,18 @@ class Manner:
     quiet: bool = False
     figures: bool = True
     threads: int | None = None
+    world: World = field(default_factory=World)
 
 
 def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
-    with one_thread():
-        setup = build(options, manner.threads)
-        directory = new_directory(out, RUNS)
-        with locked(directory):
+    world = manner.world
+    with one_thread(), contextlib.ExitStack() as held:
+        setup = world.alike(lambda: build(options, manner.threads, world), describe)
+
+        def begin() -> bytes:
+            directory = new_directory(out, RUNS)
+            held.enter_context(locked(directory))
             check_free(directory)
             config = {
                 "format": 1,
@@ -70,31 +80,58 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
             except OutputError as error:
                 raise InputError(str(error)) from None
             print(f"run directory: {directory}", flush=True)
-            return carry_on(setup, directory, None, manner)
+            return str(directory).encode()
+
+        directory = Path(world.by_first(begin).decode())
+        return carry_on(setup, directory, None, manner)
 
 
 def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
     """Go on with a run in its directory, on another backend if one is given; the exit code."""
-    if not (directory / CONFIG).is_file():
-        raise InputError(
-            f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
-        )
-    with one_thread(), locked(directory):
-        options, data_sha256, began_with = read_config(directory)
-        options = replace(options, backend=backend or options.backend)
-        if (status := ended(directory)) is not None:
-            print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
+    world = manner.world
+    with one_thread(), contextlib.ExitStack() as held:
+
+        def look() -> bytes:
+            if not (directory / CONFIG).is_file():
+                raise InputError(
+                    f"--resume {str(directory)!r}: no run there (no {CONFIG}); give a run's directory like runs/001"
+                )
+            held.enter_context(locked(directory))
+            options, data_sha256, began_with = read_config(directory)
+            found = ended(directory)
+            status = None if found is None else found.value
+            return json.dumps([to_json(options), data_sha256, began_with, status]).encode()
+
+        stored, data_sha256, began_with, status = json.loads(world.by_first(look))
+        options = replace(from_json(stored), backend=backend or stored["backend"])
+        if status is not None:
+            if world.first:
+                print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
             return 0
-        setup = build(options, manner.threads)
+        setup = world.alike(lambda: build(options, manner.threads, world), describe)
         if setup.fingerprint != data_sha256:
             raise InputError(
                 f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
                 "began with; restore the data, or start a new run"
             )
-        note_versions(began_with, versions(options.backend))
-        state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
-        print(f"run directory: {directory}", flush=True)
+        if world.first:
+            note_versions(began_with, versions(options.backend))
+        there = world.by_first(lambda: checkpoint.content(directory))
+        state = checkpoint.read(directory, setup, there[1:]) if there else None
+        if world.first:
+            print(f"run directory: {directory}", flush=True)
         return carry_on(setup, directory, state, manner)
+
+
+def describe(setup: Setup) -> dict[str, Any]:
+    """What must be alike on all ranks."""
+    controls = hashlib.sha256(b"".join(np.ascontiguousarray(to_numpy(a)).data for a in arrays_of(setup.controls)))
+    return {
+        "versions": versions(setup.options.backend),
+        "options": to_json(setup.options),
+        "data": setup.fingerprint,
+        "controls": controls.hexdigest(),
+    }
 
 
 def ended(directory: Path) -> Status | None:
@@ -149,13 +186,18 @@ def carry_on(setup: Setup, directory: Path, state: State | None, manner: Manner)
 
 def to_the_end(setup: Setup, directory: Path, state: State | None, manner: Manner) -> int:
     """As :func:`carry_on`."""
-    if setup.options.notice:
+    world = manner.world
+    if setup.options.notice and world.first:
         print(setup.options.notice, flush=True)
-    if setup.advice:
+    if setup.advice and world.first:
         print(f"warning: {setup.advice}", file=sys.stderr, flush=True)
     if state is None or state.status is None:
         unwarned = warnings.catch_warnings(action="ignore", category=ScaleWarning)  # said above, in words of our own
-        with Recorder(setup, directory, state, manner) as recorder, stopping_on_signals(recorder), unwarned:
+        with (
+            Recorder(setup, directory, state, manner) as recorder,
+            stopping_on_signals(recorder, world.first),
+            unwarned,
+        ):
             solution = bsqh(
                 setup.problem,
                 None,
@@ -169,25 +211,35 @@ def to_the_end(setup: Setup, directory: Path, state: State | None, manner: Manne
                 resume=recorder.iterate,
             )
             if solution.status is Status.INTERRUPTED and not recorder.stopping:
-                print(f"stopped at once; the last checkpoint stands\nrun directory: {directory}")
+                if world.first:
+                    print(f"stopped at once; the last checkpoint stands\nrun directory: {directory}", flush=True)
+                world.abort(EXIT[Status.INTERRUPTED])
                 return EXIT[Status.INTERRUPTED]
             interrupted = solution.status is Status.INTERRUPTED
             state = recorder.save(solution.iterate, None if interrupted else solution.status)
-    conclude(setup, directory, state, manner.figures and state.status is not None)
-    if state.status is None:
-        print(f"go on with: pmp-ref train --resume {directory}")
-    print(f"run directory: {directory}")
+    conclude(setup, directory, state, manner.figures and state.status is not None, world)
+    if world.first:
+        if state.status is None:
+            print(f"go on with: pmp-ref train --resume {directory}")
+        print(f"run directory: {directory}", flush=True)
+    world.wait()
     return EXIT.get(state.status or Status.INTERRUPTED, 0)
+
+
+def together(nested: Any) -> Any:
+    """Controls stage by stage; those that lie in slices on several ranks are gathered, and all ranks must ask."""
+    return nested.views if isinstance(nested, Packed) else nested
 
 
 class Recorder:
     """The callback of ``solve``: history, second opinion, held-out accuracy, checkpoints, progress."""
 
     def __init__(self, setup: Setup, directory: Path, state: State | None, manner: Manner) -> None:
-        self.setup, self.directory, self.stopping = setup, directory, False
+        self.setup, self.directory, self.stopping, self.world = setup, directory, False, manner.world
         self.began = self.saved = time.perf_counter()
         self.held: Accuracy | None = None
-        self.history = History(directory, None if state is None else state.lengths)
+        self.history: History = NoHistory(directory)
+        self.world.by_first(lambda: self.open(None if state is None else state.lengths))
         if state is None:
             try:
                 self.iterate = self.first()
@@ -200,10 +252,17 @@ class Recorder:
             self.state = replace(state, restarts=state.restarts + 1)
         self.kernels = kernel_entries(setup.network.names(), self.iterate.controls)[1]
         self.epoch = self.iterate.epoch
-        self.checker = Checker(setup, self.state.tally, available_cores())
+        tally = self.state.tally if self.world.first else Tally()
+        self.checker = Checker(setup, tally, self.world.threads or available_cores(), self.world.rank, self.world.size)
         stop, batches = setup.stop, setup.batches
         limits = [n for n in (stop.steps, None if stop.epochs is None else stop.epochs * batches) if n is not None]
-        self.progress = Progress(min(limits, default=None), self.iterate.step, manner.quiet, setup.options.notice)
+        quiet = manner.quiet or not self.world.first
+        self.progress = Progress(min(limits, default=None), self.iterate.step, quiet, setup.options.notice)
+
+    def open(self, lengths: dict[str, int] | None) -> bytes:
+        """Take the run's tables in hand."""
+        self.history = History(self.directory, lengths)
+        return b""
 
     def first(self) -> Iterate:
         """The initial controls, prepared on the first batch, and row 0 of the history."""
@@ -212,7 +271,9 @@ class Recorder:
         it = prepare(setup.problem, setup.method, it, *setup.batch(0, 0))
         rho = setup.method.rho_at(setup.problem.rho, 0.0)
         assert it.current.evaluation is not None
-        loss, penalty = to_floats(mean_loss(it.current.evaluation), setup.problem.penalty(it.controls))
+        loss, penalty = to_floats(
+            setup.problem.sweeper.mean_loss(it.current.evaluation), setup.problem.penalty(it.controls)
+        )
         self.history.start(
             {
                 "step": 0,
@@ -245,25 +306,20 @@ class Recorder:
         return self.state.seconds + time.perf_counter() - self.began
 
     def __call__(self, it: Iterate, record: Record) -> bool:
-        if record.accepted:
-            self.checker.submit(
-                it.step,
-                self.iterate.controls,
-                it.controls,
-                it.current.metric,
-                record.epoch,
-                record.position,
-                record.rho,
-            )
+        if record.accepted and self.checker.due(it.step):
+            u, w, d = (together(nested) for nested in (self.iterate.controls, it.controls, it.current.metric))
+            self.checker.submit(it.step, u, w, d, record.epoch, record.position, record.rho)
         self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
         self.iterate, self.epoch = it, it.epoch
         full = self.setup.batch_size is None
         if self.setup.held_out is not None and end_of_epoch and not (full and it.step % ACCURACY_EVERY):
-            self.held = accuracy(self.setup.network, it.controls, *self.setup.held_out)
+            self.held = shared_accuracy(self.world, self.setup.network, it.controls, *self.setup.held_out)
             self.history.accuracy(it.step, it.epoch, record.nonzeros, *self.held, self.held.part)
         waited = time.perf_counter() - self.saved
-        if waited >= CHECKPOINT_EVERY or (end_of_epoch and (not full or waited >= EPOCH_EVERY)):
+        due = waited >= CHECKPOINT_EVERY or (end_of_epoch and (not full or waited >= EPOCH_EVERY))
+        due, stop = self.world.agreed(due and self.world.first, self.stopping)
+        if due:
             self.save(it, None)
         done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.place.position
         self.progress.show(
@@ -276,18 +332,25 @@ class Recorder:
             eps=f"{it.eps:.3g}",
             held_out="–" if self.held is None else f"{100 * self.held.part:.2f}%",
         )
-        return self.stopping
+        self.stopping = self.stopping or stop
+        return stop  # what is agreed; a signal that comes now is for the next trial
 
     def save(self, it: Iterate, status: Status | None) -> State:
         """Write a checkpoint in which the tables and the second opinion are complete."""
+        for path in checkpoint.ARRAYS.values():
+            together(reduce(getattr, path, it))
+        tally = self.checker.drain()
+        checked, violations, without = self.world.total(tally.checked, tally.violations, tally.without_slack)
+        tally = Tally(int(checked), int(violations), int(without), self.world.largest(tally.slack))
         state = replace(
             self.state,
             iterate=it,
             lengths=self.history.sync(),
-            tally=self.checker.drain(),
+            tally=tally,
             seconds=self.seconds,
             status=status,
         )
-        checkpoint.write(self.directory, self.setup, state)
+        if self.world.first:
+            checkpoint.write(self.directory, self.setup, state)
         self.saved = time.perf_counter()
         return state

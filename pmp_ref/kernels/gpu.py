@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -44,11 +43,9 @@ class GpuSweep(Sweep):
         """Whether this is a sweep of that network and loss."""
         return super().belongs(strided_network(network), loss)
 
-    def chunks(self, x: Array) -> Iterator[slice]:
-        """Slices of the batch, in order."""
-        chunk = self.chunk or self.largest_chunk(x)
-        for start in range(0, x.shape[0], chunk):
-            yield slice(start, min(start + chunk, x.shape[0]))
+    def chunk_size(self, x: Array) -> int:
+        """Samples of a chunk of the batch x."""
+        return self.chunk or self.largest_chunk(x)
 
     def largest_chunk(self, x: Array) -> int:
         """Samples swept at a time: the whole batch if its states and widest patches fit into ``memory`` bytes, else as

@@ -1,16 +1,16 @@
-"""The fast sweep: whole chunks through fast maps, chunks on several threads, sums in the order of the chunks."""
+"""The fast sweep: whole chunks through fast maps, chunks on several threads, sums along the tree of the chunks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.arrays import Array, Controls, library, namespace
-from pmp_ref.controls import arrays_of, map_controls
+from pmp_ref.controls import Layout, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.cuda import CudaSweep
@@ -21,7 +21,10 @@ from pmp_ref.kernels.workers import Threads, available_cores
 from pmp_ref.kernels.workspace import Store, Workspace
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
+from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Evaluation, Sweep, quiet
+
+GPU_CHUNK = 512  # samples; where several GPUs share a batch
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,76 @@ class ChunkSweep:
         return Found(losses, largest, g, swept)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Switching functions of one chunk, in the arrays of its sweep, or of several, in a ``vector`` of their own."""
+
+    arrays: Controls
+    found: Found | None = None
+    vector: Array = None
+
+
+class Parts:
+    """Sums of :class:`Part`: the entries of a sum lie in one vector, in the order of the ``layout``.
+
+    Fresh memory costs more than an addition: a sum is written into the vector of its first term where that has one, and
+    what the second held is free for the next. ``give`` takes back what a chunk held.
+    """
+
+    def __init__(self, layout: Layout, dtype: Any, give: Callable[[Found], None]) -> None:
+        self.layout, self.dtype, self.give = layout, dtype, give
+        self.free: list[Part] = []
+
+    def plus(self, a: Part, b: Part) -> Part:
+        """a + b."""
+        target = a if a.found is None else self.room()
+        for x, y, z in zip(arrays_of(a.arrays), arrays_of(b.arrays), arrays_of(target.arrays), strict=True):
+            np.add(x, y, out=z)
+        for part in (a, b):
+            if part is not target:
+                self.release(part)
+        return target
+
+    def vector(self, part: Part, layout: Layout | None = None) -> np.ndarray:
+        """The entries of a part in a vector of their own."""
+        if part.found is None:
+            return part.vector  # type: ignore[no-any-return]
+        target = self.room()
+        for x, z in zip(arrays_of(part.arrays), arrays_of(target.arrays), strict=True):
+            np.copyto(z, x)
+        self.release(part)
+        return target.vector  # type: ignore[no-any-return]
+
+    def room(self) -> Part:
+        """A vector for a sum."""
+        if self.free:
+            return self.free.pop()
+        vector = np.empty(self.layout.size, self.dtype)
+        return Part(self.layout.views(vector), vector=vector)
+
+    def release(self, part: Part) -> None:
+        """Take back what the part held."""
+        if part.found is None:
+            self.free.append(part)
+        else:
+            self.give(part.found)
+
+
 class Kept:
     """The states of a forward sweep, chunk by chunk, until a backward sweep uses them up or nobody holds them."""
 
     def __init__(self, store: Store, chunks: list[Swept]) -> None:
-        self._store, self._chunks, self._lock = store, chunks, threading.Lock()
+        self._store, self._lock = store, threading.Lock()
+        self._chunks: list[Swept] | None = chunks
 
     def take(self) -> list[Swept] | None:
         """The states, once; None after that."""
         with self._lock:
-            chunks, self._chunks = self._chunks, []
-        return chunks or None
+            chunks, self._chunks = self._chunks, None
+        return chunks
 
     def __del__(self) -> None:
-        for chunk in self._chunks:
+        for chunk in self._chunks or ():
             self._store.give(chunk.workspace)
 
     def __reduce__(self) -> Any:
@@ -108,12 +167,14 @@ class FastSweep(Sweep):
     costates: bool = True
     plan: Plan = field(init=False, repr=False, compare=False)
     store: Store = field(init=False, repr=False, compare=False)
+    flat: Layout = field(init=False, repr=False, compare=False)  # of controls that have none
 
     def __post_init__(self) -> None:
         if self.chunk < 0 or self.threads < 0:
             raise InputError(f"chunk {self.chunk}, threads {self.threads}; expected numbers ≥ 0 (0: chosen here)")
         object.__setattr__(self, "plan", plan(self.network))
         object.__setattr__(self, "store", Store())
+        object.__setattr__(self, "flat", plain_layout(self.network.control_shapes))
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
@@ -156,40 +217,40 @@ class FastSweep(Sweep):
         losses, largest, g, _ = self._sweep(controls, x, y, None, True, False)
         return Evaluation(x, y, losses, largest, None, g, backward_sweeps=1)
 
-    def chunks(self, x: Array) -> Iterator[slice]:
-        """Slices of the batch, in order."""
-        chunk = self.chunk or chunk_size(x.shape[0], namespace(x).finfo(x.dtype).bits // 8)
-        for start in range(0, x.shape[0], chunk):
-            yield slice(start, min(start + chunk, x.shape[0]))
+    def chunk_size(self, x: Array) -> int:
+        """Samples of a chunk of the batch x: by batch and dtype alone."""
+        itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else namespace(x).finfo(x.dtype).bits // 8
+        return self.chunk or chunk_size(x.shape[0], itemsize)
 
     def _sweep(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
     ) -> tuple[np.ndarray, np.ndarray, Any, list[Swept]]:
-        """One map over the chunks; losses in a row, switching functions summed in the order of the chunks."""
+        """One map over this process' chunks; losses in a row, switching functions summed along the tree."""
         f = ChunkSweep(self, controls, self.plan.prepare(controls), x.shape[0], backward)
-        cuts = list(self.chunks(x))
+        cuts = list(self.own_chunks(x))
         items = [(x[cut], y[cut], swept[i] if swept else None) for i, cut in enumerate(cuts)]
         threads = Threads(self.threads or available_cores())
-        losses, largest, states, total = [], [], [], None
+        like = next(arrays_of(controls))
+        losses, largest, states = [np.zeros(0, like.dtype)], [np.zeros(0, like.dtype)], []  # perhaps no chunk is ours
+
+        def give(found: Found) -> None:
+            self.store.give(found.swept.workspace, states=not keep)
+
+        layout = layout_of(controls) or self.flat
+        parts = Parts(layout.whole, like.dtype, give)
+        tree = self.tree(x, parts.plus)
         with one_thread():
             for found in threads(f, items):
                 losses.append(found.losses)
                 largest.append(found.largest)
-                if backward:
-                    total = accumulate(total, found.switching)
                 if keep:
                     states.append(found.swept)
-                self.store.give(found.swept.workspace, states=not keep)
-        return np.concatenate(losses), np.concatenate(largest), total, states
-
-
-def accumulate(total: Any, g: Any) -> Any:
-    """total + g, in the arrays of ``total``; a copy of g where there is no total yet."""
-    if total is None:
-        return map_controls(np.copy, g)
-    for a, b in zip(arrays_of(total), arrays_of(g), strict=True):
-        np.add(a, b, out=a)
-    return total
+                if backward:
+                    tree.push(Part(found.switching, found))
+                else:
+                    give(found)
+            g = self.ranks.switching(tree, layout, like, parts.vector) if backward else None
+        return np.concatenate(losses), np.concatenate(largest), g, states
 
 
 def applies(controls: Controls, x: Any, y: Any) -> bool:
@@ -219,20 +280,28 @@ def make_sweep(
     chunk: int | None = None,
     memory: int | None = None,
     costates: bool = True,
+    ranks: Alone = ALONE,
 ) -> Sweep:
     """A fast sweep where it applies to arrays like ``example``, else the clear one.
 
     ``fast`` None: fast if ``example`` is None or a NumPy array of float32 or float64; True: in any case (other arrays
     still take the clear path inside it); False: the clear one. CuPy arrays get a
     :class:`pmp_ref.kernels.cuda.CudaSweep`, other arrays on a GPU a :class:`pmp_ref.kernels.gpu.GpuSweep`, unless
-    ``fast`` is False. Other arguments as in :class:`FastSweep`.
+    ``fast`` is False. ``ranks`` are the processes that share a batch; on GPUs the batch is then cut into chunks of
+    ``GPU_CHUNK`` samples, so that all have work, and nothing is recorded. Other arguments as in :class:`FastSweep`.
     """
+    sizes: dict[str, Any] = {k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None}
+    if example is not None and type(example) is not np.ndarray:
+        ranks = ranks.replicated()
     if example is not None and on_gpu(example) and fast is not False:
-        kind = CudaSweep if library(example).startswith("cupy.") else GpuSweep
-        return kind(network, loss, **{k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None})
+        if ranks == ALONE:
+            return (CudaSweep if library(example).startswith("cupy.") else GpuSweep)(network, loss, **sizes)
+        sizes = {"chunk": GPU_CHUNK, **sizes}
+        if library(example).startswith("cupy."):
+            return CudaSweep(network, loss, **sizes, graphs=False, ranks=ranks)
+        return GpuSweep(network, loss, **sizes, ranks=ranks)
     if fast is None:
         fast = example is None or (type(example) is np.ndarray and example.dtype in (np.float32, np.float64))
-    sizes: dict[str, Any] = {k: v for k, v in (("chunk", chunk), ("memory", memory)) if v is not None}
     if not fast:
-        return Sweep(network, loss, **sizes)
-    return FastSweep(network, loss, **sizes, threads=threads or 0, costates=costates)
+        return Sweep(network, loss, **sizes, ranks=ranks)
+    return FastSweep(network, loss, **sizes, threads=threads or 0, costates=costates, ranks=ranks)

@@ -15,4 +15,5 @@ MODULES: tuple[str, ...] = (
     "maximum_principle",
     "certificates",
     "array_libraries",
+    "summation",
 )

@@ -1,4 +1,7 @@
-"""``python -m verification.performance [--quick] [--json FILE] [--figure FILE] [--table FILE] [--docs]``."""
+"""``python -m verification.performance [--quick] [--json FILE] [--figure FILE] [--table FILE] [--docs]``.
+
+``python -m verification.performance ranks``: MPI ranks and threads, see ``ranks.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from pathlib import Path
 
 from verification.entry import enter
+from verification.performance import ranks
 from verification.performance.benchmark import Benchmark, plan
 from verification.performance.figure import draw, into_page, table
 
@@ -29,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    return enter(parser(), command, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["ranks"]:
+        return ranks.main(given[1:])
+    return enter(parser(), command, given)
 
 
 def command(options: argparse.Namespace) -> int:

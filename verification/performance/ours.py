@@ -16,7 +16,7 @@ from pmp_ref.loss import CrossEntropy
 from pmp_ref.method import Method
 from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem
-from pmp_ref.sweep import Sweep, mean_loss
+from pmp_ref.sweep import Sweep
 from verification.performance.configurations import EPS, RHO, Case
 
 
@@ -34,7 +34,7 @@ def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
     """The operation on any sweep, in the library of the case's arrays."""
     u, x, y = case.controls, case.x, case.y
     if name == "forward_backward":
-        return lambda: to_floats(mean_loss(sweep.forward_backward(u, x, y)))[0]
+        return lambda: to_floats(sweep.mean_loss(sweep.forward_backward(u, x, y)))[0]
     problem = Problem(case.network, rho=RHO, sweep=sweep)
     method = Method(rule=FixedRule(EPS), acceptance=NoTest())
     start = Iterate(prepare(problem, method, Iterate(u, EPS), x, y).controls, EPS)  # as they lie in a run

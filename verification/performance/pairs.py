@@ -29,7 +29,10 @@ class SideError(RuntimeError):
 class Side:
     """A worker process and the line it is spoken to over."""
 
-    def __init__(self, side: str, threads: int, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, side: str, threads: int, environment: dict[str, str] | None = None, command: tuple[str, ...] = ()
+    ) -> None:
+        """``command`` takes the place of that which starts the side."""
         settings = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
@@ -37,7 +40,7 @@ class Side:
             **(environment or {}),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "verification.performance.worker", side],
+            command or (sys.executable, "-m", "verification.performance.worker", side),
             cwd=ROOT,
             env=settings,
             stdin=subprocess.PIPE,
@@ -68,9 +71,11 @@ class Side:
 
 
 @contextlib.contextmanager
-def side(name: str, threads: int, environment: dict[str, str] | None = None) -> Iterator[Side]:
+def side(
+    name: str, threads: int, environment: dict[str, str] | None = None, command: tuple[str, ...] = ()
+) -> Iterator[Side]:
     """A side for as long as the context lasts."""
-    s = Side(name, threads, environment)
+    s = Side(name, threads, environment, command)
     try:
         yield s
     finally:

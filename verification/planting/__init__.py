@@ -5,6 +5,7 @@ TABLES: tuple[str, ...] = (
     "faults_stages",
     "faults_second_order",
     "faults_sweeps",
+    "faults_sums",
     "faults_fast_path",
     "faults_maximiser",
     "faults_method",

@@ -45,10 +45,10 @@ fast cross-entropy shifts by the largest score or by 0
   + x - planted(np.maximum(top, 0.0))[:, None]
   why: right unless all scores are far below 0
 
-switching functions of one chunk stay in the workspace
-  pmp_ref.kernels.sweep:accumulate
-  - map_controls(np.copy, g)
-  + planted(g)
-  why: right until the next sweep writes over them
+a chunk's switching functions are given back before they are added
+  pmp_ref.kernels.sweep:FastSweep._sweep
+  - tree.push(Part(found.switching, found))
+  + give(found) or tree.push(Part(planted(found.switching), found))
+  why: right until the next chunk writes over them
 """
 )

@@ -10,9 +10,9 @@ arrays made on the default device
   + device=planted(None)
 
 samples of the last chunk left out of the sweep
-  pmp_ref.sweep:Sweep.chunks
-  - range(0, x.shape[0], self.chunk)
-  + planted(range(0, max(x.shape[0] - 1, 1), self.chunk))
+  pmp_ref.sweep:Sweep.own_chunks
+  - min(chunk * (i + 1), x.shape[0])
+  + min(chunk * (i + 1), max(planted(x.shape[0]) - 1, 1))
 
 missing 1/B in p_L  [theory]
   pmp_ref.sweep:Sweep.terminal_costate
@@ -41,19 +41,19 @@ wrong sign of p_L  [theory]
   + planted(1) * self.loss
 
 last chunk of a batch dropped  [theory]
-  pmp_ref.sweep:Sweep.chunks
-  - range(0, x.shape[0], self.chunk)
-  + range(0, max(1, planted(x.shape[0] - self.chunk)), self.chunk)
+  pmp_ref.sweep:Sweep.own
+  - -(-x.shape[0] // self.chunk_size(x))
+  + max(1, planted(x.shape[0] // self.chunk_size(x)))
 
 last chunk dropped in the backward sweep only  [theory]
   pmp_ref.sweep:Sweep.backward
-  - enumerate(self.chunks(e.x))
-  + planted(list(enumerate(self.chunks(e.x))))[: max(1, -(-e.x.shape[0] // self.chunk) - 1)]
+  - enumerate(self.own_chunks(e.x))
+  + planted(list(enumerate(self.own_chunks(e.x))))[: max(1, -(-e.x.shape[0] // self.chunk) - 1)]
 
 chunks of the backward sweep overwrite instead of adding
-  pmp_ref.sweep:Sweep.backward
-  - g if total is None else add(total, g)
-  + planted(g)
+  pmp_ref.sweep:Sweep.tree
+  - Tree(plus, self
+  + Tree(lambda a, b: planted(b), self
 
 recomputed states not counted as a sweep
   pmp_ref.sweep:Sweep.backward

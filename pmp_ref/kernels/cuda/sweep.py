@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, joined, namespace
-from pmp_ref.controls import add, arrays_of
+from pmp_ref.arrays import Array, Controls, joined, namespace, sums, zeros
+from pmp_ref.controls import Layout, arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
 from pmp_ref.kernels.cuda.normalisation import CudaStandardise
@@ -33,6 +33,7 @@ from pmp_ref.layers import (
 )
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
+from pmp_ref.summation import Alone
 from pmp_ref.sweep import Evaluation, Sweep, largest_entry, quiet
 
 KINDS: dict[type, Any] = {
@@ -109,7 +110,7 @@ class CudaSweep(GpuSweep):
                 losses.append(found.losses)
                 largest.append(found.largest)
                 swept.append(found if keep else None)
-        return Evaluation(x, y, joined(losses), joined(largest), swept if keep else None)
+        return Evaluation(x, y, in_a_row(losses, x), in_a_row(largest, x), swept if keep else None)
 
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
         """The evaluation completed by g = −∇L_B (T1); one backward sweep, from the kept p_L where there is one."""
@@ -118,14 +119,14 @@ class CudaSweep(GpuSweep):
         own = e.states is None or all(isinstance(s, Swept) for s in e.states)
         if not (own and applies(e.x, *arrays_of(controls))):
             return super().backward(controls, e)
-        total = None
+        tree = self.tree(e.x)
         with quiet():
             for found in self.swept(controls, e.x, e.y) if e.states is None else e.states:
-                total = self.plus(total, controls, found)
+                tree.push(self.switching(controls, found))
         return replace(
             e,
             states=None,
-            switching=total,
+            switching=self.shared(tree, controls),
             forward_sweeps=e.forward_sweeps + (e.states is None),
             backward_sweeps=e.backward_sweeps + 1,
         )
@@ -134,25 +135,38 @@ class CudaSweep(GpuSweep):
         """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""
         if not applies(x, *arrays_of(controls)):
             return super().forward_backward(controls, x, y)
-        losses, largest, total = [], [], None
+        losses, largest, tree = [], [], self.tree(x)
         with quiet():
             for found in self.swept(controls, x, y):
                 losses.append(found.losses)
                 largest.append(found.largest)
-                total = self.plus(total, controls, found)
-        return Evaluation(x, y, joined(losses), joined(largest), None, total, backward_sweeps=1)
+                tree.push(self.switching(controls, found))
+        return Evaluation(
+            x, y, in_a_row(losses, x), in_a_row(largest, x), None, self.shared(tree, controls), backward_sweeps=1
+        )
 
     def swept(self, controls: Controls, x: Array, y: Array, keep: bool = True) -> Iterator[Swept]:
         """The forward sweep, chunk by chunk; without ``keep`` its states but the last are gone."""
         self.compile_ahead(x)
-        for cut in self.chunks(x):
+        for cut in self.own_chunks(x):
             states = self.network.forward_sweep(controls, x[cut, ...], keep)
             yield Swept(states, *self.terminal(states[-1], y[cut, ...], x.shape[0]))
 
-    def plus(self, total: Controls | None, controls: Controls, found: Swept) -> Controls:
-        """``total`` and the switching functions of a chunk."""
-        _, g = self.network.backward_sweep(controls, found.states, found.p)
-        return g if total is None else add(total, g)
+    def switching(self, controls: Controls, found: Swept) -> Controls:
+        """The switching functions of a chunk."""
+        return self.network.backward_sweep(controls, found.states, found.p)[1]
+
+    def sums(
+        self,
+        x: Array,
+        values: Sequence[Array],
+        groups: Iterable[Iterable[Array]] | None = None,
+        layout: Layout | None = None,
+    ) -> Array:
+        """See :meth:`pmp_ref.sweep.Sweep.sums`; for one process and one chunk by two kernels in all."""
+        if type(self.ranks) is Alone and len(self.own(x)) == 1 and type(x).__module__ == "cupy":
+            return sums([*([v] for v in values), *(groups or ())])
+        return super().sums(x, values, groups, layout)
 
     def compile_ahead(self, x: Array) -> None:
         """Compile the products for batches like x before the first of them is swept."""
@@ -175,6 +189,11 @@ class CudaSweep(GpuSweep):
         affine = [a for a, _ in affine_stages(self.network)]
         sums = itemsize * max((a.workspace(KERNEL, most, itemsize) for a in affine), default=0)
         return min(most, max(1, (self.memory - sums) // self.bytes_per_sample(x)))
+
+
+def in_a_row(parts: list[Array], x: Array) -> Array:
+    """Numbers of the samples, chunk after chunk; none where this process has no chunk."""
+    return joined(parts) if parts else zeros((0,), x)
 
 
 def cuda_network(network: Network) -> Network:

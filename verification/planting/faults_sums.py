@@ -1,0 +1,39 @@
+"""Faults in the tree of sums (T21)."""
+
+from verification.planting.fault import faults
+
+faults(
+    """
+chunks added one after the other
+  pmp_ref.summation:Tree.join
+  - siblings(self.nodes[-1], node)
+  + planted(True)
+  why: the same numbers up to rounding; every share of the chunks gives other bits
+
+what is left of the tree folded from the left
+  pmp_ref.summation:Tree.total
+  - value = last.value
+  -     for node in reversed(left):
+  -         value = self.plus(node.value, value)
+  + value = planted(self.nodes[0].value)
+  +     for node in self.nodes[1:]:
+  +         value = self.plus(value, node.value)
+  why: the same bits for powers of two
+
+neighbours added that are no siblings
+  pmp_ref.summation:siblings
+  - left.start % 2 ** (left.height + 1) == 0
+  + planted(True)
+  why: one process never sees such neighbours
+
+subtrees that do not begin at a multiple of their size
+  pmp_ref.summation:subtrees
+  - (start & -start).bit_length() - 1
+  + planted(height)
+
+odd last unit added to the first
+  pmp_ref.arrays:tree_sum
+  - [pairs, rows[n - 1:, ...]]
+  + [planted(rows[n - 1:, ...]), pairs]
+"""
+)
