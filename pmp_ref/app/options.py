@@ -201,6 +201,11 @@ class Options:
         return NO_TEST if self.acceptance == "none" else None
 
 
+_TYPES = get_type_hints(
+    Options
+)  # here, once: a text that stands for a type is compiled, which no reader of a file does
+
+
 def flag(name: str) -> str:
     """``batch_size`` as it is typed: ``--batch-size``."""
     return "--" + name.replace("_", "-")
@@ -288,7 +293,7 @@ def to_json(options: Options) -> dict[str, Any]:
 
 def from_json(stored: Any) -> Options:
     """Options from ``config.json``, each value checked by its reader; InputError if one does not fit."""
-    expected, types = {f.name for f in fields(Options)}, get_type_hints(Options)
+    expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
     for name in stored:
@@ -297,7 +302,7 @@ def from_json(stored: Any) -> Options:
     if missing := [name for name in expected if name not in stored]:
         raise InputError(f"the option {missing[0]!r} is missing")
     for name, value in stored.items():
-        if value is None and type(None) in get_args(types[name]):
+        if value is None and type(None) in get_args(_TYPES[name]):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
             raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")
