@@ -95,7 +95,9 @@ def drawn(pick: Pick, seed: int) -> Run:
     stop = Stop(epochs=3) if batch_size and pick(True, False) else Stop(steps=8)
     method = Method(
         pick(
-            CurvatureRule(eps0, memory=0.75, growth=pick(1.0, 3.0)), ClassicRule(eps0, 1.5, 0.75), FixedRule(10 * eps0)
+            CurvatureRule(eps0, memory=0.75, growth=pick(1.0, 3.0), band=pick(1.0, 4.0)),
+            ClassicRule(eps0, 1.5, 0.75),
+            FixedRule(10 * eps0),
         ),
         pick(AbsoluteTest(), AbsoluteTest(0.1), RelativeTest(0.3), NoTest()),
         pick(IdentityMetric(), GradientMetric(0.75, 0.5, 2.0), LayerMetric(0.5, 0.1, 4.0)),

@@ -139,7 +139,7 @@ METHOD: dict[str, Any] = {
     "eta": 1e-6, "eta1": 0.0, "tested": True,  # accept iff −ΔJ ≥ ητ + η₁ΣΔH, where η or η₁ is 0
     "squares": None, "beta": 0.99, "floor": 1e-3, "ceiling": 1e3,  # of the metric: g ↦ g², or its means by layer
     "average": None, "patience": 5, "ramp": (-1.0, 0.0),  # β of the mean of g; ρ grows between these parts of a run
-    "steps": math.inf, "epochs": math.inf, "batch_size": None, "seed": 0,
+    "band": 1.0, "steps": math.inf, "epochs": math.inf, "batch_size": None, "seed": 0,  # band: where ρ > 0 alone
 }  # fmt: skip
 
 
@@ -154,13 +154,13 @@ def accepted(M: Any, eps: float, c: float | None, mean: float | None, progress: 
         mean = max(c, 0) if mean is None else M.memory * mean + (1 - M.memory) * max(c, 0)
     if mean is None and M.theta > 0:
         return eps, None
-    theta = M.theta * M.growth ** max(0, 2 * progress - 1)
-    return max(M.zeta * eps, theta * ((mean or 0) + M.eta), M.eps_min), mean
+    least = M.theta * M.growth ** max(0, 2 * progress - 1) * ((mean or 0) + M.eta)
+    return max(least, min(eps, max(M.zeta * eps, M.band * least)), M.eps_min), mean
 
 
 def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[SimpleNamespace]:
     """The trials of a run from the control u on images x and labels y; the last one has a status."""
-    M = SimpleNamespace(**METHOD | choices)
+    M = SimpleNamespace(**METHOD | choices | ({} if P.rho > 0 else {"band": 1.0}))
     eps, mean, squares, average = M.eps0, None, 0.0, 0.0
     averaged = returns = step = epoch = position = earlier = 0
     fresh, full, status, states = True, M.batch_size is None, "", list[Array]()

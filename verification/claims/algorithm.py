@@ -162,14 +162,14 @@ def algorithm(context: Context) -> Outcome:
 
 # Each rule, test and metric appears; ε₀ is small to provoke rejections.
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
-    {"rule": CurvatureRule(eps0=0.01, memory=0.75), "regulariser": L0()},
+    {"rule": CurvatureRule(eps0=0.01, memory=0.75, band=3.0), "regulariser": L0()},
     {
         "rule": ClassicRule(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04),
         "regulariser": Polynomial(0.5, 0.5, 1.0),
         "ramp": Ramp(0.0, 0.75),
     },
     {
-        "rule": CurvatureRule(eps0=0.02, growth=3.0),
+        "rule": CurvatureRule(eps0=0.02, growth=3.0, band=2.0),
         "acceptance": RelativeTest(0.4),
         "metric": GradientMetric(0.8, 0.5, 1.5),
         "size": 3,
@@ -632,7 +632,9 @@ def rules(context: Context) -> Outcome:
     def one(case: Case) -> Iterator[Check]:
         rng = case.rng
         rule: Any = case.cycle(
-            ClassicRule(1.0, 1.5, 0.5, 0.25), CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 0.125), FixedRule(2.0)
+            ClassicRule(1.0, 1.5, 0.5, 0.25),
+            CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, case.choose(1.0, 4.0), 0.125),
+            FixedRule(2.0),
         )
         test: Any = case.choose(AbsoluteTest(0.125), RelativeTest(0.25), NoTest())
         own = translate.choices({"method": describe(Method(rule, test))}, plain.Problem([], []))

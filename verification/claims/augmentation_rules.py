@@ -122,7 +122,11 @@ def rules(case: Case) -> tuple[Rule, ...]:
     """The classic and the curvature rule, the latter without and with growth, from a small and a large ε_0 in turn."""
     eps0 = case.cycle(1e-3, 1.0, 20.0)
     classic = ClassicRule(eps0=eps0, sigma=case.cycle(1.1, 2.0), zeta=case.cycle(0.9, 0.5))
-    return (classic, CurvatureRule(eps0=eps0), CurvatureRule(eps0=eps0, growth=case.cycle(20.0, 4.0)))
+    return (
+        classic,
+        CurvatureRule(eps0=eps0),
+        CurvatureRule(eps0=eps0, growth=case.cycle(20.0, 4.0), band=case.cycle(1.0, 10.0)),
+    )
 
 
 class Root(Loss):
@@ -165,7 +169,7 @@ def rule_checks(
 ) -> Iterator[Check]:
     """Rejections in a row, the bound of ε and the steps of ε of one run of at most ``steps`` steps."""
     assert isinstance(rule, ClassicRule | CurvatureRule)
-    growth = f", growth {rule.growth:g}" if isinstance(rule, CurvatureRule) and rule.growth > 1 else ""
+    growth = f", growth {rule.growth:g}, band {rule.band:g}" if isinstance(rule, CurvatureRule) else ""
     name = f"{type(rule).__name__}(ε₀ = {rule.eps0:g}{growth}); {s.name}"
     largest = 0.0
     for sequence in runs.sequences(trials):
@@ -216,8 +220,11 @@ def identity_checks(rule: Rule, trials: list[Trial], name: str) -> Iterator[Chec
 
 
 def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, steps: int) -> Iterator[Check]:
-    """Curvature rule: after acceptance ε ≤ max(ε, θ_t(C̃ + η), ε_min) and ≥ ζε, C̃ the running mean of past Ĉ₊; θ_t
-    rises from θ to θ growth, by the same factor in each step of the second half of the run."""
+    """Curvature rule: after acceptance ε ≤ max(ε, c, ε_min) with c = θ_t(C̃ + η), and between c and band·c ε stays.
+
+    C̃ is the running mean of past Ĉ₊; θ_t rises from θ to θ growth, by the same factor in each step of the second half
+    of the run. At ρ = 0 the band is 1.
+    """
     if not isinstance(rule, CurvatureRule):
         return
     mean = None
@@ -237,8 +244,9 @@ def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, ste
         late = max(0.0, 2 * (r.step - 1) / steps - 1)  # the progress when the trial was made
         aim = rule.theta * rule.growth**late * (mean + eta)
         yield Check(t.eps_next, max(r.eps, aim, rule.eps_min) * (1 + 1e-12), f"ε after acceptance is bounded; {name}")
-        expected = max(rule.zeta * r.eps, aim, rule.eps_min)
-        yield Check(abs(t.eps_next - expected), 1e-12 * expected, f"ε follows C̃; {name}")
+        top = max(rule.zeta * r.eps, (rule.band if r.rho > 0 else 1.0) * aim)
+        expected = max(aim, min(r.eps, top), rule.eps_min)
+        yield Check(abs(t.eps_next - expected), 1e-12 * expected, f"ε follows C̃ and stays in its band; {name}")
 
 
 def limit_of_waste(case: Case) -> Iterator[Check]:

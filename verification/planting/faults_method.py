@@ -119,8 +119,28 @@ curvature rule: factor σ unused where Ĉ is unknown
 
 curvature rule: ε grows after acceptance
   pmp_ref.augmentation:CurvatureRule.accepted
-  - self.zeta * eps
+  - min(eps, max(self.zeta * eps, self.band * least))
   + planted(4.0) * eps
+
+curvature rule: band left out
+  pmp_ref.augmentation:CurvatureRule.accepted
+  - self.band * least
+  + planted(1.0) * least
+
+curvature rule: band around θ(C̃ + η) without growth
+  pmp_ref.augmentation:CurvatureRule.accepted
+  - self.band * least
+  + planted(self.band) * self.theta * (smoothed + eta)
+
+curvature rule: ε goes to the top of its band
+  pmp_ref.augmentation:CurvatureRule.accepted
+  - min(eps, max(
+  + max(planted(0.0), max(
+
+curvature rule: band in force without a penalty
+  pmp_ref.augmentation:CurvatureRule.unpenalised
+  - band=1.0
+  + band=planted(self.band)
 
 curvature rule: memory reversed
   pmp_ref.augmentation:CurvatureRule.accepted
