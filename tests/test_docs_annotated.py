@@ -155,8 +155,8 @@ def test_theory_and_code_are_linked(site: Path) -> None:
         for claim in project.claims():
             if project.section_of(claim.tag, sections) == tag:
                 assert f'href="{project.docname(claim.path)}.html#{claim.function}"' in section, (tag, claim)
-    bsqh = (site / "annotated" / "pmp_ref.bsqh.html").read_text(encoding="utf-8")
-    assert 'href="../theory.html#t8--' in bsqh and 'href="../notation.html#symbol-varepsilon"' in bsqh
+    bsqh, method = ((site / "annotated" / f"pmp_ref.{n}.html").read_text(encoding="utf-8") for n in ("bsqh", "method"))
+    assert 'href="../theory.html#t8--' in method and 'href="../notation.html#symbol-varepsilon"' in bsqh
     assert re.search(r'href="pmp_ref\.maximise\.html#maximise"', bsqh), "imported names lead to their definition"
     notation = (site / "notation.html").read_text(encoding="utf-8")
     missing = [a for a in set(project.symbols().values()) if f'id="{a}"' not in notation]

@@ -347,7 +347,7 @@ def test_keyboard(browser: Browser, site: str) -> None:
 
 def test_search_finds_prose_and_names(browser: Browser, site: str) -> None:
     """Words of a docstring and names of functions are found."""
-    for words, page in (("remainder quotient", "theory"), ("solve", "pmp_ref.bsqh")):
+    for words, page in (("remainder quotient", "theory"), ("solve", "pmp_ref.library")):
         browser.open(f"{site}search.html?q={words.replace(' ', '+')}", DESK, "light")
         hits = browser.evaluate("[...document.querySelectorAll('ul.search a')].map((a) => a.href)")
         assert any(page in hit for hit in hits), (words, hits)

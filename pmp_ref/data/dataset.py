@@ -61,15 +61,15 @@ class Dataset:
     class_names: tuple[str, ...] = ()  # by default the labels themselves
 
     def __post_init__(self) -> None:
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise InputError(
+                f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
+            )
         object.__setattr__(self, "class_names", tuple(self.class_names) or tuple(map(str, range(self.classes))))
         if len(self.class_names) != self.classes:
             raise InputError(
                 f"data set {self.name!r} has {self.classes} classes and {len(self.class_names)} names, expected one "
                 "name for each class"
-            )
-        if not 2 <= self.classes <= MAX_CLASSES:
-            raise InputError(
-                f"data set {self.name!r} has {self.classes} classes, expected 2 to {MAX_CLASSES}: check the labels"
             )
         for part in PARTS:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
