@@ -43,9 +43,12 @@ def test_blocks_have_a_known_language(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """The Python blocks of a page, in order, as one program: in an empty directory, warnings as errors."""
+    """The Python blocks of a page, in order, as one program: in an empty directory, warnings as errors.
+
+    The default run takes one epoch here, for time; as it stands it is run by ``test_library.py -m slow``.
+    """
     program = tmp_path / "page.py"
-    program.write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
+    program.write_text("\n\n".join(blocks(page, "python")).replace("epochs=24", "epochs=1"), encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-W", "error", str(program)],
         cwd=tmp_path,
