@@ -193,6 +193,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
         "acceptance": AbsoluteTest(0.2),
     },
     {"rule": FixedRule(eps0=0.01), "size": 3, "epochs": 2, "acceptance": AbsoluteTest(0.5)},
+    {"rule": CurvatureRule(eps0=5.0, band=100.0), "rho": 0.0},  # without a penalty no band
 )
 
 
@@ -206,7 +207,7 @@ def configuration(case: Case) -> tuple[Setting, Method, Stop, int | None]:
         loss=case.choose(CrossEntropy(), SquaredLoss()),
         samples=7,
         chunk=3,
-        rho=0.01,
+        rho=c.get("rho", 0.01),
         spread=1.0,
         regulariser=c.get("regulariser", case.choose(L0(), L1())),
         admissible=case.choose(WHOLE_LINE, Box(-2.0, 2.0)),
@@ -633,7 +634,7 @@ def rules(context: Context) -> Outcome:
         rng = case.rng
         rule: Any = case.cycle(
             ClassicRule(1.0, 1.5, 0.5, 0.25),
-            CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, case.choose(1.0, 4.0), 0.125),
+            CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 4.0, 0.125),
             FixedRule(2.0),
         )
         test: Any = case.choose(AbsoluteTest(0.125), RelativeTest(0.25), NoTest())
