@@ -253,7 +253,7 @@ def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
         for name, shape in zip(names, shapes, strict=True):
             if f"{l:02}.{name}.count" in arrays:
                 filled[f"{l:02}.{name}"] = _filled(arrays, f"{l:02}.{name}", shape, source)
-    return _model(network, filled, tuple(note["forms"]), note["class_names"], source)
+    return _model(network, filled, tuple(note["forms"]), note.get("class_names", []), source)
 
 
 def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:

@@ -82,7 +82,8 @@ def build(options: Options, threads: int | None = None, world: World | None = No
     world = world or World()
     move = mover(options.backend)
     world.take_device(options.backend)
-    dataset = load(options.data)
+    resize = None if options.resize is None else parse.size(options.resize)
+    dataset = load(options.data, resize=resize, colour=options.colour)
     train, held = split(dataset, options.held_out)
     mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
     x, y = (

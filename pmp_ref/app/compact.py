@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from pmp_ref import model as models
+from pmp_ref.app import parse
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, CONFIG, MODEL, locked, new_directory, write_json
 from pmp_ref.app.inspect import aligned, percent
+from pmp_ref.app.options import Options
 from pmp_ref.app.run import read_config
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import Controls
@@ -62,7 +64,7 @@ def write(run: Path, wish: Wish) -> int:
     """As ``main``, of a run whose model stays as it is."""
     options, _, _ = read_config(run)
     before = models.read_model(run / MODEL)
-    x = images(wish.data or options.data, before)
+    x = images(wish.data or options.data, before, options)
     with one_thread():
         after, timings = smaller(before, x, wish.form, wish.batch)
         checked = check(before, after, x)
@@ -97,10 +99,12 @@ def write(run: Path, wish: Wish) -> int:
     return 0
 
 
-def images(data: str, model: Model) -> np.ndarray:
+def images(data: str, model: Model, options: Options) -> np.ndarray:
     """Training images of the run, then noise, a black and a white image: (N, C, H, W), unsigned bytes."""
     try:
-        found = load(data).train_images
+        of_the_run = data == options.data
+        resize = None if options.resize is None or not of_the_run else parse.size(options.resize)
+        found = load(data, resize=resize, colour=options.colour if of_the_run else None).train_images
     except InputError as error:
         raise InputError(f"the check needs images: {error}; or give others with --data") from None
     if found.shape[1:] != model.network.input_shape:

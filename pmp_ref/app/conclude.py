@@ -89,6 +89,7 @@ def model(setup: Setup, controls: Any) -> bytes:
         "pooling": options.pooling,
         "input_shape": list(setup.network.input_shape),
         "classes": setup.dataset.classes,
+        "class_names": list(setup.dataset.class_names),
     }
     return pack(arrays, {"network": network})
 

@@ -25,6 +25,7 @@ TRAIN_EXAMPLES = """examples:
   pmp-ref train                                        the default run: sparse LeNet-5 on bundled MNIST images
   pmp-ref train --batch-size full --steps 100          full batch: J never rises
   pmp-ref train --data mnist --network lenet5-caffe    after: pmp-ref fetch mnist
+  pmp-ref train --data pictures --resize 28            a folder of pictures for each class
   pmp-ref train --resume runs/001                      go on with an interrupted run
 
 The run's directory gets report.html (open it first), summary.json, history.csv, trials.csv, accuracy.csv, model.npz,
@@ -273,6 +274,9 @@ def predict_parser() -> Parser:
     )
     p.add_argument("--array", metavar="NAME", help="the array of a .npz file, where it holds several")
     p.add_argument("--invert", action="store_true", help="exchange dark and bright: 255 − pixel")
+    p.add_argument(
+        "--fit", action="store_true", help="bring pictures to the size and the channels that the model takes"
+    )
     p.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all classes")
     _common(p)
     return p
@@ -283,7 +287,7 @@ def predict(arguments: Sequence[str]) -> int:
     a = predict_parser().read(arguments)
     from pmp_ref.app.predict import main as run
 
-    return run(Path(a.model), a.images, a.array, a.invert, a.json)
+    return run(Path(a.model), a.images, a.array, a.invert, a.fit, a.json)
 
 
 COMMANDS = {"train": train, "inspect": inspect, "compact": compact, "predict": predict, "fetch": fetch}

@@ -18,6 +18,7 @@ from pmp_ref.app import parse
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.augmentation import RULES
 from pmp_ref.data import DEFAULT, NAMES
+from pmp_ref.data.pictures import COLOURS
 from pmp_ref.errors import InputError, nearest
 from pmp_ref.layers import ACTIVATIONS
 from pmp_ref.method import Method
@@ -64,8 +65,18 @@ class Options:
     data: str = option(
         DEFAULT,
         parse.text,
-        f"images: {', '.join(NAMES)}; a directory with IDX or CIFAR-10 files; a .npz file with MedMNIST naming",
+        f"images: {', '.join(NAMES)}; a directory with IDX or CIFAR-10 files, .npy files or a folder of "
+        "pictures for each class; a .npz file with MedMNIST naming",
         metavar="NAME|DIR|FILE",
+    )
+    resize: str | None = option(
+        None,
+        parse.or_none(parse.kept_as_text(parse.size)),
+        "bring pictures in folders to this size, rows × columns; their sides are stretched as needed",
+        metavar="N|RxC",
+    )
+    colour: str | None = option(
+        None, parse.or_none(parse.choice(COLOURS)), "bring pictures in folders to this", metavar="grey|rgb"
     )
     held_out: float = option(
         0.1,

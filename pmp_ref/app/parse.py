@@ -110,6 +110,14 @@ def kept_as_text(parse: Parse) -> Parse:
     return read
 
 
+def size(given: str) -> tuple[int, int]:
+    """``32`` or ``24x32``: rows and columns."""
+    parts = given.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and 0 < int(p) < 2**15 for p in parts):
+        raise InputError(f"{given!r} is no size; expected a number like 32, or rows x columns like 24x32")
+    return int(parts[0]), int(parts[-1])
+
+
 def pair(given: str) -> tuple[float, float]:
     """``start:stop``, two numbers with 0 ≤ start < stop ≤ 1."""
     parts = given.split(":")

@@ -1,7 +1,7 @@
 """``pmp-ref predict MODEL IMAGES…``: class and probability of images in files, by a compact model or a run's model.
 
 Nothing is done to an image in silence: it is not resized, cropped, converted or inverted. A picture of another size,
-with other channels or another depth is an error that says what to do.
+with other channels or another depth is an error that says what to do; ``--fit`` brings it to what the model takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.data import idx, standardise
+from pmp_ref.data import idx, pictures, standardise
 from pmp_ref.data.files import opened, read_all
 from pmp_ref.data.npz import array_of, names_of, parse_array
 from pmp_ref.errors import InputError
@@ -31,14 +31,14 @@ AT_ONCE = 256  # images standardised at a time: bounds the memory
 NEARER = 0.2  # how much nearer to the inverted training images the mean brightness must be for the note
 
 
-def main(model: Path, files: list[str], array: str | None, invert: bool, as_json: bool) -> int:
+def main(model: Path, files: list[str], array: str | None, invert: bool, fit: bool, as_json: bool) -> int:
     """Classify the images and print; the exit code."""
     m = read_model(model)
     rows, notes = [], []
     with one_thread():
         run = m.run()
         for name in files:
-            raw = images(Path(name), m.network.input_shape, array)
+            raw = images(Path(name), m.network.input_shape, array, fit)
             raw = 255 - raw if invert else raw
             if note := looks_inverted(m, raw):
                 notes.append(f"{name}: {note}")
@@ -54,7 +54,7 @@ def main(model: Path, files: list[str], array: str | None, invert: bool, as_json
     else:
         for r in rows:
             place = r["file"] if r["index"] is None else f"{r['file']}[{r['index']}]"
-            print(f"{place}: class {r['class']}, probability {r['probability']:.4f}")
+            print(f"{place}: class {r['name']}, probability {r['probability']:.4f}")
     return 0
 
 
@@ -67,7 +67,8 @@ def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[
             raise InputError(f"the model gives NaN or infinity on an image of {source!r}: use another")
         for p in softmax(z):
             k = int(p.argmax())
-            results.append({"class": k, "probability": float(p[k]), "probabilities": p.tolist()})
+            name = model.class_names[k]
+            results.append({"class": k, "name": name, "probability": float(p[k]), "probabilities": p.tolist()})
     return results
 
 
@@ -82,14 +83,15 @@ def looks_inverted(model: Model, raw: np.ndarray) -> str | None:
     )
 
 
-def images(path: Path, shape: tuple[int, ...], array: str | None = None) -> np.ndarray:
+def images(path: Path, shape: tuple[int, ...], array: str | None = None, fit: bool = False) -> np.ndarray:
     """The images of a file, unsigned bytes (N, C, H, W) of that shape (C, H, W); InputError for anything else.
 
-    Pictures (PNG, PGM, PPM, JPEG), arrays (``.npy``, ``.npz``), IDX files, told apart by the ending of their name.
+    Pictures (PNG, PGM, PPM, JPEG), arrays (``.npy``, ``.npz``), IDX files, told apart by the ending of their name. With
+    ``fit`` a picture is brought to the size and the channels asked for.
     """
     name, kind = str(path), path.suffix.lower()
     if kind in PICTURES:
-        found = picture(path, shape)
+        found = fitted(path, shape) if fit else picture(path, shape)
     elif kind == ".npy":
         with opened(path) as stream:
             found = stacked(parse_array(stream, path.stat().st_size, name), name)
@@ -145,12 +147,19 @@ def picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return (pixels[np.newaxis] if shape[0] == 1 else pixels.transpose(2, 0, 1))[np.newaxis]
 
 
+def fitted(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """One picture brought to that shape, as ``pmp-ref train --resize`` does."""
+    if shape[0] not in MODES:
+        raise InputError(f"the model takes {_size(shape)}; pictures have 1 or 3: give arrays (.npy, .npz)")
+    return pictures.picture(path, (shape[1], shape[2]), {1: "grey", 3: "rgb"}[shape[0]])
+
+
 def _check_picture(opened_picture: Any, path: Path, shape: tuple[int, ...]) -> None:
     size, mode = opened_picture.size, opened_picture.mode
     if size != (shape[2], shape[1]):
         raise InputError(
             f"{str(path)!r} has {size[1]} rows × {size[0]} columns, the model takes {_size(shape)}: "
-            "resize or crop the picture as those that it was trained on"
+            "resize or crop the picture as those that it was trained on, or give --fit"
         )
     if mode not in MODES[shape[0]]:
         raise InputError(
