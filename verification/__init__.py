@@ -13,6 +13,7 @@ MODULES: tuple[str, ...] = (
     "method",
     "loss_reduction",
     "proven_bounds",
+    "proofs_of_runs",
     "augmentation",
     "convergence",
     "maximum_principle",

@@ -33,7 +33,7 @@ from verification.coverage import parts, watch
 from verification.libraries import load
 
 CELL_LIMIT = 60  # seconds of processor time for one cell; a micro claim takes 0.2 s, so this means that it does not end
-FAULT_MODULES = ("verification.faults", "verification.faults_bounds")
+FAULT_MODULES = ("verification.faults", "verification.faults_bounds", "verification.faults_proofs")
 
 
 def load_all() -> dict[str, Claim]:

@@ -30,6 +30,7 @@ from pmp_ref.app.history import History
 from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
+from pmp_ref.app.prove import check_provable, prover
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
 from pmp_ref.bsqh import prepare, solve
@@ -59,6 +60,8 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
     with one_blas_thread():
         setup = build(options, manner.threads)
+        if options.prove != "none":
+            check_provable(setup)
         directory = new_directory(out, RUNS)
         with locked(directory):
             check_free(directory)
@@ -198,6 +201,7 @@ class Recorder:
         self.kernels = kernel_entries(setup.network, self.iterate.controls)[1]
         self.epoch = self.iterate.epoch
         self.checker = Checker(setup, self.state.tally, available_cores())
+        self.prover = prover(setup, directory, None if state is None else state.lengths, manner.threads)
         stop, batches = setup.stop, setup.batches
         limits = [n for n in (stop.steps, None if stop.epochs is None else stop.epochs * batches) if n is not None]
         self.progress = Progress(min(limits, default=None), self.iterate.step, manner.quiet, setup.options.notice)
@@ -235,6 +239,8 @@ class Recorder:
         self.progress.close()
         self.checker.close()
         self.history.close()
+        if self.prover is not None:
+            self.prover.close()
 
     @property
     def seconds(self) -> float:
@@ -246,6 +252,8 @@ class Recorder:
             self.checker.submit(
                 it.step, self.iterate.controls, it.controls, it.metric, record.epoch, record.position, record.rho
             )
+            if self.prover is not None:
+                self.prover.submit(self.iterate.controls, it, record)
         self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
         self.iterate, self.epoch = it, it.epoch
@@ -274,7 +282,7 @@ class Recorder:
         state = replace(
             self.state,
             iterate=it,
-            lengths=self.history.sync(),
+            lengths=self.history.sync() | ({} if self.prover is None else {"proof": self.prover.lines.sync()}),
             tally=self.checker.drain(),
             seconds=self.seconds,
             status=status,
