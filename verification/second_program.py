@@ -54,6 +54,10 @@ class Decimals:
         """Anything from 0 to 1."""
         raise AssertionError("decimal comparisons are always decided")
 
+    def product(self, a: Array, b: Array) -> Array:
+        """The product of two matrices."""
+        return np.asarray(a.dot(b))
+
 
 class Balls:
     """Arb's balls."""
@@ -62,7 +66,7 @@ class Balls:
         import flint
 
         flint.ctx.prec = bits
-        self.arb = flint.arb
+        self.arb, self.matrix = flint.arb, flint.arb_mat
 
     def of(self, x: Any) -> Any:
         """A floating point number, exactly."""
@@ -91,6 +95,13 @@ class Balls:
     def part(self) -> Any:
         """Anything from 0 to 1."""
         return self.arb(0.5, 0.5)
+
+    def product(self, a: Array, b: Array) -> Array:
+        """The product of two matrices, by Arb."""
+        found = self.matrix(a.tolist()) * self.matrix(b.tolist())
+        result = np.empty((a.shape[0], b.shape[1]), object)
+        result.reshape(-1)[:] = found.entries()
+        return result
 
 
 Numbers = Decimals | Balls
@@ -156,6 +167,11 @@ def cropped(big: Array, padding: tuple[int, int]) -> Array:
 # --- stages: value, and (costate, switching functions) ----------------------------------------------------------------
 
 
+def columns(big: Array, places: Any, here: slice) -> Array:
+    """What each window of a group sees, one column for a position."""
+    return np.stack([big[here, i, j].reshape(-1) for _, _, i, j in places], axis=1)
+
+
 def convolution(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """Σ over taps and channels of one group, plus bias."""
     places, padding, counts = windows(s, x.shape[1:])
@@ -163,9 +179,8 @@ def convolution(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     per, inner = k.shape[0] // groups, x.shape[0] // groups
     y = np.empty((k.shape[0], *counts), object)
     for g in range(groups):
-        rows = k[g * per : (g + 1) * per].reshape(per, -1)
-        for r, c, i, j in places:
-            y[g * per : (g + 1) * per, r, c] = rows.dot(big[g * inner : (g + 1) * inner, i, j].reshape(-1))
+        rows, own = k[g * per : (g + 1) * per].reshape(per, -1), slice(g * inner, (g + 1) * inner)
+        y[g * per : (g + 1) * per] = n.product(rows, columns(big, places, own)).reshape(per, *counts)
     return y + u[1][:, None, None] if s["bias"] else y
 
 
@@ -174,29 +189,28 @@ def convolution_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     places, padding, _ = windows(s, x.shape[1:])
     big, k, groups = padded(n, x, padding), u[0], s["groups"]
     per, inner = k.shape[0] // groups, x.shape[0] // groups
-    q, g_k = zeros(n, big.shape), zeros(n, k.shape)
+    q, g_k = zeros(n, big.shape), np.empty(k.shape, object)
     for g in range(groups):
-        own = slice(g * per, (g + 1) * per)
-        rows = k[own].reshape(per, -1)
-        for r, c, i, j in places:
-            here = (slice(g * inner, (g + 1) * inner), i, j)
-            patch, pull = big[here], p[own, r, c]
-            g_k[own] += np.multiply.outer(pull, patch)
-            q[here] += pull.dot(rows).reshape(patch.shape)
+        own, here = slice(g * per, (g + 1) * per), slice(g * inner, (g + 1) * inner)
+        pull, z = p[own].reshape(per, -1), columns(big, places, here)
+        g_k[own] = n.product(pull, z.T).reshape(g_k[own].shape)
+        parts = n.product(k[own].reshape(per, -1).T, pull)
+        for place, (_, _, i, j) in enumerate(places):
+            q[here, i, j] += parts[:, place].reshape(q[here, i, j].shape)
     switching = (g_k, p.sum(axis=(1, 2))) if s["bias"] else (g_k,)
     return cropped(q, padding), switching
 
 
 def dense(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """K x + b."""
-    y = u[0].dot(x)
+    y = n.product(u[0], x[:, None])[:, 0]
     return y + u[1] if s["bias"] else y
 
 
 def dense_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     """Kᵀp; p xᵀ, p."""
     g = np.multiply.outer(p, x)
-    return u[0].T.dot(p), (g, p) if s["bias"] else (g,)
+    return n.product(p[None], u[0])[0], (g, p) if s["bias"] else (g,)
 
 
 def spread(a: Array, x: Array) -> Array:

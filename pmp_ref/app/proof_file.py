@@ -25,6 +25,7 @@ from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Stage
 from pmp_ref.network import Network
+from pmp_ref.problem import Problem
 from pmp_ref.proofs import Enclosed, Final, Step, StepProof
 
 PROOF, DIRECTORY, STEPS = "proof.json", "proof", "steps.jsonl"
@@ -100,6 +101,26 @@ def described(value: Any) -> Any:
     if isinstance(value, Stage) and is_dataclass(value):
         return {"kind": type(value).__name__} | {f.name: described(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value
+
+
+def rules_of(problem: Problem) -> list[dict[str, Any]]:
+    """What each control is maximised under: its name, the weight of its penalty, regulariser and admissible set."""
+    rows = zip(problem.network.names(), problem.weights, problem.regulariser, problem.admissible, strict=True)
+    return [
+        {"control": f"{l:02}.{name}", "weight": float(omega).hex(), "regulariser": plain(r), "admissible": plain(a)}
+        for l, (names, *nested) in enumerate(rows)
+        for name, omega, r, a in zip(names, *nested, strict=True)
+    ]
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A regulariser or an admissible set: its class and its fields, floating point numbers in hexadecimal."""
+    return {"kind": type(value).__name__} | {f.name: hexadecimal(getattr(value, f.name)) for f in fields(value)}
+
+
+def hexadecimal(x: Any) -> Any:
+    """A floating point number as text that holds it exactly; anything else as it is."""
+    return [hexadecimal(a) for a in x] if isinstance(x, tuple) else x.hex() if isinstance(x, float) else x
 
 
 def description(network: Network) -> list[Any]:

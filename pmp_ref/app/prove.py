@@ -48,6 +48,7 @@ from pmp_ref.app.proof_file import (
     final_entry,
     line,
     read_lines,
+    rules_of,
     write_proof,
 )
 from pmp_ref.app.summary import versions
@@ -129,8 +130,7 @@ class Prover:
             "batch": int(step.x.shape[0]),
             "rho": step.rho.hex(),
             "eps": float(step.eps).hex(),
-            "weights": self.setup.problem.weights,
-            "regulariser": repr(self.setup.problem.regulariser[self.setup.network.layers()[0]][0]),
+            "controls": rules_of(self.setup.problem),
             "test": constants(self.setup.method.acceptance),
         }
         name = f"{DIRECTORY}/step-{number:06}.npz"

@@ -7,7 +7,6 @@ of ℤ² is multiplication by the symbol K̂(ω) = Σ_t K_t e^{i t·ω}; padding
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,12 +109,6 @@ def convolution_norm(stage: Convolution, k: Array, shape: Any) -> float:
     return min(math.sqrt(overlaps(stage.windows, *shape[1:])) * UP * flat, max(symbol_norm(g) for g in groups))
 
 
-@lru_cache(maxsize=256)
-def _known(key: bytes, stage: Any, shape: Any, dims: tuple[int, ...]) -> float:
-    k = np.frombuffer(key).reshape(dims)
+def operator_norm(stage: Any, k: Array, shape: Any) -> float:
+    """‖A(·, k)‖₂ of a dense stage or a convolution, from above."""
     return convolution_norm(stage, k, shape) if isinstance(stage, Convolution) else spectral(k)
-
-
-def operator_norm(stage: Any, k: Array, shape: Any = None) -> float:
-    """‖A(·, k)‖₂ of a dense stage or a convolution; remembered, for J(w) of one step is J(u) of the next."""
-    return _known(k.tobytes(), stage, shape, k.shape)

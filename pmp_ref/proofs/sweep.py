@@ -22,7 +22,7 @@ from pmp_ref.proofs.losses import terminal
 from pmp_ref.proofs.skips import rule_of
 from pmp_ref.sweep import quiet
 
-CHUNK = 16  # samples at a time: their states stay in cache
+CHUNK = 32  # samples at a time: their states stay in cache
 
 
 @dataclass(frozen=True)
