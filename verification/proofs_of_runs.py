@@ -15,6 +15,7 @@ from pmp_ref import layers as L
 from pmp_ref.acceptance import Absolute, NoTest, Relative
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.app.proof_file import description
+from pmp_ref.arrays import to_numpy
 from pmp_ref.bounds.step import Interval
 from pmp_ref.certificate import certify
 from pmp_ref.controls import add, arrays_of, map_controls, scaled
@@ -510,14 +511,14 @@ def descent_verdicts(case: Case) -> Iterator[Check]:
     problem = setting.problem
     sweep = IntervalSweep(problem.network, problem.loss, threads=1)
     step = made(setting, 1e4)
-    if all(np.array_equal(a, b) for a, b in zip(arrays_of(step.u), arrays_of(step.w), strict=True)):
+    if all(np.array_equal(to_numpy(a), to_numpy(b)) for a, b in zip(arrays_of(step.u), arrays_of(step.w), strict=True)):
         return
     for test in (Absolute(), Relative(), NoTest()):
         proof = prove_step(problem, test, sweep, step, backward=True)
         yield is_(proof.descent.verdict, Verdict.PROVEN, f"{test} at a large ε")
         again = prove_step(problem, test, sweep, step, before=proof.before)
         yield Check(float(again.descent != proof.descent), 0.0, "a known enclosure changes nothing")
-    true = float(np.mean(problem.sweep.forward(step.w, step.x, step.y).losses)) + step.rho * float(
+    true = float(np.mean(to_numpy(problem.sweep.forward(step.w, step.x, step.y).losses))) + step.rho * float(
         problem.penalty(step.w)
     )
     J = proof.descent.J_after
@@ -528,7 +529,7 @@ def descent_verdicts(case: Case) -> Iterator[Check]:
     reverse = prove_step(problem, Absolute(), sweep, back)
     yield is_(reverse.descent.verdict, Verdict.REFUTED, "the way back rises")
     yield is_(reverse.verdict, Verdict.REFUTED, "so the step is refuted")
-    turned = map_controls(np.negative, step.direction)
+    turned = map_controls(lambda a: -a, step.direction)
     astray = Step(step.u, step.w, turned, step.switching, None, step.eps, step.rho, step.x, step.y)
     found = prove_step(problem, Absolute(), sweep, astray)
     yield is_((found.descent.verdict, found.verdict), (Verdict.PROVEN, Verdict.REFUTED), "not along the direction")
