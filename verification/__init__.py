@@ -8,6 +8,7 @@ The rooms, each with one thing in it:
 * ``hardening`` hostile files, killed processes, packages; ``conformance`` vectors for programs in other languages;
 * ``cuda_on_cpu`` a tool, not a check: CuPy and its CUDA kernels on a machine without a GPU.
 
-Beside them the second programs, ``plain.py`` (the method once more) and ``oracles.py`` (its parts by other means), and
-what runs the claims: ``claim.py`` their contract, ``runner.py``, ``coverage.py``, ``report.py``, ``html.py``.
+Beside them the second programs, ``plain.py`` (the method once more), ``oracles.py`` (its parts by other means) and
+``second_program.py`` (networks over other numbers), with which ``check_proof.py`` checks the proof of a run, and what
+runs the claims: ``claim.py`` their contract, ``runner.py``, ``coverage.py``, ``report.py``, ``html.py``.
 """

@@ -97,7 +97,11 @@ class Results:
             if c.state == "error"
         ]
         if self.cells:
-            found += [f"{tag} catches no fault" for tag in self.claims if not self.catches(tag)]
+            found += [
+                f"{tag} catches no fault"
+                for tag, result in self.claims.items()
+                if result.outcome.applicable and not self.catches(tag)
+            ]
         found += [f"a fault does not fit the code: {misfit(fault)}" for fault in FAULTS.values() if misfit(fault)]
         if self.complete:
             for name in FAULTS:

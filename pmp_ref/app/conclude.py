@@ -55,7 +55,15 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: 
             drawn = draw(directory, setup, controls, summary)
         from pmp_ref.app.report import report
 
-        write_atomically(directory / REPORT, report(directory, setup.options, summary, table, drawn).encode())
+        section = ""
+        if setup.options.prove != "none":
+            from pmp_ref.app.prove import conclude_proof, proof_section, sentence
+
+            content = conclude_proof(setup, directory, state, None)
+            print(sentence(content))
+            section = proof_section(directory, content, figures)
+        page = report(directory, setup.options, summary, table, drawn, section)
+        write_atomically(directory / REPORT, page.encode())
     write_json(directory / SUMMARY, summary)
     print(inspect.headline(summary), flush=True)
     if finished:

@@ -72,7 +72,7 @@ class Table:
     def append(self, values: Sequence[Any]) -> None:
         """One row; floats with all their digits, undefined values empty."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow([_cell(v) for v in values])
+        csv.writer(text, lineterminator="\n").writerow([cell(v) for v in values])
         content = text.getvalue().encode()
         try:
             if self.stream.write(content) != len(content):
@@ -163,7 +163,8 @@ def read(path: Path) -> dict[str, list[float]]:
     return columns
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as it stands in a table: floats with all their digits, undefined ones empty."""
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else ""
     return "" if value is None else value

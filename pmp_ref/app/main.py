@@ -1,4 +1,4 @@
-"""The command ``pmp-ref``: train, inspect, compact, predict, fetch.
+"""The command ``pmp-ref``: train, prove, inspect, compact, predict, fetch.
 
 Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130.
 """
@@ -46,6 +46,12 @@ PREDICT_EXAMPLES = """examples:
 """
 
 
+PROVE_EXAMPLES = """examples:
+  pmp-ref prove runs/001                               all steps of a finished run
+  pmp-ref train --prove all                            a run that proves its steps as it makes them
+
+"""
+
 STEP_SIZES = ("--lr", "--learning-rate", "--learning_rate", "--step-size", "--step_size", "--stepsize")
 
 
@@ -87,7 +93,7 @@ def parser() -> Parser:
     )
     result.add_argument("--version", action="store_true", help="print the version")
     result.add_argument(
-        "command", nargs="?", help="train, inspect, compact, predict or fetch; --help after it tells more"
+        "command", nargs="?", help="train, prove, inspect, compact, predict or fetch; --help after it tells more"
     )
     result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return result
@@ -290,7 +296,37 @@ def predict(arguments: Sequence[str]) -> int:
     return run(Path(a.model), a.images, a.array, a.invert, a.fit, a.json)
 
 
-COMMANDS = {"train": train, "inspect": inspect, "compact": compact, "predict": predict, "fetch": fetch}
+def prove_parser() -> Parser:
+    """The parser of ``prove``."""
+    p = Parser(
+        prog="pmp-ref prove",
+        description="Replay a finished run bit for bit and prove its accepted steps in interval arithmetic; write "
+        "proof.json and a section of report.html.",
+        epilog=PROVE_EXAMPLES + EXIT_CODES.replace("3    ", "3    refuted, replay differs, "),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("run", metavar="RUN", help="a run's directory")
+    p.add_argument("--every", metavar="N", default="1", help="prove every N-th accepted step (default: 1)")
+    p.add_argument("--threads", metavar="N", help="threads; the numbers do not depend on it")
+    p.add_argument("--no-figures", action="store_true", help="draw no figures")
+    _common(p)
+    p.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return p
+
+
+def prove(arguments: Sequence[str]) -> int:
+    """``pmp-ref prove``."""
+    a = prove_parser().read(arguments)
+    every = number_of("--every", a.every)
+    threads = None if a.threads is None else number_of("--threads", a.threads)
+    from pmp_ref.app.prove import prove as run
+    from pmp_ref.app.run import Manner
+
+    return run(Path(a.run), every, Manner(a.quiet, not a.no_figures, threads))
+
+
+COMMANDS = {"train": train, "prove": prove, "inspect": inspect, "compact": compact, "predict": predict, "fetch": fetch}
 
 
 def dispatch(arguments: Sequence[str]) -> int:

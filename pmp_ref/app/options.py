@@ -199,6 +199,12 @@ class Options:
         "(default: all on the bundled images with mini-batches, else every 20th)",
         metavar="all|N|none",
     )
+    prove: int | str = option(
+        "none",
+        parse.either("all", parse.either("none", parse.whole(1), "none"), "all"),
+        "prove all accepted steps in interval arithmetic, every N-th, or none, and write proof.json",
+        metavar="all|N|none",
+    )
     seed: int = option(0, parse.whole(0), "seed of initial controls and batches", metavar="N")
 
     @property

@@ -48,8 +48,9 @@ def report(
     summary: dict[str, Any],
     certificate: dict[str, Any] | None,
     figures: dict[str, Drawn],
+    proof: str = "",
 ) -> str:
-    """The page as text."""
+    """The page as text; ``proof`` is the section on the proof of the run, if there is one."""
     title = f"{options.network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
     ended_well = summary["status"] not in ("augmentation limit", "non-finite")
     parts = [
@@ -71,6 +72,7 @@ def report(
         tiles(summary),
         *(figure(name, drawn) for name, drawn in figures.items()),
         certificate_part(certificate) if certificate else "",
+        proof,
         "<h2>Summary</h2>",
         pairs(summary, summary["reasons"]),
         "<h2>Settings</h2>",

@@ -26,6 +26,7 @@ from pmp_ref.app.history import History, NoHistory
 from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
+from pmp_ref.app.prove import check_provable, prover
 from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats, to_numpy
@@ -62,6 +63,7 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
     world = manner.world
     with one_thread(), contextlib.ExitStack() as held:
         setup = world.alike(lambda: build(options, manner.threads, world), describe)
+        check_provable(setup, world)
 
         def begin() -> bytes:
             directory = new_directory(out, RUNS)
@@ -109,6 +111,7 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
                 print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
             return 0
         setup = world.alike(lambda: build(options, manner.threads, world), describe)
+        check_provable(setup, world)
         if setup.fingerprint != data_sha256:
             raise InputError(
                 f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
@@ -252,6 +255,7 @@ class Recorder:
             self.state = replace(state, restarts=state.restarts + 1)
         self.kernels = kernel_entries(setup.network.names(), self.iterate.controls)[1]
         self.epoch = self.iterate.epoch
+        self.prover = prover(setup, directory, None if state is None else state.lengths, manner.threads)
         tally = self.state.tally if self.world.first else Tally()
         self.checker = Checker(setup, tally, self.world.threads or available_cores(), self.world.rank, self.world.size)
         stop, batches = setup.stop, setup.batches
@@ -299,6 +303,8 @@ class Recorder:
         self.progress.close()
         self.checker.close()
         self.history.close()
+        if self.prover is not None:
+            self.prover.close()
 
     @property
     def seconds(self) -> float:
@@ -309,6 +315,8 @@ class Recorder:
         if record.accepted and self.checker.due(it.step):
             u, w, d = (together(nested) for nested in (self.iterate.controls, it.controls, it.current.metric))
             self.checker.submit(it.step, u, w, d, record.epoch, record.position, record.rho)
+        if record.accepted and self.prover is not None:
+            self.prover.submit(self.iterate.controls, it, record)
         self.history.record(record, record.accepted, self.seconds)
         end_of_epoch = it.epoch > self.epoch
         self.iterate, self.epoch = it, it.epoch
@@ -345,7 +353,7 @@ class Recorder:
         state = replace(
             self.state,
             iterate=it,
-            lengths=self.history.sync(),
+            lengths=self.history.sync() | ({} if self.prover is None else {"proof": self.prover.lines.sync()}),
             tally=tally,
             seconds=self.seconds,
             status=status,

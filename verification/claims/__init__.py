@@ -10,6 +10,7 @@ MODULES: tuple[str, ...] = (
     "algorithm",
     "loss_reduction",
     "proven_bounds",
+    "proofs_of_runs",
     "augmentation_rules",
     "convergence",
     "maximum_principle",

@@ -12,5 +12,6 @@ TABLES: tuple[str, ...] = (
     "faults_inputs",
     "faults_certificates",
     "faults_bounds",
+    "faults_proofs",
     "faults_claims",
 )
