@@ -50,7 +50,8 @@ def report(
     figures: dict[str, Drawn],
 ) -> str:
     """The page as text."""
-    title = f"{options.network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
+    network = options.network or Path(str(options.start)).name
+    title = f"{network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
     ended_well = summary["status"] not in ("augmentation limit", "non-finite")
     parts = [
         "<!doctype html>",

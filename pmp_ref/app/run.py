@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 import warnings
@@ -20,15 +21,18 @@ from pmp_ref.app.history import History
 from pmp_ref.app.interrupt import stopping_on_signals
 from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
+from pmp_ref.app.start import START, read_start
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats
 from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import kernel_entries
+from pmp_ref.data.files import opened, read_all
 from pmp_ref.errors import InputError, ScaleWarning
-from pmp_ref.files import OutputError
+from pmp_ref.files import OutputError, unpack, write_atomically
 from pmp_ref.iterate import Iterate
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.workers import available_cores
+from pmp_ref.model import Model, from_file, to_bytes
 from pmp_ref.one_step import prepare
 from pmp_ref.result import Record, Status
 from pmp_ref.sweep import mean_loss
@@ -53,7 +57,8 @@ class Manner:
 def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
     with one_thread():
-        setup = build(options, manner.threads)
+        start = None if options.start is None else read_start(Path(options.start))
+        setup = build(options, manner.threads, start)
         directory = new_directory(out, RUNS)
         with locked(directory):
             check_free(directory)
@@ -66,6 +71,10 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
             if options.notice:
                 config["notice"] = options.notice
             try:
+                if start is not None:
+                    content = to_bytes(start)
+                    config["start_sha256"] = hashlib.sha256(content).hexdigest()
+                    write_atomically(directory / START, content)
                 write_json(directory / CONFIG, config)
             except OutputError as error:
                 raise InputError(str(error)) from None
@@ -85,7 +94,7 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
         if (status := ended(directory)) is not None:
             print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
             return 0
-        setup = build(options, manner.threads)
+        setup = build(options, manner.threads, None if options.start is None else began_with_model(directory))
         if setup.fingerprint != data_sha256:
             raise InputError(
                 f"the training data {options.data!r} are not those that the run in {str(directory)!r} "
@@ -95,6 +104,16 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
         state = checkpoint.read(directory, setup) if (directory / CHECKPOINT).exists() else None
         print(f"run directory: {directory}", flush=True)
         return carry_on(setup, directory, state, manner)
+
+
+def began_with_model(directory: Path) -> Model:
+    """The copy of the model that the run began with; InputError unless it is that one."""
+    path, stored = directory / START, read_json(directory / CONFIG)
+    with opened(path) as stream:
+        content = bytes(read_all(stream, str(path)))
+    if stored.get("start_sha256") != hashlib.sha256(content).hexdigest():
+        raise InputError(f"{str(path)!r} is not the model that the run began with: restore it, or start a new run")
+    return from_file(unpack(path, content), str(path))
 
 
 def ended(directory: Path) -> Status | None:
