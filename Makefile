@@ -69,6 +69,7 @@ optional: $(STAMP) ## run the tests of PyTorch, JAX, ONNX and MPI
 	@$(OPTIONAL) --backend jax.numpy $(JAX_TESTS:%=tests/test_%.py) $(ARGS)
 	@$(OPTIONAL) tests/test_app_compact.py -k onnx $(ARGS)
 	@$(OPTIONAL) tests/test_ranks.py tests/test_app_ranks.py $(ARGS)
+	@$(OPTIONAL) tests/test_interop_onnx.py tests/test_interop_torch.py $(ARGS)
 
 browser: $(STAMP) ## build the documentation and look at every page in Chromium
 	@$(VENV_PYTHON) -m pytest -m browser -p no:cacheprovider $(ARGS)

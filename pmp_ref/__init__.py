@@ -20,6 +20,7 @@ from pmp_ref.data import Dataset, load, prepare, standardise
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
 from pmp_ref.files import OutputError
 from pmp_ref.initialise import initial_controls
+from pmp_ref.interop import from_onnx, from_torch
 from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
 from pmp_ref.layers import (
@@ -118,6 +119,8 @@ __all__ = [
     "WeightedSum",
     "certify",
     "chain",
+    "from_onnx",
+    "from_torch",
     "initial_controls",
     "layer_weights",
     "lenet5",

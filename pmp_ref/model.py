@@ -127,6 +127,37 @@ class Model:
         network with stages of another package."""
         write_atomically(Path(path), to_bytes(self))
 
+    def to_onnx(self, path: str | Path, images: np.ndarray | None = None, sparse: bool = False) -> str:
+        """Write the model as an ONNX file (extra ``onnx``): input ``images``, as :meth:`outputs` takes them, outputs
+        ``states``, the scores, and ``probabilities``. In float32. With ``sparse``, weights are stored sparse where that
+        is smaller: onnxruntime and :func:`from_onnx` read them, some other programs do not.
+
+        A sentence says what onnxruntime gave on ``images``, or on drawn ones, where it is installed. Raises
+        InputError if onnx is missing, for stages without a counterpart, and if the outputs differ; OutputError.
+        """
+        from pmp_ref.interop.onnx_out import export  # not above: what is optional is loaded when asked for
+
+        if images is None:
+            generator, shape = np.random.default_rng(0), (16, *self.network.input_shape)
+            drawn = generator.integers(0, 256, shape, np.uint8), generator.standard_normal(shape, np.float32)
+            images = drawn[0] if self.mean else drawn[1]
+        content, sentence = export(self, images, sparse)
+        write_atomically(Path(path), content)
+        return sentence
+
+    def to_torch(self) -> Any:
+        """The model as a ``torch.nn.Module`` (extra ``torch``) that takes what :meth:`outputs` takes, as tensors.
+
+        Its parameters have the bits and the dtype of the controls and names by stage, ``00_Convolution.weight``; its
+        method ``model()`` gives the model with the parameters as they are then. Raises InputError if PyTorch is
+        missing and for stages of another package.
+        """
+        try:
+            from pmp_ref.interop.torch_out import Network as Module
+        except ImportError:
+            raise InputError("to_torch needs PyTorch, which is missing: pip install torch") from None
+        return Module(self)
+
     def __repr__(self) -> str:
         kept, entries = kernel_entries(self.network.names(), self.controls)
         shape = "×".join(map(str, self.network.input_shape))

@@ -725,7 +725,7 @@ def test_the_command_writes_an_onnx_file_that_runs(
 @given(chains(), st.integers(0, 2**32 - 1))
 def test_drawn_networks_run_alike_in_onnxruntime(network: pr.Network, seed: int) -> None:
     """In float32, against float64: the bound is for rounding in float32, a mistake changes outputs by parts."""
-    from pmp_ref.app.onnx_file import Graph
+    from pmp_ref.interop.onnx_out import Graph
 
     if len(network.input_shape) != 3:
         return
@@ -744,9 +744,9 @@ def test_drawn_networks_run_alike_in_onnxruntime(network: pr.Network, seed: int)
 def test_onnx_outputs_that_differ_are_not_written(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pmp_ref.app import onnx_file
+    from pmp_ref.interop import onnx_out
 
-    monkeypatch.setitem(onnx_file.ELEMENTWISE, pr.Tanh, "Softsign")
+    monkeypatch.setitem(onnx_out.ELEMENTWISE, pr.Tanh, "Softsign")
     out = tmp_path / "c"
     bad(capsys, ["compact", str(trained), "--out", str(out), "--onnx", str(tmp_path / "n.onnx")], "onnxruntime gives")
     assert not out.exists() and not (tmp_path / "n.onnx").exists()

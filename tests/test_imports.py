@@ -119,7 +119,15 @@ def test_the_method_imports_no_wing_and_no_door(path: Path) -> None:
     """The boxes with full lines of docs/figures/architecture.svg import none of those with broken lines."""
     found = imports_of(path)
     doors = [f"pmp_ref.{Path(door).stem}" for door in DOORS[1:]]
-    for outside in ("pmp_ref.app", "pmp_ref.kernels", "pmp_ref.compact", "pmp_ref.data", "verification", *doors):
+    for outside in (
+        "pmp_ref.app",
+        "pmp_ref.kernels",
+        "pmp_ref.compact",
+        "pmp_ref.data",
+        "pmp_ref.interop",
+        "verification",
+        *doors,
+    ):
         assert not within(found, outside)
     assert not any(
         name.startswith("pmp_ref.") and name.count(".") == 1 and name[8:] in pmp_ref.__all__ for name in found
@@ -128,7 +136,7 @@ def test_the_method_imports_no_wing_and_no_door(path: Path) -> None:
 
 def test_the_wings_are_there() -> None:
     """The names above are those of packages, and what imports one is seen."""
-    for wing in ("app", "kernels", "compact", "../verification"):
+    for wing in ("app", "kernels", "compact", "interop", "../verification"):
         assert (PACKAGE / wing / "__init__.py").is_file()
     assert within(imports_of(Path("app/build.py")), "pmp_ref.kernels")
     assert within(imports_of(Path("library.py")), "pmp_ref.kernels")

@@ -31,6 +31,7 @@ OUTSIDE = (
     "pmp_ref.kernels",
     "pmp_ref.cupy_kernels",
     "pmp_ref.files",
+    "pmp_ref.interop",
     "pmp_ref.library",
     "pmp_ref.model",
     "pmp_ref.__main__",

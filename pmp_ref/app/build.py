@@ -14,11 +14,13 @@ from pmp_ref.admissible import WHOLE_LINE, Box
 from pmp_ref.app import parse
 from pmp_ref.app.options import RULE_OPTIONS, Options
 from pmp_ref.app.ranks import World
+from pmp_ref.app.start import prepared
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import take_batch
+from pmp_ref.controls import cast, map_controls
 from pmp_ref.data import Dataset, load, standardise, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
@@ -26,6 +28,7 @@ from pmp_ref.kernels import make_sweep
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.method import Method, Ramp
 from pmp_ref.metric import METRICS
+from pmp_ref.model import Model
 from pmp_ref.network import Network
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.stop import Stop
@@ -51,6 +54,7 @@ class Setup:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     advice: str | None = None  # on ill-scaled images
+    start: Model | None = None  # what the run began with, where it is no network by name
 
     @property
     def batch_size(self) -> int | None:
@@ -77,15 +81,21 @@ class Setup:
         return mover(self.options.backend)(raw)
 
 
-def build(options: Options, threads: int | None = None, world: World | None = None) -> Setup:
-    """Read the data and build all objects of a run. Raises InputError for anything that does not fit."""
+def build(
+    options: Options, threads: int | None = None, world: World | None = None, start: Model | None = None
+) -> Setup:
+    """Read the data and build all objects of a run, which begins with ``start`` where ``--start`` says so. Raises
+    InputError for anything that does not fit."""
     world = world or World()
     move = mover(options.backend)
     world.take_device(options.backend)
     resize = None if options.resize is None else parse.size(options.resize)
     dataset = load(options.data, resize=resize, colour=options.colour)
     train, held = split(dataset, options.held_out)
-    mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
+    if start is None:
+        mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
+    else:
+        mean, std = prepared(start, dataset)
     x, y = (
         move(a)
         for a in (standardise(dataset.train_images[train], mean, std, options.dtype), dataset.train_labels[train])
@@ -93,12 +103,16 @@ def build(options: Options, threads: int | None = None, world: World | None = No
     aside = None
     if held is not None:
         aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
-    network = build_network(options, dataset)
+    network = build_network(options, dataset) if start is None else start.network
     problem = build_problem(options, network, x, threads or world.threads, world.ranks)
     n = x.shape[0]
     if not options.full_batch and int(options.batch_size) > n:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
-    controls = problem.project(initial_controls(network, options.seed, x))
+    if start is None:
+        first = initial_controls(network, options.seed, x)
+    else:
+        first = map_controls(move, cast(start.controls, options.dtype))
+    controls = problem.project(first)
     advice = unlike_images(problem.check(controls, x, y))
     if options.full_batch and options.averaging is not None:
         raise InputError(
@@ -120,6 +134,7 @@ def build(options: Options, threads: int | None = None, world: World | None = No
         mean=mean,
         std=std,
         advice=advice,
+        start=start,
     )
 
 
@@ -188,7 +203,7 @@ def mover(backend: str) -> Callable[[np.ndarray], Array]:
 def build_network(options: Options, dataset: Dataset) -> Network:
     """The named network, its input shape and classes those of the data."""
     pool = {} if options.pooling is None else {"pool": options.pooling}
-    make: Any = ARCHITECTURES[options.network]
+    make: Any = ARCHITECTURES[str(options.network)]
     return make(dataset, activation_name=options.activation, **pool)  # type: ignore[no-any-return]
 
 

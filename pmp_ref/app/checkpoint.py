@@ -51,6 +51,8 @@ class State:
 def settings_hash(setup: Setup) -> str:
     """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
     options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
+    if options["start"] is None:
+        del options["start"]  # as in the versions before it
     return hashlib.sha256(json.dumps([options, setup.fingerprint]).encode()).hexdigest()
 
 

@@ -71,7 +71,7 @@ def write(run: Path, wish: Wish) -> int:
         content = models.to_bytes(after)
         exported = None
         if wish.onnx is not None:
-            from pmp_ref.app.onnx_file import export
+            from pmp_ref.interop.onnx_out import export
 
             exported, checked_onnx = export(after, x[:64])
             checked |= {"onnx": checked_onnx}

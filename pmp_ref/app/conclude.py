@@ -15,9 +15,11 @@ from pmp_ref.app.checkpoint import State
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
 from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import certificate_json, summarise
+from pmp_ref.arrays import to_numpy
 from pmp_ref.certificate import Certificate, certify
+from pmp_ref.controls import map_controls
 from pmp_ref.files import pack, to_arrays, write_atomically
-from pmp_ref.model import FORMAT
+from pmp_ref.model import FORMAT, Model, to_bytes
 from pmp_ref.sweep import quiet
 
 REPORT, CERTIFICATE = "report.html", "certificate.json"
@@ -40,7 +42,7 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: 
     test: Accuracy | str = "the run was interrupted; test images are looked at once, at its end"
     if finished:
         certificate = final_certificate(setup, state)
-        table = certificate_json(certificate, setup)
+        table = certificate_json(certificate, setup.network, int(setup.x.shape[0]))
         if world.first:
             write_json(directory / CERTIFICATE, table)
         test = test_accuracy(setup, controls, world)
@@ -84,6 +86,11 @@ def write_model(directory: Path, content: bytes) -> None:
 def model(setup: Setup, controls: Any) -> bytes:
     """``model.npz``: controls by stage and name, standardisation of the images, classes, network; plain arrays."""
     options = setup.options
+    if setup.start is not None:  # a network of its own, which no name builds
+        began = setup.start
+        return to_bytes(
+            Model(setup.network, map_controls(to_numpy, controls), began.class_names, (), setup.mean, setup.std)
+        )
     arrays = to_arrays(setup.network, controls)
     arrays |= {
         "mean": np.asarray(setup.mean),

@@ -1,4 +1,4 @@
-"""The command ``pmp-ref``: train, prove, inspect, compact, predict, fetch.
+"""The command ``pmp-ref``: train, prove, inspect, certify, compact, predict, fetch.
 
 Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130.
 """
@@ -26,6 +26,7 @@ TRAIN_EXAMPLES = """examples:
   pmp-ref train --batch-size full --steps 100          full batch: J never rises
   pmp-ref train --data mnist --network lenet5-caffe    after: pmp-ref fetch mnist
   pmp-ref train --data pictures --resize 28            a folder of pictures for each class
+  pmp-ref train --start net.onnx --rho 1e-3            prune a network that was trained elsewhere
   pmp-ref train --resume runs/001                      go on with an interrupted run
 
 The run's directory gets report.html (open it first), summary.json, history.csv, trials.csv, accuracy.csv, model.npz,
@@ -36,6 +37,12 @@ certificate.json, figures and checkpoint.npz.
 COMPACT_EXAMPLES = """examples:
   pmp-ref compact runs/001                             writes compact.npz and compact.json beside model.npz
   pmp-ref compact runs/001 --out small --onnx small/net.onnx
+
+"""
+
+CERTIFY_EXAMPLES = """examples:
+  pmp-ref certify runs/001
+  pmp-ref certify net.onnx --data mnist --rho 4e-3
 
 """
 
@@ -93,7 +100,9 @@ def parser() -> Parser:
     )
     result.add_argument("--version", action="store_true", help="print the version")
     result.add_argument(
-        "command", nargs="?", help="train, prove, inspect, compact, predict or fetch; --help after it tells more"
+        "command",
+        nargs="?",
+        help="train, prove, inspect, certify, compact, predict or fetch; --help after it tells more",
     )
     result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return result
@@ -326,7 +335,54 @@ def prove(arguments: Sequence[str]) -> int:
     return run(Path(a.run), every, Manner(a.quiet, not a.no_figures, threads))
 
 
-COMMANDS = {"train": train, "prove": prove, "inspect": inspect, "compact": compact, "predict": predict, "fetch": fetch}
+def certify_parser() -> Parser:
+    """The parser of ``certify``."""
+    from pmp_ref.data import DEFAULT
+
+    p = Parser(
+        prog="pmp-ref certify",
+        description="Print how far a model is from the maximum principle, wherever it was trained: accuracy, the "
+        "smallest augmentation ε*, the gaps, and which layer is farthest.",
+        epilog=CERTIFY_EXAMPLES + EXIT_CODES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("model", metavar="MODEL", help="a model.npz, a run's directory or an ONNX file")
+    p.add_argument("--data", metavar="NAME|DIR|FILE", default=DEFAULT, help=f"images, as of train (default: {DEFAULT})")
+    p.add_argument("--regulariser", metavar="R", default="l0", help="r, as of train (default: l0)")
+    p.add_argument("--rho", metavar="X", default="1e-4", help="weight ρ ≥ 0 of r in kernels (default: 1e-4)")
+    p.add_argument("--eps", metavar="X", help="ε of the gaps (default: ε*)")
+    p.add_argument("--images", metavar="N", help="take the first N training images (default: all)")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    _common(p)
+    return p
+
+
+def certify(arguments: Sequence[str]) -> int:
+    """``pmp-ref certify``."""
+    a = certify_parser().read(arguments)
+    from pmp_ref.app.certify import Wish, images_of
+    from pmp_ref.app.certify import main as run
+    from pmp_ref.app.options import read
+    from pmp_ref.app.parse import positive
+
+    try:
+        eps = None if a.eps is None else positive(a.eps)
+    except InputError as error:
+        raise InputError(f"--eps {error}") from None
+    wish = Wish(a.data, read("regulariser", a.regulariser), read("rho", a.rho), eps, images_of(a.images), a.json)
+    return run(Path(a.model), wish)
+
+
+COMMANDS = {
+    "train": train,
+    "prove": prove,
+    "inspect": inspect,
+    "certify": certify,
+    "compact": compact,
+    "predict": predict,
+    "fetch": fetch,
+}
 
 
 def dispatch(arguments: Sequence[str]) -> int:

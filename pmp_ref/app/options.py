@@ -84,12 +84,20 @@ class Options:
         "part of the training images, of every class alike, kept out of training for the accuracy on the progress line",
         metavar="PART",
     )
-    network: str = option(
+    start: str | None = option(
+        None,
+        parse.or_none(parse.text),
+        "begin with the network and the weights of this model: a model.npz, a run's directory or an ONNX file",
+        metavar="MODEL|none",
+    )
+    network: str | None = option(
         "lenet5",
         **names(ARCHITECTURES),
         help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual: a small net for colour images",
     )
-    activation: str = option(UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)")
+    activation: str | None = option(
+        UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)"
+    )
     pooling: str | None = option(UNSET, **names(("average", "max")), help="pooling (default: the network's own)")
     regulariser: str = option(
         "l0",
@@ -257,7 +265,10 @@ def resolve(given: dict[str, str]) -> Options:
         values["steps" if limit == "epochs" else "epochs"] = None
     if os.path.sep in values["data"] or values["data"] not in NAMES:
         values["data"] = _absolute(values["data"])
-    _follow_network(values)
+    if values["start"] is None:
+        _follow_network(values)
+    else:
+        _follow_start(values, given)
     _follow_rule(values, given)
     if values["eta"] == UNSET:
         values["eta"] = RelativeTest().eta1 if values["acceptance"] == "relative" else AbsoluteTest().eta
@@ -287,6 +298,17 @@ def _follow_network(values: dict[str, Any]) -> None:
         )
 
 
+def _follow_start(values: dict[str, Any], given: dict[str, str]) -> None:
+    """No network by name beside a model that brings its own."""
+    values["start"] = _absolute(values["start"])
+    for name in ("network", "activation", "pooling"):
+        if name in given:
+            raise InputError(
+                f"{flag(name)} {given[name]} with --start, whose model brings its own; leave {flag(name)} out"
+            )
+        values[name] = None
+
+
 def _follow_rule(values: dict[str, Any], given: dict[str, str]) -> None:
     """The rule's own defaults; None, and an error if given, for what it does not have."""
     own = {f.name: f.default for f in fields(cast("Any", RULES[values["rule"]]))}
@@ -313,6 +335,7 @@ def from_json(stored: Any) -> Options:
     expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
+    stored = {"start": None} | stored  # the versions before it had none
     for name in stored:
         if name not in expected:
             raise InputError(f"unknown option {str(name)!r}: {nearest(name, expected)}")
@@ -323,4 +346,6 @@ def from_json(stored: Any) -> Options:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
             raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")
+    if stored["start"] is None and None in (stored["network"], stored["activation"]):
+        raise InputError("it names neither a network nor a start")
     return Options(**stored)

@@ -302,7 +302,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def prove(directory: Path, every: int, manner: Any) -> int:
     """``pmp-ref prove RUN``; the exit code: 3 if a step is refuted or the replay differs."""
-    from pmp_ref.app.run import ended, note_versions, read_config
+    from pmp_ref.app.run import ended, note_versions, read_config, start_of
 
     if not (directory / CONFIG).is_file():
         raise InputError(f"{str(directory)!r} holds no run (no {CONFIG}); give a run's directory like runs/001")
@@ -323,7 +323,7 @@ def prove(directory: Path, every: int, manner: Any) -> int:
         for name in (MODEL, SUMMARY, CERTIFICATE, "history.csv", "trials.csv"):
             if not (directory / name).is_file():
                 raise InputError(f"no file {str(directory / name)!r}, which a proof needs: restore it from a copy")
-        setup = build(options, manner.threads)
+        setup = build(options, manner.threads, start=start_of(options, directory))
         if setup.fingerprint != data_sha256:
             raise InputError(f"the training data {options.data!r} are not those of the run; restore them")
         note_versions(began_with, now)

@@ -51,7 +51,8 @@ def report(
     proof: str = "",
 ) -> str:
     """The page as text; ``proof`` is the section on the proof of the run, if there is one."""
-    title = f"{options.network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
+    network = options.network or Path(str(options.start)).name
+    title = f"{network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
     ended_well = summary["status"] not in ("augmentation limit", "non-finite")
     parts = [
         "<!doctype html>",

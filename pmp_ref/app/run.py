@@ -28,15 +28,18 @@ from pmp_ref.app.options import Options, from_json, to_json
 from pmp_ref.app.progress import Progress
 from pmp_ref.app.prove import check_provable, prover
 from pmp_ref.app.ranks import World, shared_accuracy
+from pmp_ref.app.start import START, read_start
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats, to_numpy
 from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import Packed, arrays_of, kernel_entries
+from pmp_ref.data.files import opened, read_all
 from pmp_ref.errors import InputError, ScaleWarning
-from pmp_ref.files import OutputError
+from pmp_ref.files import OutputError, unpack, write_atomically
 from pmp_ref.iterate import Iterate
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.workers import available_cores
+from pmp_ref.model import Model, from_file, to_bytes
 from pmp_ref.one_step import prepare
 from pmp_ref.result import Record, Status
 
@@ -61,8 +64,12 @@ class Manner:
 def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
     world = manner.world
+
+    def start() -> Model | None:
+        return None if options.start is None else read_start(Path(options.start))
+
     with one_thread(), contextlib.ExitStack() as held:
-        setup = world.alike(lambda: build(options, manner.threads, world), describe)
+        setup = world.alike(lambda: build(options, manner.threads, world, start()), describe)
         check_provable(setup, world)
 
         def begin() -> bytes:
@@ -78,6 +85,10 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
             if options.notice:
                 config["notice"] = options.notice
             try:
+                if (given := start()) is not None:
+                    content = to_bytes(given)
+                    config["start_sha256"] = hashlib.sha256(content).hexdigest()
+                    write_atomically(directory / START, content)
                 write_json(directory / CONFIG, config)
             except OutputError as error:
                 raise InputError(str(error)) from None
@@ -110,7 +121,7 @@ def resume(directory: Path, manner: Manner, backend: str | None = None) -> int:
             if world.first:
                 print(f"run directory: {directory}\nthe run is finished ({status}): nothing is left to do")
             return 0
-        setup = world.alike(lambda: build(options, manner.threads, world), describe)
+        setup = world.alike(lambda: build(options, manner.threads, world, start_of(options, directory)), describe)
         check_provable(setup, world)
         if setup.fingerprint != data_sha256:
             raise InputError(
@@ -135,6 +146,18 @@ def describe(setup: Setup) -> dict[str, Any]:
         "data": setup.fingerprint,
         "controls": controls.hexdigest(),
     }
+
+
+def start_of(options: Options, directory: Path) -> Model | None:
+    """The copy of the model that the run began with, None without ``--start``; InputError unless it is that one."""
+    if options.start is None:
+        return None
+    path, stored = directory / START, read_json(directory / CONFIG)
+    with opened(path) as stream:
+        content = bytes(read_all(stream, str(path)))
+    if stored.get("start_sha256") != hashlib.sha256(content).hexdigest():
+        raise InputError(f"{str(path)!r} is not the model that the run began with: restore it, or start a new run")
+    return from_file(unpack(path, content), str(path))
 
 
 def ended(directory: Path) -> Status | None:

@@ -15,6 +15,7 @@ from pmp_ref.app.build import Setup
 from pmp_ref.app.checkpoint import State
 from pmp_ref.certificate import Certificate
 from pmp_ref.controls import arrays_of, kernel_entries
+from pmp_ref.network import Network
 from pmp_ref.result import Status
 
 
@@ -100,8 +101,8 @@ def versions(backend: str) -> dict[str, str]:
     return found | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
-def certificate_json(certificate: Certificate, setup: Setup) -> dict[str, Any]:
-    """The certificate with stage names; values that are not finite are null, and ``reasons`` names them."""
+def certificate_json(certificate: Certificate, network: Network, images: int) -> dict[str, Any]:
+    """The certificate on so many images, with stage names; values that are not finite are null, with ``reasons``."""
     reasons: dict[str, str] = {}
 
     def clean(value: Any, place: str) -> Any:
@@ -116,12 +117,12 @@ def certificate_json(certificate: Certificate, setup: Setup) -> dict[str, Any]:
 
     values = clean(asdict(certificate), "")
     for row in values["controls"]:
-        stage = setup.network.stages[row["stage"]]
+        stage = network.stages[row["stage"]]
         row["kind"] = type(stage).__name__
-        position = setup.network.names()[row["stage"]].index(row["name"])
-        row["shape"] = list(setup.network.control_shapes[row["stage"]][position])
+        position = network.names()[row["stage"]].index(row["name"])
+        row["shape"] = list(network.control_shapes[row["stage"]][position])
     return values | {
-        "images": int(setup.x.shape[0]),
+        "images": images,
         "emptied_layers": list(certificate.emptied_layers),
         "reasons": reasons,
     }

@@ -91,7 +91,7 @@ def network_from(description: Any) -> Network:
         raise InputError(f"reads is {str(reads)[:80]}; expected a list of the numbers of states for each stage")
     network = Network([_stage(s) for s in stages], tuple(shape), reads)
     for l in range(len(network.stages)):
-        _check_size(network, l)
+        check_size(network, l)
     return network
 
 
@@ -138,7 +138,7 @@ def _finite(v: Any) -> bool:
     return type(v) in (int, float) and math.isfinite(v)
 
 
-def _check_size(network: Network, l: int) -> None:
+def check_size(network: Network, l: int) -> None:
     """InputError if one image would need very large arrays; controls are held to the file's own size elsewhere."""
     stage, enters, leaves = network.stages[l], network.entering(l, network.shapes), network.shapes[l + 1]
     largest = max(math.prod(network.shapes[i]) for i in (*network.reads[l], l + 1))

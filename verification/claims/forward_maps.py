@@ -218,6 +218,8 @@ def objectives(context: Context) -> Outcome:
         e = s.problem.sweeper.forward(s.controls, s.x, s.y)
         x = oracles.final_state(h, h.controls, h.x, oracles.forward_by_loops)
         losses = np.array(oracles.loss_by_loops(s.problem.loss, x, h.y))
+        single = all(stage.arity == 1 for stage in h.network.stages)
+        yield holds(h.network.is_chain == single, f"a chain iff no stage reads two states, {s.name}")
         bound = 400 * context.u
         yield Check(largest_ratio(difference(host(e.losses), losses), 1 + np.abs(losses)), bound, f"Φ_s, {s.name}")
         yield Check(

@@ -30,6 +30,10 @@ from pmp_ref.app.options import Options, resolve, to_json
 from pmp_ref.app.run import Manner, train
 from pmp_ref.controls import map_controls
 from pmp_ref.data import cifar, fetch, idx, load, npz, prepare
+from pmp_ref.interop import from_onnx
+from pmp_ref.interop.onnx_out import Graph
+from pmp_ref.layers import Convolution, Dense, Flatten, ReLU
+from pmp_ref.network import Network
 from verification.conformance import cases as conformance_cases
 from verification.conformance import files as conformance
 from verification.conformance.record import run as conformance_run
@@ -361,6 +365,25 @@ def _(place: Path) -> Any:
     (place / "model.npz").write_bytes(content)
     name = next(k for k in archive.unpack(place / "model.npz") if k.endswith(".count"))
     return _model_target(place, content, name)
+
+
+@target("onnx", "an ONNX file, where the package onnx is installed", 4)
+def _(place: Path) -> Any:
+    try:
+        import onnx
+    except ImportError:
+        return to_file(place / "x.onnx", lambda: None), [b""]
+    path, network = place / "x.onnx", Network([Convolution(2, 3), ReLU(), Flatten(), Dense(3)], (1, 5, 4))
+    generator = np.random.default_rng(3)
+    controls = tuple(
+        tuple(generator.standard_normal(s, np.float32) for s in shapes) for shapes in network.control_shapes
+    )
+    thin = map_controls(lambda a: np.where(np.abs(a) < 1.5, np.float32(0), a), controls)
+    seeds = [
+        Graph(model.Model(network, u, (), (), mean, std)).build(onnx, sparse)
+        for u, mean, std, sparse in ((controls, (0.1,), (0.3,), False), (thin, (), (), True))
+    ]
+    return to_file(path, lambda: from_onnx(path)), seeds
 
 
 @target("array of images", "a .npy file for prediction")

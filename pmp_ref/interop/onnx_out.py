@@ -1,8 +1,9 @@
-"""A model as an ONNX graph, behind the extra ``onnx``: from unsigned bytes to classes' states and probabilities.
+"""A model as an ONNX graph, behind the extra ``onnx``: from images to classes' states and probabilities.
 
-Inputs ``images``, uint8 (N, C, H, W), pixels 0 to 255 as in a file; the standardisation is part of the graph. Outputs
-``states`` (N, classes), the final state, and ``probabilities``, its softmax. Always float32: onnxruntime has no
-convolution in float64. Kernels are stored dense: ONNX has no operator for a sparse product.
+Input ``images``: of a model that takes bytes, uint8 (N, C, H, W), pixels 0 to 255 as in a file, and the standardisation
+is part of the graph; else float32, as the network takes them. Outputs ``states`` (N, classes), the final state, and
+``probabilities``, its softmax. Always float32: onnxruntime has no convolution in float64. Weights are stored
+dense unless asked otherwise; they run dense in any case, for ONNX has no operator for a sparse product.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.arrays import to_numpy
-from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
 from pmp_ref.layers import (
     AveragePool,
@@ -39,7 +39,7 @@ ALLOWED = 1e-4  # of the largest output, between onnxruntime and this package: b
 ELEMENTWISE = {Tanh: "Tanh", Sigmoid: "Sigmoid", Softplus: "Softplus", ReLU: "Relu"}
 
 
-def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
+def export(model: Model, raw: np.ndarray, sparse: bool = False) -> tuple[bytes, str]:
     """The file's content, compared with onnxruntime on images where that is installed, and a sentence on that.
 
     Raises InputError if onnx is missing, for stages without a counterpart, and if the outputs differ.
@@ -47,8 +47,8 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
     try:
         import onnx
     except ImportError:
-        raise InputError("--onnx needs the package onnx, which is missing: pip install onnx onnxruntime") from None
-    content = Graph(model).build(onnx)
+        raise InputError("ONNX needs the package onnx, which is missing: pip install onnx onnxruntime") from None
+    content = Graph(model).build(onnx, sparse)
     try:
         import onnxruntime
     except ImportError:
@@ -56,8 +56,8 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (theirs,) = session.run(["states"], {"images": raw})
-    ours = model.run()(standardise(raw, model.mean, model.std, model.dtype))
+    (theirs,) = session.run(["states"], {"images": raw if model.mean else raw.astype(np.float32)})
+    ours = model.outputs(raw)
     difference, scale = float(np.max(np.abs(theirs - ours))), max(1.0, float(np.max(np.abs(ours))))
     if not difference <= ALLOWED * scale:
         raise InputError(
@@ -65,6 +65,15 @@ def export(model: Model, raw: np.ndarray) -> tuple[bytes, str]:
             f"{ALLOWED * scale:.3g}; nothing was written: please report this with the run"
         )
     return content, f"onnxruntime {onnxruntime.__version__} agrees on {len(raw)} images to {difference:.1e}"
+
+
+def thinner(onnx: Any, name: str, a: np.ndarray) -> Any:
+    """The array as a sparse tensor, 8 bytes for the index of each entry but +0; None where that is no smaller."""
+    index = np.flatnonzero((a != 0) | np.signbit(a))  # −0 keeps its sign
+    if a.ndim < 2 or index.size * (a.itemsize + 8) >= a.nbytes:
+        return None
+    values = onnx.numpy_helper.from_array(a.reshape(-1)[index], name)
+    return onnx.helper.make_sparse_tensor(values, onnx.numpy_helper.from_array(index.astype(np.int64)), a.shape)
 
 
 class Graph:
@@ -75,14 +84,18 @@ class Graph:
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
 
-    def build(self, onnx: Any) -> bytes:
-        """The serialised model, checked by onnx."""
+    def build(self, onnx: Any, sparse: bool = False) -> bytes:
+        """The serialised model, checked by onnx; with ``sparse``, weights go sparse where that takes fewer bytes, after
+        the check of types, which takes a sparse weight for a mistake where onnxruntime does not."""
         self.make = onnx.helper.make_node
         network = self.model.network
-        mean, std = (np.asarray(a).reshape(1, -1, 1, 1) for a in (self.model.mean, self.model.std))
-        x = self.add("Cast", ["images"], to=onnx.TensorProto.FLOAT)
-        x = self.add("Mul", [x, self.constant(1 / (255 * std))])
-        x = self.add("Sub", [x, self.constant(mean / std)])
+        x, kind = "images", onnx.TensorProto.FLOAT
+        if self.model.mean:
+            mean, std = (np.asarray(a).reshape(1, -1, 1, 1) for a in (self.model.mean, self.model.std))
+            kind = onnx.TensorProto.UINT8
+            x = self.add("Cast", [x], to=onnx.TensorProto.FLOAT)
+            x = self.add("Mul", [x, self.constant(1 / (255 * std))])
+            x = self.add("Sub", [x, self.constant(mean / std)])
 
         def step(l: int, entering: Any) -> str:
             shape = network.entering(l, network.shapes)
@@ -92,18 +105,24 @@ class Graph:
         self.nodes.append(self.make("Identity", [state], ["states"]))
         self.nodes.append(self.make("Softmax", [state], ["probabilities"], axis=1))
         value = onnx.helper.make_tensor_value_info
-        classes = network.output_shape[0]
         graph = onnx.helper.make_graph(
             self.nodes,
             "pmp_ref",
-            [value("images", onnx.TensorProto.UINT8, ["N", *network.input_shape])],
-            [value(name, onnx.TensorProto.FLOAT, ["N", classes]) for name in ("states", "probabilities")],
+            [value("images", kind, ["N", *network.input_shape])],
+            [value(name, onnx.TensorProto.FLOAT, ["N", *network.output_shape]) for name in ("states", "probabilities")],
             [onnx.numpy_helper.from_array(a, name) for name, a in self.constants.items()],
         )
         whole = onnx.helper.make_model(
             graph, producer_name="pmp_ref", ir_version=IR, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
         )
         onnx.checker.check_model(whole, full_check=True)
+        if sparse:
+            thin = {name: t for name, a in self.constants.items() if (t := thinner(onnx, name, a)) is not None}
+            dense = [tensor for tensor in whole.graph.initializer if tensor.name not in thin]
+            del whole.graph.initializer[:]
+            whole.graph.initializer.extend(dense)
+            whole.graph.sparse_initializer.extend(thin.values())
+            onnx.checker.check_model(whole)
         return bytes(whole.SerializeToString())
 
     def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
