@@ -31,7 +31,12 @@ from queue import SimpleQueue
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS = {"pmp_ref/kernels/cuda/": "cupy", "pmp_ref/cupy_kernels.py": "cupy", "pmp_ref/app/onnx_file.py": "onnxruntime"}
+NEEDS = {
+    "pmp_ref/kernels/cuda/": "cupy",
+    "pmp_ref/cupy_kernels.py": "cupy",
+    "pmp_ref/app/onnx_file.py": "onnxruntime",
+    "pmp_ref/estimator.py": "sklearn",
+}
 NO_CLAIMS = ("pmp_ref/app/", "pmp_ref/compact/", "pmp_ref/data/")  # tests alone speak of these
 # Tests of the claims, of documentation and of programs around the package: they say nothing about a formula in it.
 OTHER_TESTS = ("verification", "docs", "experiments", "gpu", "cuda", "performance", "backend_docs", "strategies")
