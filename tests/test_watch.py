@@ -87,3 +87,11 @@ def test_the_bar_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
     pr.solve(PROBLEM, X, Y, batch_size=5, epochs=2, progress=True)
     out, err = capsys.readouterr()
     assert out == "" and "10/10" in err and "100%" in err and err.endswith("\n")
+
+
+def test_batches_that_are_skipped_count(seen: Any) -> None:
+    """A step so long that its trial is rejected, and no second trial: the batch is done, and no step is."""
+    hasty = pr.Method(rule=pr.CurvatureRule(eps0=1e-6), max_rejections=1)
+    run = pr.solve(PROBLEM, X, Y, batch_size=5, epochs=3, method=hasty, progress=True)
+    place = run.iterate.place
+    assert run.iterate.counts.skipped > 0 and seen[0].n == 5 * place.epoch + place.position > place.step
