@@ -62,7 +62,7 @@ TORCH_TESTS := backends_agree backend_libraries backend_gpu_sweep backend_synchr
 JAX_TESTS := backends_agree backend_libraries layout stages metric
 OPTIONAL := OPENBLAS_NUM_THREADS=1 .venv/optional/bin/python -m pytest -n $(JOBS) -p no:cacheprovider
 
-optional: $(STAMP) ## run the tests of PyTorch, JAX, ONNX and MPI
+optional: $(STAMP) ## run the tests of PyTorch, JAX, ONNX, MPI and scikit-learn
 	@test -e .venv/optional/bin/python || $(VENV_PYTHON) -m venv .venv/optional
 	@.venv/optional/bin/python -m pip install -qq --disable-pip-version-check -r requirements-optional.txt
 	@$(OPTIONAL) --backend torch $(TORCH_TESTS:%=tests/test_%.py) $(ARGS)
@@ -70,6 +70,8 @@ optional: $(STAMP) ## run the tests of PyTorch, JAX, ONNX and MPI
 	@$(OPTIONAL) tests/test_app_compact.py -k onnx $(ARGS)
 	@$(OPTIONAL) tests/test_ranks.py tests/test_app_ranks.py $(ARGS)
 	@$(OPTIONAL) tests/test_interop_onnx.py tests/test_interop_torch.py $(ARGS)
+	@$(OPTIONAL) tests/test_estimator.py $(ARGS)
+	@$(OPTIONAL) tests/test_docs_code.py -k need_more $(ARGS)
 
 browser: $(STAMP) ## build the documentation and look at every page in Chromium
 	@$(VENV_PYTHON) -m pytest -m browser -p no:cacheprovider $(ARGS)

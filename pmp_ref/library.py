@@ -24,6 +24,7 @@ from pmp_ref.model import Model
 from pmp_ref.problem import Problem
 from pmp_ref.result import Record, Run
 from pmp_ref.stop import Stop
+from pmp_ref.watch import Bar
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +61,7 @@ def solve(
     increment: float = 0.0,
     residual: float = 0.0,
     callback: Callback | None = None,
+    progress: bool = False,
     resume: Iterate | None = None,
 ) -> Solution:
     """Minimise J = L + ρR over the controls on images x (N, …) and labels y by bSQH.
@@ -70,8 +72,9 @@ def solve(
     ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x.
 
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
-    so does Ctrl-C, both with the last complete iterate. ``resume`` continues from an iterate of an earlier run with
-    the same arguments, bit for bit; ``controls`` are then those of the iterate, or None.
+    so does Ctrl-C, both with the last complete iterate. ``progress`` shows a bar, in a notebook or on stderr.
+    ``resume`` continues from an iterate of an earlier run with the same arguments, bit for bit; ``controls`` are then
+    those of the iterate, or None.
 
     Raises InputError for what does not fit, and for controls that are not those of ``resume``. Warns with ScaleWarning
     of images whose largest value is far from 1, with LabelWarning of labels that seem to count from 1.
@@ -88,7 +91,12 @@ def solve(
     problem = suited(problem, x)
     it = bsqh.first_iterate(problem, method, controls, resume)
     bsqh.check_run(problem, method, stop, it.controls, x, y, batch_size, seed)
-    run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, callback)
+    if progress:
+        batches = 1 if batch_size is None else -(-x.shape[0] // batch_size)
+        with Bar(stop, batches, it.place) as bar:
+            run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, bar.beside(callback))
+    else:
+        run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, callback)
     e = run.iterate.current.evaluation
     if e is None or e.x is not x:
         e = problem.sweeper.trial(run.controls, x, y)

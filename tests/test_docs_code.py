@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -21,13 +22,17 @@ PAGES = sorted(
     # _build is made by the build, and so are the stubs annotated/*.*.md, which hold no block
     if "_build" not in p.parts and p.is_file() and p.name.count(".") == 1
 )
-FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.M | re.S)
+FENCE = re.compile(r"^( *)```(\S*)(?: needs ([\w ]+))?[^\n]*\n(.*?)^\1```", re.M | re.S)
 LANGUAGES = {"python", "console", "bash", "sh", "text", "json", "{toctree}", "{annotated}"}
 
 
-def blocks(page: Path, *languages: str) -> list[str]:
-    """The blocks of a page in one of the languages."""
-    return [body for _, language, body in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+def blocks(page: Path, *languages: str, needs: str = "") -> list[str]:
+    """The blocks of a page in one of the languages that need no package beside our own, or none but ``needs``."""
+    return [
+        body
+        for _, language, needed, body in FENCE.findall(page.read_text(encoding="utf-8"))
+        if language in languages and needed in ("", needs)
+    ]
 
 
 def name(page: Path) -> str:
@@ -37,27 +42,46 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_have_a_known_language(page: Path) -> None:
     """A block without a language, or with one that is not listed, would be run by nobody."""
-    found = {language for _, language, _ in FENCE.findall(page.read_text(encoding="utf-8"))}
+    found = {language for _, language, *_ in FENCE.findall(page.read_text(encoding="utf-8"))}
     assert found <= LANGUAGES, f"{name(page)}: {found - LANGUAGES}; signatures and output are `text`"
+
+
+def run(page: Path, program: list[str], directory: Path, *warnings: str) -> None:
+    """These blocks of the page, in order, as one program: in an empty directory, warnings as errors, no window."""
+    file = directory / "page.py"
+    file.write_text("\n\n".join(program), encoding="utf-8")
+    ours = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *warnings, str(file)],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **ours},
+    )
+    assert done.returncode == 0, f"{name(page)}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    """The Python blocks of a page, in order, as one program: in an empty directory, warnings as errors.
+    """The default run takes one epoch here, for time; as it stands it is run by ``test_library.py -m slow``."""
+    run(page, [b.replace("epochs=24", "epochs=1") for b in blocks(page, "python")], tmp_path)
 
-    The default run takes one epoch here, for time; as it stands it is run by ``test_library.py -m slow``.
-    """
-    program = tmp_path / "page.py"
-    program.write_text("\n\n".join(blocks(page, "python")).replace("epochs=24", "epochs=1"), encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(program)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-    )
-    assert run.returncode == 0, f"{name(page)}:\n{run.stdout[-2000:]}\n{run.stderr[-4000:]}"
+
+MORE = sorted(
+    {(page, needed) for page in PAGES for _, _, needed, _ in FENCE.findall(page.read_text("utf-8")) if needed}
+)
+
+
+@pytest.mark.parametrize(("page", "needs"), MORE, ids=[f"{name(page)}-{needs}" for page, needs in MORE])
+def test_python_blocks_that_need_more_run(page: Path, needs: str, tmp_path: Path) -> None:
+    """```python needs PACKAGES: those blocks of a page, behind the ones that need nothing, where they are installed."""
+    if missing := [package for package in needs.split() if importlib.util.find_spec(package) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    # MLflow calls what SQLAlchemy deprecates: what such packages say of each other is no fault of the page.
+    run(page, blocks(page, "python", needs=needs), tmp_path, "-W", "default::DeprecationWarning")
+    if needs == "tensorboard":
+        assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
 def commands() -> list[tuple[str, str]]:

@@ -28,12 +28,14 @@ OUTSIDE = (
     "pmp_ref.app",
     "pmp_ref.compact",
     "pmp_ref.data",
+    "pmp_ref.estimator",
     "pmp_ref.kernels",
     "pmp_ref.cupy_kernels",
     "pmp_ref.files",
     "pmp_ref.interop",
     "pmp_ref.library",
     "pmp_ref.model",
+    "pmp_ref.watch",
     "pmp_ref.__main__",
 )
 SPECIAL = ("__call__",)

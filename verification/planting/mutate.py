@@ -37,6 +37,7 @@ NEEDS = {
     "pmp_ref/interop/onnx": "onnxruntime",
     "pmp_ref/interop/torch": "torch",
     "pmp_ref/interop/assembly.py": "onnxruntime",
+    "pmp_ref/estimator.py": "sklearn",
 }
 NO_CLAIMS = ("pmp_ref/app/", "pmp_ref/compact/", "pmp_ref/data/", "pmp_ref/interop/")  # tests alone speak of these
 # Tests of the claims, of documentation and of programs around the package: they say nothing about a formula in it.
