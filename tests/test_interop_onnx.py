@@ -280,6 +280,16 @@ CASES: dict[str, tuple[list[Node], dict[str, np.ndarray], int]] = {
         {"K": K, "c": normal(4)},
         4 * 4 * 6,
     ),
+    "a state that is read with its constant and without": (
+        [
+            ("Conv", ["x", "K"], ["k"], {}),
+            ("Add", ["k", "c"], ["s"], {}),
+            ("Tanh", ["s"], ["t"], {}),
+            ("Add", ["t", "k"], ["h"], {}),
+        ],
+        {"K": K, "c": normal(1, 4, 1, 1)},
+        4 * 4 * 6,
+    ),
     "weights in another shape": (
         [("Reshape", ["flat", "ks"], ["K"], {}), ("Identity", ["K"], ["K1"], {}), ("Conv", ["x", "K1"], ["h"], {})],
         {"flat": K.reshape(-1), "ks": np.array(K.shape)},
