@@ -429,6 +429,8 @@ def test_files_that_are_none_or_ask_for_much(read: Callable[..., pr.Model], tmp_
         read(b"\x00not protobuf\xff" * 3)
     with pytest.raises(pr.InputError, match="no file"):
         pr.from_onnx(tmp_path / "nowhere.onnx")
+    with pytest.raises(pr.InputError, match=r"\(E\?rf\)"):  # found by fuzzing: a name that breaks the line
+        read(graph([("E\x1crf", ["x"], ["y"], {})], {}, ("N", 5)))
     with pytest.raises(pr.InputError, match="fixed"):
         read(graph(END, {}, ("N", 2, "H", "W")))
     with pytest.raises(pr.InputError, match="opset is 6"):
