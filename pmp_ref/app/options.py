@@ -209,6 +209,9 @@ class Options:
         return NO_TEST if self.acceptance == "none" else None
 
 
+TYPES = get_type_hints(Options)  # once: it compiles the annotations
+
+
 def flag(name: str) -> str:
     """``batch_size`` as it is typed: ``--batch-size``."""
     return "--" + name.replace("_", "-")
@@ -310,7 +313,7 @@ def to_json(options: Options) -> dict[str, Any]:
 
 def from_json(stored: Any) -> Options:
     """Options from ``config.json``, each value checked by its reader; InputError if one does not fit."""
-    expected, types = {f.name for f in fields(Options)}, get_type_hints(Options)
+    expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
     stored = {"start": None} | stored  # the versions before it had none
@@ -320,10 +323,11 @@ def from_json(stored: Any) -> Options:
     if missing := [name for name in expected if name not in stored]:
         raise InputError(f"the option {missing[0]!r} is missing")
     for name, value in stored.items():
-        if value is None and type(None) in get_args(types[name]):
+        if value is None and type(None) in get_args(TYPES[name]):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
             raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")
-    if stored["start"] is None and None in (stored["network"], stored["activation"]):
-        raise InputError("it names neither a network nor a start")
+    named = [stored[name] is not None for name in ("network", "activation")]
+    if any(named) if stored["start"] is not None else not all(named):
+        raise InputError("it names neither a network nor a start, or both")
     return Options(**stored)
