@@ -14,6 +14,7 @@ import pytest
 import pmp_ref as pr
 from pmp_ref.app.certify import words
 from pmp_ref.app.main import main
+from pmp_ref.app.options import from_json, resolve, to_json
 from pmp_ref.app.start import read_start
 from pmp_ref.controls import arrays_of, cast
 from tests.app_data import TINY, bad, results, run, summary, write_images
@@ -114,6 +115,17 @@ def test_what_does_not_fit_a_start_is_refused(
     bad(capsys, ["train", "--start", str(data), "--data", str(data)], "holds no model")
     bad(capsys, ["train", "--start", str(tmp_path / "nowhere"), "--data", str(data)], "nowhere")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_configuration_names_a_network_or_a_start(start: Path) -> None:
+    stored = to_json(resolve({"start": str(start)}))
+    assert from_json(stored) == resolve({"start": str(start)})
+    older = to_json(resolve({}))
+    del older["start"]
+    assert from_json(older) == resolve({})
+    for wrong in (stored | {"start": None}, stored | {"network": "lenet5"}, older | {"activation": None}):
+        with pytest.raises(pr.InputError, match="a network nor a start"):
+            from_json(wrong)
 
 
 def certified(path: Path, data: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:

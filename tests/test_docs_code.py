@@ -127,6 +127,8 @@ def check_pmp_ref(arguments: list[str]) -> None:
         return
     command, *rest = arguments
     assert command in app.COMMANDS
+    if command == "certify":
+        app.certify_parser().read(rest)
     if command == "train" and rest not in (["--help"], ["-h"]):
         a = app.train_parser().parse_args(rest)
         given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}

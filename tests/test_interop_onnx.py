@@ -280,6 +280,16 @@ CASES: dict[str, tuple[list[Node], dict[str, np.ndarray], int]] = {
         {"K": K, "c": normal(4)},
         4 * 4 * 6,
     ),
+    "a state that is read with its constant and without": (
+        [
+            ("Conv", ["x", "K"], ["k"], {}),
+            ("Add", ["k", "c"], ["s"], {}),
+            ("Tanh", ["s"], ["t"], {}),
+            ("Add", ["t", "k"], ["h"], {}),
+        ],
+        {"K": K, "c": normal(1, 4, 1, 1)},
+        4 * 4 * 6,
+    ),
     "weights in another shape": (
         [("Reshape", ["flat", "ks"], ["K"], {}), ("Identity", ["K"], ["K1"], {}), ("Conv", ["x", "K1"], ["h"], {})],
         {"flat": K.reshape(-1), "ks": np.array(K.shape)},
@@ -419,6 +429,8 @@ def test_files_that_are_none_or_ask_for_much(read: Callable[..., pr.Model], tmp_
         read(b"\x00not protobuf\xff" * 3)
     with pytest.raises(pr.InputError, match="no file"):
         pr.from_onnx(tmp_path / "nowhere.onnx")
+    with pytest.raises(pr.InputError, match=r"\(E\?rf\)"):  # found by fuzzing: a name that breaks the line
+        read(graph([("E\x1crf", ["x"], ["y"], {})], {}, ("N", 5)))
     with pytest.raises(pr.InputError, match="fixed"):
         read(graph(END, {}, ("N", 2, "H", "W")))
     with pytest.raises(pr.InputError, match="opset is 6"):

@@ -110,7 +110,7 @@ if HAS_TORCH:
             x = F.relu(self.norm(self.first(x)))
             y = self.other(self.inner(x))
             y += self.down(x)
-            x = torch.relu_(y) * 0.5 + x
+            x = torch.add(torch.relu_(y) * 0.5, x, alpha=0.75)
             return self.head(self.drop(self.pool(x).view(x.size(0), -1)))
 
     class Functional(nn.Module):

@@ -346,6 +346,7 @@ def from_json(stored: Any) -> Options:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float | str) or read(name, str(value)) != value:
             raise InputError(f"the option {name!r} is {value!r}, which the command line does not take")
-    if stored["start"] is None and None in (stored["network"], stored["activation"]):
-        raise InputError("it names neither a network nor a start")
+    named = [stored[name] is not None for name in ("network", "activation")]
+    if any(named) if stored["start"] is not None else not all(named):
+        raise InputError("it names neither a network nor a start, or both")
     return Options(**stored)

@@ -66,11 +66,16 @@ def parse(
         _check(model, source)
         return model
     except InputError as error:
-        text = str(error)
+        text = one_line(str(error))
         raise InputError(text if source in text else f"{source!r}: {text}") from None
     except DAMAGE as error:
-        said = " ".join(str(error).split())[:100]
+        said = one_line(str(error))[:100]
         raise InputError(f"{source!r} is damaged ({type(error).__name__}: {said}): export it again") from None
+
+
+def one_line(text: str) -> str:
+    """The text with a question mark for what is not printable: names in a file may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class Reader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib.util
 import io
 import json
 import pickle
@@ -367,12 +368,9 @@ def _(place: Path) -> Any:
     return _model_target(place, content, name)
 
 
-@target("onnx", "an ONNX file, where the package onnx is installed", 4)
-def _(place: Path) -> Any:
-    try:
-        import onnx
-    except ImportError:
-        return to_file(place / "x.onnx", lambda: None), [b""]
+def _onnx(place: Path) -> Any:
+    import onnx
+
     path, network = place / "x.onnx", Network([Convolution(2, 3), ReLU(), Flatten(), Dense(3)], (1, 5, 4))
     generator = np.random.default_rng(3)
     controls = tuple(
@@ -384,6 +382,10 @@ def _(place: Path) -> Any:
         for u, mean, std, sparse in ((controls, (0.1,), (0.3,), False), (thin, (), (), True))
     ]
     return to_file(path, lambda: from_onnx(path)), seeds
+
+
+if importlib.util.find_spec("onnx") is not None:
+    target("onnx", "an ONNX file, parsed by the package onnx", 4)(_onnx)
 
 
 @target("array of images", "a .npy file for prediction")
