@@ -244,3 +244,13 @@ def test_float32_controls_outside_their_box_are_refused(
     bad(capsys, [*command, "--prove", "all"], "0.10000000149", "--dtype float64")
     assert not (tmp_path / "b").exists()
     assert run(data, tmp_path / "c", "--box", "0.125", "--prove", "all") == 0
+
+
+def test_one_process_makes_a_proof(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several ranks are refused before anything is written, and told how a proof is made of their run."""
+    monkeypatch.setattr(training.World, "size", 2)
+    command = ["train", "--data", str(data), "--out", str(tmp_path / "a"), "--batch-size", "18"]
+    bad(capsys, [*command, "--prove", "all"], "--prove all on 2 ranks", "pmp-ref prove RUN")
+    assert not (tmp_path / "a").exists()

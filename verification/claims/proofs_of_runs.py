@@ -294,6 +294,21 @@ def products_of_radii(case: Case) -> Iterator[Check]:
     yield Check(r * q, float(g[0].rad[0, 0]), "product of two radii")
 
 
+def sums_of_states(case: Case) -> Iterator[Check]:
+    """Points of the balls of two states, in opposite directions, and of a costate, behind a sum with weights."""
+    stage, rng = L.WeightedSum((1.0, -0.5)), case.rng
+    rule, (a, b, p) = rule_of(stage, 0), rng.standard_normal((3, 2, 3, 4))
+    r, q, way = np.array([0.5, 1e-3]), np.array([0.25, 0.5]), unit(rng, p.shape)
+    y, note = rule.forward(stage, (ar.Near(a, r), ar.Near(b, 2 * r)), (), None)
+    reach = ar.column(r, way) * way
+    moved = stage.forward((a + reach, b - 2 * reach), ())
+    yield Check(float(np.max(ar.norm(moved - y.mid) / y.rad)), 1 + 1e-12, f"{stage}: Λ, in radii")
+    _, back = rule.backward(stage, (ar.Near(a, r), ar.Near(b, 2 * r)), (), None, note, ar.Near(p, q), True)
+    for exact, found in zip(stage.adjoint((a, b), p + ar.column(q, way) * way), back, strict=True):
+        share = ar.norm(exact - found.mid) / np.maximum(found.rad, 1e-300)
+        yield Check(float(np.max(share)), 1 + 1e-12, f"{stage}: costate, in radii")
+
+
 def end_of_network(case: Case) -> Iterator[Check]:
     """Losses of points of a ball."""
     rng = case.rng
@@ -329,6 +344,7 @@ def rules(context: Context) -> Outcome:
         yield from balls(case)
         if case.index % 9 == 0:
             yield from products_of_radii(case)
+            yield from sums_of_states(case)
             yield from end_of_network(case)
 
     return survey(context, one, micro=len(STAGES), quick=4 * len(STAGES), full=20 * len(STAGES))
