@@ -104,8 +104,8 @@ def proof_part(content: dict[str, Any], picture: Drawn | None) -> str:
     if made:
         parts.append(
             f"<p>The identity J(w) − J(u) = −ΣΔH + remainder was enclosed from both sides for {len(made)} steps: "
-            f"{made.count('proven')} agree, {made.count('undecided')} are undecided (too long a step for the jets of the "
-            f"remainder), {made.count('refuted')} disagree.</p>"
+            f"{made.count('proven')} agree, {made.count('undecided')} are undecided (too long a step for the jets of "
+            f"the remainder), {made.count('refuted')} disagree.</p>"
         )
     if "reason" in final:
         parts.append(f"<p>No interval of ε* of the last control: {escape(final['reason'])}.</p>")
