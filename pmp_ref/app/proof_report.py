@@ -100,6 +100,13 @@ def proof_part(content: dict[str, Any], picture: Drawn | None) -> str:
             f"function as computed from its enclosure, relative: {distance:.2g}; width of these enclosures: at most "
             f"{width:.2g}. Largest deficit of a maximiser: {deficit:.2g} units of rounding; ties: {ties}.</p>"
         )
+    made = [s["identity"]["verdict"] for s in steps if s["identity"]]
+    if made:
+        parts.append(
+            f"<p>The identity J(w) − J(u) = −ΣΔH + remainder was enclosed from both sides for {len(made)} steps: "
+            f"{made.count('proven')} agree, {made.count('undecided')} are undecided (too long a step for the jets of "
+            f"the remainder), {made.count('refuted')} disagree.</p>"
+        )
     if "reason" in final:
         parts.append(f"<p>No interval of ε* of the last control: {escape(final['reason'])}.</p>")
     else:

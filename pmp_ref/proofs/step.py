@@ -30,6 +30,8 @@ from pmp_ref.proofs.sweep import Enclosed, IntervalSweep
 from pmp_ref.proofs.verdict import Verdict, joint
 from pmp_ref.sweep import quiet
 
+PARTS = 32  # of the segment, at most, in (d): of a step so long that this leaves no number the identity is undecided
+
 
 @dataclass(frozen=True)
 class Step:
@@ -96,9 +98,11 @@ class StepProof:
 
     @property
     def verdict(self) -> Verdict:
-        """Refuted if (a), (c) or (d) is; proven if all that were made are."""
+        """That of (a) and (c) together; refuted if (d) is, which by itself says something of the sweeps, not of w."""
         made = [self.descent.verdict, self.maximised.verdict]
-        return joint(made if self.identity is None else [*made, self.identity.verdict])
+        if self.identity is not None and self.identity.verdict is Verdict.REFUTED:
+            return Verdict.REFUTED
+        return joint(made)
 
 
 def prove_step(
@@ -243,11 +247,14 @@ def closeness(used: Controls, enclosed: Any) -> Closeness:
 
 
 def identity_of(problem: Problem, sweep: IntervalSweep, step: Step, samples: int) -> Identity | None:
-    """(d) on the first samples of the batch; None where T7b has no enclosure (standardisation, kinks)."""
+    """(d) on the first samples of the batch; None where T7b has no enclosure (standardisation, kinks).
+
+    Undecided where the segment is too long for the jets of T7b, whose enclosures then end in no number.
+    """
     x, y = step.x[:samples, ...], step.y[:samples, ...]
     u, w = exactly(step.u), exactly(step.w)
     try:
-        found: StepCertificate = certify_step(problem, u, w, x, y, rho=step.rho)
+        found: StepCertificate = certify_step(problem, u, w, x, y, rho=step.rho, max_parts=PARTS)
     except InputError:
         return None
     before, after = sweep.switching(u, x, y), sweep.losses(w, x, y)
