@@ -130,7 +130,7 @@ class Model:
     def to_onnx(self, path: str | Path, images: np.ndarray | None = None, sparse: bool = False) -> str:
         """Write the model as an ONNX file (extra ``onnx``): input ``images``, as :meth:`outputs` takes them, outputs
         ``states``, the scores, and ``probabilities``. In float32. With ``sparse``, weights are stored sparse where that
-        is smaller: onnxruntime and :func:`from_onnx` read them, some other programs do not.
+        is smaller: onnxruntime and ``from_onnx`` read them, some other programs do not.
 
         A sentence says what onnxruntime gave on ``images``, or on drawn ones, where it is installed. Raises
         InputError if onnx is missing, for stages without a counterpart, and if the outputs differ; OutputError.
