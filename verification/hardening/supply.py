@@ -57,7 +57,7 @@ assert pathlib.Path(pr.__file__).is_relative_to(sys.prefix), pr.__file__
 data = prepare(load(), np.float32)
 x, y = data.train_images[::100], data.train_labels[::100]
 problem = pr.Problem(pr.lenet5(), rho=1e-4)
-solution = pr.solve(problem, pr.initial_controls(problem.network, 0, x), x, y, stop=pr.Stop(steps=3))
+solution = pr.solve(problem, x, y, steps=3)
 assert len(solution.steps) == 3 and solution.steps[-1].J < solution.steps[0].J_before
 images = np.arange(12 * 81).reshape(12, 9, 9).astype(np.uint8)
 np.savez("own images.npz", train_images=images, train_labels=np.arange(12) % 3)
