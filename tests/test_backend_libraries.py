@@ -120,10 +120,10 @@ def test_jax_without_float64_is_refused() -> None:
     script = (
         "import jax.numpy as jnp, numpy as np\n"
         "from tests.test_backend_libraries import U, X, Y, RUNS\n"
-        "from pmp_ref import solve\nfrom pmp_ref.controls import map_controls\n"
+        "from pmp_ref.bsqh import bsqh\nfrom pmp_ref.controls import map_controls\n"
         "problem, how = RUNS['full batch']\n"
         "a = lambda h: jnp.asarray(h.astype(np.float32))\n"
-        "solve(problem, map_controls(a, U), a(X), jnp.asarray(Y.astype(np.int32)), **how)\n"
+        "bsqh(problem, map_controls(a, U), a(X), jnp.asarray(Y.astype(np.int32)), **how)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
