@@ -15,6 +15,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.cuda import CudaSweep
 from pmp_ref.kernels.gpu import GpuSweep, on_gpu
+from pmp_ref.kernels.live import LiveParts
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import Threads, available_cores
@@ -29,10 +30,11 @@ GPU_CHUNK = 512  # samples; where several GPUs share a batch
 
 @dataclass(frozen=True)
 class Swept:
-    """The states of a chunk and the workspace that holds them."""
+    """The states of a chunk, the workspace that holds them and the store to which it goes back."""
 
     states: list[np.ndarray]
     workspace: Workspace
+    store: Store
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class ChunkSweep:
         with quiet():
             if swept is None:
                 w = sweep.store.take(x.shape[0], x.dtype)
-                swept = Swept(sweep.plan.forward(w, self.prepared, x), w)
+                swept = Swept(sweep.plan.forward(w, self.prepared, x), w, sweep.store)
             else:
                 w = sweep.store.equip(swept.workspace)
             final = sweep.plan.final_state(swept.states)
@@ -129,8 +131,8 @@ class Parts:
 class Kept:
     """The states of a forward sweep, chunk by chunk, until a backward sweep uses them up or nobody holds them."""
 
-    def __init__(self, store: Store, chunks: list[Swept]) -> None:
-        self._store, self._lock = store, threading.Lock()
+    def __init__(self, chunks: list[Swept]) -> None:
+        self._lock = threading.Lock()
         self._chunks: list[Swept] | None = chunks
 
     def take(self) -> list[Swept] | None:
@@ -141,7 +143,7 @@ class Kept:
 
     def __del__(self) -> None:
         for chunk in self._chunks or ():
-            self._store.give(chunk.workspace)
+            chunk.store.give(chunk.workspace)
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of an evaluation holds no states: they are computed once more
@@ -159,15 +161,19 @@ class FastSweep(Sweep):
     The former is cheaper if more than about two trials in three are accepted, as with the default rule for ε. Either is
     counted as the sweeps it is (docs/performance.md).
 
+    ``live``: units without weights, in and out, are left out of a sweep (T22); they change nothing but the time.
+
     Arrays other than NumPy's float32 and float64 take the clear path.
     """
 
     chunk: int = 0
     threads: int = 0
     costates: bool = True
+    live: bool = True
     plan: Plan = field(init=False, repr=False, compare=False)
     store: Store = field(init=False, repr=False, compare=False)
     flat: Layout = field(init=False, repr=False, compare=False)  # of controls that have none
+    parts: LiveParts = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 0 or self.threads < 0:
@@ -175,6 +181,7 @@ class FastSweep(Sweep):
         object.__setattr__(self, "plan", plan(self.network))
         object.__setattr__(self, "store", Store())
         object.__setattr__(self, "flat", plain_layout(self.network.control_shapes))
+        object.__setattr__(self, "parts", LiveParts(self.network))
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
@@ -183,9 +190,7 @@ class FastSweep(Sweep):
         keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
         backward = self.costates and not keep
         losses, largest, g, swept = self._sweep(controls, x, y, None, backward, keep)
-        return Evaluation(
-            x, y, losses, largest, Kept(self.store, swept) if keep else None, g, backward_sweeps=int(backward)
-        )
+        return Evaluation(x, y, losses, largest, Kept(swept) if keep else None, g, backward_sweeps=int(backward))
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, of which nothing is kept."""
@@ -223,6 +228,22 @@ class FastSweep(Sweep):
         return self.chunk or chunk_size(x.shape[0], itemsize)
 
     def _sweep(
+        self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
+    ) -> tuple[np.ndarray, np.ndarray, Any, list[Swept]]:
+        """The sweep, of the live part of the network where that is less work (T22)."""
+        part = self.parts.at(controls, self.of) if self.live else None
+        if part is None:
+            return self._whole(controls, x, y, swept, backward, keep)
+        losses, largest, g, states = part.sweep._whole(part.controls, x, y, swept, backward, keep)
+        if backward:
+            g = part.whole(g, self.network.control_shapes, layout_of(controls) or self.flat)
+        return losses, largest, g, states
+
+    def of(self, smaller: Network) -> FastSweep:
+        """The sweep of a smaller network, all of it."""
+        return replace(self, network=smaller, live=False)
+
+    def _whole(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
     ) -> tuple[np.ndarray, np.ndarray, Any, list[Swept]]:
         """One map over this process' chunks; losses in a row, switching functions summed along the tree."""

@@ -17,4 +17,5 @@ MODULES: tuple[str, ...] = (
     "certificates",
     "array_libraries",
     "summation",
+    "live_part",
 )

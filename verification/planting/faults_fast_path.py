@@ -46,9 +46,49 @@ fast cross-entropy shifts by the largest score or by 0
   why: right unless all scores are far below 0
 
 a chunk's switching functions are given back before they are added
-  pmp_ref.kernels.sweep:FastSweep._sweep
+  pmp_ref.kernels.sweep:FastSweep._whole
   - tree.push(Part(found.switching, found))
   + give(found) or tree.push(Part(planted(found.switching), found))
   why: right until the next chunk writes over them
+
+units without weights of their own are left out, whoever reads them
+  pmp_ref.kernels.live:found
+  - dead &= ~read.any(axis=(0, 2))
+  + dead &= planted(True)
+
+units that nobody reads are left out, whatever their weights
+  pmp_ref.kernels.live:found
+  - dead = ~kernel.reshape(units, -1).any(axis=1)
+  + dead = planted(np.ones(units, bool))
+
+the constant of a dead unit is its bias
+  pmp_ref.kernels.live:found
+  - stage.forward(c, ())
+  + planted(c)
+
+dead units of a stage without bias put out 1
+  pmp_ref.kernels.live:found
+  - np.zeros(places.size, kernel.dtype)
+  + planted(np.ones)(places.size, kernel.dtype)
+
+g is 0 on the entries that read a dead unit
+  pmp_ref.kernels.live:Part.whole
+  - bias[:, None] * c
+  + planted(0) * bias[:, None] * c
+
+dead units are left out before a padded convolution too
+  pmp_ref.kernels.live:keeps_apart
+  - not padded
+  + planted(True)
+
+dead units are left out under standardisation too
+  pmp_ref.kernels.live:passes_constants
+  - return kind in
+  + return planted(True) or kind in
+
+a dead unit's entries are those of its first place after flattening
+  pmp_ref.kernels.live:entries_of
+  - units[:, None] * each
+  + units[:, None] * planted(1)
 """
 )
