@@ -10,13 +10,14 @@ import hashlib
 import sys
 import warnings
 from dataclasses import astuple
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from pmp_ref.architectures import lenet5
-from pmp_ref.arrays import to_numpy
+from pmp_ref.arrays import Controls, to_numpy
 from pmp_ref.augmentation import ClassicRule
 from pmp_ref.averaging import Averaging
 from pmp_ref.bsqh import bsqh
@@ -55,6 +56,8 @@ CASES: dict[str, dict[str, Any]] = {
     "mini-batches, a metric for each layer": {"method": Method(metric=LayerMetric()), "batch": 40},
     "mini-batches, groups": {"method": MINI, "batch": 40, "regulariser": GROUPS},
     "mini-batches, array_api_strict": {"method": MINI, "batch": 40, "library": "array_api_strict"},
+    "full batch, dead units": {"dead": True},
+    "mini-batches, dead units": {"dead": True, "method": MINI, "batch": 40},
     "mini-batches, test at the end of an epoch": {"method": MINI, "batch": 40, "increment": 1e-12},
 }
 
@@ -76,6 +79,7 @@ def run(
     regulariser: Any = None,
     increment: float = 0.0,
     library: str = "numpy",
+    dead: bool = False,
 ) -> Run:
     """A short run."""
     rng = np.random.default_rng(3)
@@ -86,8 +90,19 @@ def run(
     sweep = make_sweep(NETWORK, LOSS, kind, threads=threads, example=x, chunk=chunk, memory=memory, ranks=ranks)
     problem = Problem(NETWORK, LOSS, regulariser or L0(), rho=1e-3, sweep=sweep)
     u = initial_controls(NETWORK, 0, x)
+    if dead:
+        u = with_dead_units(u)
     stop = Stop(steps=5, increment=increment)
     return bsqh(problem, u, x, y, stop=stop, method=method, batch_size=batch, seed=1)
+
+
+def with_dead_units(u: Controls) -> Controls:
+    """The controls with every second unit between the kernels dead, so that the rest alone is swept (T22)."""
+    for maker, reader in pairwise(NETWORK.layers()):
+        kernel, read = u[maker][0], u[reader][0]
+        kernel[::2] = 0
+        read.reshape(read.shape[0], kernel.shape[0], -1)[:, ::2] = 0
+    return u
 
 
 def digest(found: Run) -> bytes:

@@ -75,6 +75,8 @@ CASES = (
     "mini-batches, a metric for each layer",
     "mini-batches, groups",
     "mini-batches, array_api_strict",
+    "full batch, dead units",
+    "mini-batches, dead units",
     "mini-batches, test at the end of an epoch",
 )
 
