@@ -12,9 +12,10 @@ the method start at ``pmp_ref.bsqh``. ``docs/theory.md`` holds the statements T0
 
 from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net
+from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net, resnet20
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
+from pmp_ref.batches import FlipsAndShifts
 from pmp_ref.certificate import Certificate
 from pmp_ref.data import Dataset, load, prepare, standardise
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
@@ -78,6 +79,7 @@ __all__ = [
     "FiniteSet",
     "FixedRule",
     "Flatten",
+    "FlipsAndShifts",
     "GlobalAveragePool",
     "GradientMetric",
     "GroupL0",
@@ -131,6 +133,7 @@ __all__ = [
     "read_model",
     "residual",
     "residual_net",
+    "resnet20",
     "solve",
     "standardise",
     "step",

@@ -172,4 +172,17 @@ def residual_net(
     return fitted("residual_net", lambda shape: Network(stages, shape), shape)
 
 
-ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
+def resnet20(
+    images: Images | tuple[int, ...] = (3, 32, 32),
+    classes: int | None = None,
+    activation_name: str = "relu",
+) -> Network:
+    """A residual net like ResNet-20 (He et al. 2016, section 4.2): three blocks at 16, 32 and 64 channels.
+
+    Two things differ: standardisation is per sample, over groups of channels, where theirs is over the batch, and
+    there is one in a block, before its inner activation; wider levels begin with a 1×1 projection.
+    """
+    return residual_net(images, classes, activation_name, blocks=(3, 3, 3))
+
+
+ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.arrays import Array, Controls, is_array, to_numpy
-from pmp_ref.batches import take_batch
+from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.controls import arrays_of, entry_sums, vectors
 from pmp_ref.errors import InputError, LabelWarning, ScaleWarning
 from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
@@ -48,13 +48,15 @@ def bsqh(
     seed: int = 0,
     callback: Callback | None = None,
     resume: Iterate | None = None,
+    vary: FlipsAndShifts | None = None,
 ) -> Run:
     """Run bSQH from ``controls`` on images x (N, …) and labels y; ``batch_size`` None: full batch.
 
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
     so does Ctrl-C, both with the last complete iterate. ``resume`` continues from an iterate of an earlier run with
     the same arguments; the order of the batches depends on (seed, epoch) only, so the run goes on bit for bit.
-    ``controls`` are then those of the iterate, or None. ``method`` None: ``Method()``.
+    ``controls`` are then those of the iterate, or None. ``method`` None: ``Method()``. ``vary``: the images of a
+    mini-batch are moved and mirrored at random.
 
     Raises InputError for shapes, dtypes, libraries, devices, labels or values that do not fit, and for controls that
     are not those of ``resume``. Warns with ScaleWarning of images whose largest value is far from 1, with LabelWarning
@@ -62,8 +64,8 @@ def bsqh(
     """
     method = Method() if method is None else method
     it = first_iterate(problem, method, controls, resume)
-    check_run(problem, method, stop, it.controls, x, y, batch_size, seed)
-    return loop(problem, method, stop, it, x, y, batch_size, seed, callback)
+    check_run(problem, method, stop, it.controls, x, y, batch_size, seed, vary)
+    return loop(problem, method, stop, it, x, y, batch_size, seed, callback, vary)
 
 
 def loop(
@@ -76,6 +78,7 @@ def loop(
     batch_size: int | None,
     seed: int,
     callback: Callback | None,
+    vary: FlipsAndShifts | None = None,
 ) -> Run:
     """The loop of :func:`bsqh`, of arguments that are checked: step, judge, move on."""
     full = batch_size is None
@@ -89,7 +92,9 @@ def loop(
                 bx, by = e.x, e.y
             else:
                 bx, by = (
-                    (x, y) if full else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper)
+                    (x, y)
+                    if full
+                    else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper, vary)
                 )
             progress = stop.progress(place, batches)
             rho = method.rho_at(problem.rho, progress)
@@ -221,6 +226,7 @@ def check_run(
     y: Array,
     batch_size: int | None,
     seed: int,
+    vary: FlipsAndShifts | None = None,
 ) -> None:
     """Raise InputError for what does not go together, and warn of data that look mistaken: see :func:`bsqh`.
 
@@ -235,6 +241,10 @@ def check_run(
         raise InputError(f"batch size {batch_size} for {n} samples; expected an integer from 1 to {n}, or full batch")
     if method.averaging is not None and batch_size is None:
         raise InputError("averaged switching functions need mini-batches; leave averaging out or give a batch size")
+    if vary is not None:
+        vary.check(x.shape[1:])
+        if batch_size is None:
+            raise InputError(f"{vary} needs mini-batches; leave it out or give a batch size")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected an integer ≥ 0")
     if method.ramp is not None and stop.steps is None and stop.epochs is None:

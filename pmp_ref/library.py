@@ -12,6 +12,7 @@ from typing import Any
 
 from pmp_ref import bsqh, certificate, one_step
 from pmp_ref.arrays import Array, Controls, library, to_floats
+from pmp_ref.batches import FlipsAndShifts
 from pmp_ref.bsqh import Callback
 from pmp_ref.certificate import Certificate
 from pmp_ref.controls import kernel_entries
@@ -63,6 +64,7 @@ def solve(
     callback: Callback | None = None,
     progress: bool = False,
     resume: Iterate | None = None,
+    vary: FlipsAndShifts | None = None,
 ) -> Solution:
     """Minimise J = L + ρR over the controls on images x (N, …) and labels y by bSQH.
 
@@ -70,6 +72,9 @@ def solve(
     ``Method.minibatch()``, the defaults of ``pmp-ref train``. ``controls`` None: drawn from ``seed``, which the order
     of the batches follows too. When to stop is said by at least one of ``steps`` (accepted ones), ``epochs``,
     ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x.
+
+    ``vary`` = ``FlipsAndShifts(shift, flip)``: the images of a mini-batch are moved and mirrored at random, anew in
+    every epoch; J and loss of the solution are those of the images as they are.
 
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
     so does Ctrl-C, both with the last complete iterate. ``progress`` shows a bar, in a notebook or on stderr.
@@ -90,13 +95,13 @@ def solve(
         controls = problem.project(initial_controls(problem.network, seed, x))
     problem = suited(problem, x)
     it = bsqh.first_iterate(problem, method, controls, resume)
-    bsqh.check_run(problem, method, stop, it.controls, x, y, batch_size, seed)
+    bsqh.check_run(problem, method, stop, it.controls, x, y, batch_size, seed, vary)
     if progress:
         batches = 1 if batch_size is None else -(-x.shape[0] // batch_size)
         with Bar(stop, batches, it.place) as bar:
-            run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, bar.beside(callback))
+            run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, bar.beside(callback), vary)
     else:
-        run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, callback)
+        run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, callback, vary)
     e = run.iterate.current.evaluation
     if e is None or e.x is not x:
         e = problem.sweeper.trial(run.controls, x, y)

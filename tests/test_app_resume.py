@@ -53,6 +53,7 @@ CASES = {
         "--averaging",
         "none",
     ),
+    "mini-batch, images mirrored and moved": ("--epochs", "3", "--shift", "1", "--flip", "horizontal"),
     "mini-batch with rejections": ("--rule", "classic", "--eps0", "1e-3", "--sigma", "2", "--max-rejections", "3"),
     "full batch with rejections": ("--batch-size", "full", "--epochs", "5", "--eps0", "1e-3"),
     "full batch, float64, box": (

@@ -26,6 +26,7 @@ from pmp_ref.app.options import NO_TEST, resolve
 from pmp_ref.certificate import DECADES, certify
 from pmp_ref.data import load
 from pmp_ref.files import decode, unpack
+from pmp_ref.sweep import mean_loss
 from tests.app_data import TINY, rows, run, summary, write_images
 
 FIGURES = {"convergence.png", "accuracy.png", "filters.png", "sparsity.png", "weights.png"}
@@ -361,3 +362,24 @@ def test_the_command_from_another_directory_with_spaces_and_letters(data: Path, 
     assert done.returncode == 0, done.stderr
     assert (place / "runs" / "001" / "summary.json").is_file()
     assert json.loads((place / "runs" / "001" / "config.json").read_text())["options"]["data"] == str(data)
+
+
+def test_images_that_vary_change_the_run_and_every_step_is_judged_on_them(data: Path, tmp_path: Path) -> None:
+    given = ("--check-descent", "all", "--shift", "1", "--flip", "horizontal")
+    plain, varied = tmp_path / "plain", tmp_path / "varied"
+    assert run(data, plain) == run(data, varied, *given) == 0
+    assert summary(varied)["train_loss"] != summary(plain)["train_loss"]
+    assert summary(varied)["descent_checked"] == summary(varied)["accepted_steps"] > 0
+    assert summary(varied)["descent_violations"] == 0
+    options = dict(zip((a.removeprefix("--").replace("-", "_") for a in given[::2]), given[1::2], strict=True))
+    setup = build(resolve(options | {"data": str(data), "batch_size": "18"}))
+    x, y = setup.batch(0, 0)
+    first = float(mean_loss(setup.problem.sweeper.trial(setup.controls, x, y)))
+    assert float(rows(varied / "history.csv")[0]["loss"]) == first
+    assert float(rows(plain / "history.csv")[0]["loss"]) != first
+
+
+@pytest.mark.parametrize("given", [("--shift", "1"), ("--flip", "horizontal")])
+def test_full_batch_has_no_images_that_vary(given: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    assert main(["train", "--data", str(data), "--batch-size", "full", *given, "--out", str(tmp_path / "r")]) == 2
+    assert not (tmp_path / "r").exists()

@@ -20,7 +20,7 @@ from pmp_ref.acceptance import RelativeTest
 from pmp_ref.arrays import library
 from pmp_ref.augmentation import ClassicRule
 from pmp_ref.averaging import Averaging
-from pmp_ref.batches import take_batch
+from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.bsqh import bsqh
 from pmp_ref.certificate import certify
 from pmp_ref.controls import map_controls
@@ -84,6 +84,16 @@ def test_the_same_seed_gives_the_same_batches(backend: Backend) -> None:
             assert bx.device == backend.device and by.dtype == yb.dtype
             np.testing.assert_array_equal(backend.to_numpy(bx), hx)
             np.testing.assert_array_equal(backend.to_numpy(by), hy)
+
+
+def test_the_same_seed_moves_the_same_images(backend: Backend) -> None:
+    images = np.random.default_rng(3).normal(size=(9, 2, 4, 5))
+    vary = FlipsAndShifts(shift=2, flip=True)
+    for position in (0, 1):
+        bx, _ = take_batch(backend.asarray(images), backend.asarray(np.arange(9)), 2, position, 7, 1, vary=vary)
+        hx, _ = take_batch(images, np.arange(9), 2, position, 7, 1, vary=vary)
+        assert bx.device == backend.device
+        np.testing.assert_array_equal(backend.to_numpy(bx), hx)
 
 
 def test_an_iterate_moves_between_libraries(backend: Backend) -> None:

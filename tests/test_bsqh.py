@@ -21,7 +21,7 @@ from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import Box, FiniteSet
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule, Rule
 from pmp_ref.averaging import Averaging
-from pmp_ref.batches import take_batch
+from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, cast, from_vector, map_controls, to_vector
 from pmp_ref.errors import InputError, LabelWarning
@@ -656,6 +656,61 @@ def test_every_sample_is_used_once_in_an_epoch() -> None:
         assert orders[0] != orders[1]
     assert take_batch(x, y, 4, 0, 3, 0)[1].tolist() == take_batch(x, y, 4, 0, 3, 0)[1].tolist()
     assert take_batch(x, y, 2, 0, 4, 0)[1].tolist() != take_batch(x, y, 2, 0, 3, 0)[1].tolist()
+
+
+def moved(image: np.ndarray, down: int, right: int, mirrored: int) -> np.ndarray:
+    """The image pixel by pixel: mirrored, then moved, 0 where nothing comes."""
+    out = np.zeros_like(image)
+    _, h, w = image.shape
+    for i in range(h):
+        for j in range(w):
+            if 0 <= i - down < h and 0 <= j - right < w:
+                out[:, i, j] = image[:, i - down, w - 1 - (j - right) if mirrored else j - right]
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_images_are_mirrored_and_moved_by_their_own_draws(dtype: str) -> None:
+    x = np.random.default_rng(0).integers(1, 256, (23, 2, 5, 7)).astype(dtype)
+    y = np.arange(23)
+    vary = FlipsAndShifts(shift=3, flip=True)
+    for epoch in (0, 4):
+        draws = vary.draws(23, 8, epoch)
+        for batches in (1, 4):
+            for k in range(batches):
+                bx, by = take_batch(x, y, batches, k, 8, epoch, vary=vary)
+                assert bx.dtype == x.dtype
+                np.testing.assert_array_equal(bx, [moved(x[s], *draws[s]) for s in by])
+    many = vary.draws(4000, 8, 0)
+    assert [set(many[:, k]) for k in range(3)] == [set(range(-3, 4))] * 2 + [{0, 1}]
+    assert abs(many.mean(axis=0) - (0, 0, 0.5)).max() < 0.1 and not np.array_equal(many, vary.draws(4000, 8, 1))
+    assert not FlipsAndShifts(shift=3).draws(40, 8, 0)[:, 2].any()
+    assert not FlipsAndShifts(flip=True).draws(40, 8, 0)[:, :2].any()
+
+
+def test_a_run_on_varied_images_goes_on_bit_for_bit_and_refuses_what_cannot_be_moved() -> None:
+    network = Network((L.Convolution(2, 3), L.Tanh(), L.Flatten(), L.Dense(3)), (1, 5, 6))
+    problem = Problem(network, rho=1e-3)
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(14, 1, 5, 6)), generator.integers(0, 3, 14)
+    how: dict[str, Any] = {"stop": Stop(epochs=3), "batch_size": 5, "seed": 2, "vary": FlipsAndShifts(2, True)}
+    u = initial_controls(network, 0, x)
+    whole = bsqh(problem, u, x, y, **how)
+    part = bsqh(problem, u, x, y, **how, callback=lambda it, record: it.epoch == 1 and it.place.position == 1)
+    assert 0 < len(part.records) < len(whole.records)
+    rest = bsqh(problem, None, x, y, **how, resume=part.iterate.at_rest())
+    assert [r.J for r in part.records + rest.records] == [r.J for r in whole.records]
+    plain = bsqh(problem, u, x, y, **(how | {"vary": None}))
+    assert [r.J for r in plain.records] != [r.J for r in whole.records]
+    for changes, words in (
+        ({"batch_size": None}, "mini-batches"),
+        ({"vary": FlipsAndShifts(5)}, "smaller than H and W"),
+    ):
+        with pytest.raises(InputError, match=words):
+            bsqh(problem, u, x, y, **(how | changes))
+    for bad in ({"shift": -1}, {"shift": 1.5}, {"flip": 1}):
+        with pytest.raises(InputError, match="expected an integer"):
+            FlipsAndShifts(**bad)
 
 
 class Remembering(Sweep):

@@ -225,7 +225,7 @@ def test_architectures_take_other_inputs_activations_and_pools() -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 6))
     states = small.forward_sweep(initial_controls(small, 0, x), x)
     assert states[-1].shape == (2, 4) and small.analytic
-    assert set(A.ARCHITECTURES) == {"lenet5", "lenet5-caffe", "residual"}
+    assert set(A.ARCHITECTURES) == {"lenet5", "lenet5-caffe", "residual", "resnet20"}
     assert A.residual_net().output_shape == (10,)
 
 

@@ -19,7 +19,7 @@ from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
-from pmp_ref.batches import take_batch
+from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.data import Dataset, load, standardise, statistics
 from pmp_ref.errors import InputError
@@ -55,6 +55,7 @@ class Setup:
     std: tuple[float, ...]
     advice: str | None = None  # on ill-scaled images
     start: Model | None = None  # what the run began with, where it is no network by name
+    vary: FlipsAndShifts | None = None  # how the images of a batch are moved and mirrored
 
     @property
     def batch_size(self) -> int | None:
@@ -70,7 +71,7 @@ class Setup:
         """The images and labels of a step."""
         if self.batch_size is None:
             return self.x, self.y
-        return take_batch(self.x, self.y, self.batches, position, self.options.seed, epoch)
+        return take_batch(self.x, self.y, self.batches, position, self.options.seed, epoch, vary=self.vary)
 
     def images(self, raw: np.ndarray) -> Array:
         """uint8 images standardised with the training images' mean and deviation, on the run's device."""
@@ -135,6 +136,7 @@ def build(
         std=std,
         advice=advice,
         start=start,
+        vary=build_vary(options, dataset.input_shape),
     )
 
 
@@ -205,6 +207,17 @@ def build_network(options: Options, dataset: Dataset) -> Network:
     pool = {} if options.pooling is None else {"pool": options.pooling}
     make: Any = ARCHITECTURES[str(options.network)]
     return make(dataset, activation_name=options.activation, **pool)  # type: ignore[no-any-return]
+
+
+def build_vary(options: Options, shape: tuple[int, ...]) -> FlipsAndShifts | None:
+    """How the images (C, H, W) of a mini-batch are moved and mirrored; None: they stay as they are."""
+    vary = FlipsAndShifts(options.shift, options.flip == "horizontal")
+    if vary == FlipsAndShifts():
+        return None
+    if options.full_batch:
+        raise InputError("--shift or --flip with --batch-size full; they need mini-batches: leave them out")
+    vary.check(shape)
+    return vary
 
 
 def build_problem(

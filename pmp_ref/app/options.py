@@ -93,7 +93,7 @@ class Options:
     network: str | None = option(
         "lenet5",
         **names(ARCHITECTURES),
-        help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual: a small net for colour images",
+        help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual, resnet20: for colour images, 3 and 9 blocks",
     )
     activation: str | None = option(
         UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)"
@@ -137,6 +137,15 @@ class Options:
         "images in a batch; full: all of them in every step",
         "full",
         "N|full",
+    )
+    shift: int = option(
+        0,
+        parse.whole(0),
+        "move every image by up to N pixels each way, at random, anew in every epoch; what comes in is black",
+        metavar="N",
+    )
+    flip: str = option(
+        "none", **names(("horizontal", "none")), help="mirror every image left to right with probability 1/2"
     )
     epochs: int | None = option(
         24,
@@ -335,7 +344,7 @@ def from_json(stored: Any) -> Options:
     expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
-    stored = {"start": None} | stored  # the versions before it had none
+    stored = {"start": None, "shift": 0, "flip": "none"} | stored  # the versions before them had none
     for name in stored:
         if name not in expected:
             raise InputError(f"unknown option {str(name)!r}: {nearest(name, expected)}")

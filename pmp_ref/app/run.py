@@ -235,6 +235,7 @@ def to_the_end(setup: Setup, directory: Path, state: State | None, manner: Manne
                 seed=setup.options.seed,
                 callback=recorder,
                 resume=recorder.iterate,
+                vary=setup.vary,
             )
             if solution.status is Status.INTERRUPTED and not recorder.stopping:
                 if world.first:

@@ -10,11 +10,11 @@ import numpy as np
 
 from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net
+from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net, resnet20
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
-from pmp_ref.batches import take_batch
+from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import (
     add,
@@ -287,6 +287,22 @@ def losses(context: Context) -> Outcome:
     return survey(context, one, micro=6, quick=60, full=600)
 
 
+def misplaced(case: Case, n: int, count: int) -> int:
+    """How many pixels of an epoch's batches, mirrored and moved, differ from those found one by one."""
+    shape, s = (int(case.rng.integers(1, 3)), *(int(k) for k in case.rng.integers(4, 8, 2))), int(case.rng.integers(4))
+    vary = FlipsAndShifts(s, bool(case.rng.integers(2)))
+    images = case.rng.uniform(1, 2, (n, *shape))
+    draws, wrong = vary.draws(n, 5, case.index), 0
+    for k in range(count):
+        x, y = take_batch(case.asarray(images), case.asarray(np.arange(n)), count, k, 5, case.index, vary=vary)
+        for moved, index in zip(to_numpy(x), to_numpy(y), strict=True):
+            down, right, mirrored = draws[index]
+            image = np.pad(images[index][..., ::-1] if mirrored else images[index], ((0, 0), (s, s), (s, s)))
+            rows, columns = (slice(s - d, s - d + m) for d, m in zip((down, right), shape[1:], strict=True))
+            wrong += int((moved != image[:, rows, columns].astype(moved.dtype)).sum())
+    return wrong
+
+
 @claim(
     tag="T0c",
     title="Batches, chunks, nestings",
@@ -299,7 +315,8 @@ def batches(context: Context) -> Outcome:
 
     Hypotheses: none.
 
-    Measured: the number of samples not used exactly once (bound 0), relative differences between chunk sizes and
+    Measured: the number of samples not used exactly once (bound 0), of pixels that are not where the draws of flips and
+    shifts put them (bound 0), relative differences between chunk sizes and
     between kept and recomputed states (bound 400u: other order of summation), of vectors (4u), and entries that
     change on the way through ``to_vector`` (bound 0).
     """
@@ -317,6 +334,7 @@ def batches(context: Context) -> Outcome:
         paired = all(np.array_equal(to_numpy(a), to_numpy(b)) for a, b in drawn)
         other = np.concatenate([to_numpy(take_batch(x, y, count, k, 5, case.index + 1)[1]) for k in range(count)])
         yield Check(float(not paired) + float(np.array_equal(other, used)), 0.0, "images with their labels, new order")
+        yield Check(float(misplaced(case, n, count)), 0.0, "pixels mirrored and moved")
         whole = Sweep(s.network, s.problem.loss, chunk=1000)
         e = whole.backward(s.controls, whole.forward(s.controls, s.x, s.y))
         g = to_vector(switching(e))
@@ -367,7 +385,7 @@ def x_bytes(s: problems.Setting, e: Evaluation) -> int:
 
 
 # Weights of the kernels, as published for the two networks called LeNet-5, and of the scheme 16-32-64 counted by hand.
-KERNEL_ENTRIES = {"lenet5": 61470, "lenet5-caffe": 430500}
+KERNEL_ENTRIES = {"lenet5": 61470, "lenet5-caffe": 430500, "resnet20": 271248}
 
 
 @claim(
@@ -398,14 +416,15 @@ def architectures(context: Context) -> Outcome:
         expected = KERNEL_ENTRIES.get(name, residual_entries(16, 3, 10))
         yield Check(abs(sum(kernels) - expected), 0.0, f"kernel entries of {name}")
         by_name: dict[str, Callable[[], Network]]
-        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
+        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}
         built = by_name[name]()
         yield Check(
             float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()),
             0.0,
             f"{name} by name and by builder",
         )
-        yield Check(float(network.analytic == (name == "lenet5-caffe") or network.output_shape != (10,)), 0.0, name)
+        smooth = name in ("lenet5", "residual")
+        yield holds(network.analytic == smooth and network.output_shape == (10,), name)
         weights = layer_weights(network, by_stage={network.layers()[0]: 3.0})
         for l in network.layers():
             for label, omega in zip(network.names()[l], weights[l], strict=True):
@@ -428,7 +447,7 @@ def architectures(context: Context) -> Outcome:
                     error = abs(float(np.mean(h**2)) / variance - 1) / math.sqrt(4 / (5 * h.size))
                     yield Check(error, 5.0, f"variance of the kernel of stage {l} of {name}")
 
-    return survey(context, one, micro=3, quick=3, full=9)
+    return survey(context, one, micro=4, quick=4, full=12)
 
 
 def residual_entries(width: int, channels: int, classes: int) -> int:
@@ -567,6 +586,8 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "pooling", lambda: pooling("min", 2), lambda: pooling("max", 2)
     yield "takes 12×12 and larger", lambda: lenet5((1, 11, 20)), lambda: lenet5((1, 12, 20))
     yield "residual_net", lambda: residual_net(width=3), lambda: residual_net(width=4)
+    yield "an integer", lambda: FlipsAndShifts(-1), lambda: FlipsAndShifts(0)
+    yield "smaller than H and W", lambda: FlipsAndShifts(4).check((1, 4, 5)), lambda: FlipsAndShifts(3).check((1, 4, 5))
     kernel = case.asarray(np.ones((2, 3)))
     group = GroupL0()
     free = lambda: group.argmax(kernel, kernel, 1.0, 1.0, WHOLE_LINE)  # noqa: E731

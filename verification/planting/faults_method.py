@@ -339,6 +339,26 @@ batches drawn with replacement
   - .permutation(samples)
   + .integers(0, planted(samples), samples)
 
+images moved the other way
+  pmp_ref.batches:FlipsAndShifts.apply
+  - columns = xp.arange(w, device=device(images)) - right
+  + columns = xp.arange(w, device=device(images)) + planted(right)
+
+images moved, then mirrored
+  pmp_ref.batches:FlipsAndShifts.apply
+  - w - 1 - columns
+  + planted(w - 1) - columns - 2 * right
+
+edges repeated where nothing comes in
+  pmp_ref.batches:FlipsAndShifts.apply
+  - xp.zeros_like(moved)
+  + planted(moved)
+
+images moved by the draws of others
+  pmp_ref.batches:take_batch
+  - vary.draws(x.shape[0], seed, epoch)[part]
+  + planted(vary.draws(x.shape[0], seed, epoch))[:len(part)]
+
 labels of another batch
   pmp_ref.batches:take_batch
   - xp.take(y, index, axis=0)
