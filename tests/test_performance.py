@@ -19,7 +19,7 @@ from pmp_ref.sweep import Sweep
 from verification.performance import benchmark, floor, load, ours, pairs
 from verification.performance.configurations import CONFIGS, DTYPES, OPERATIONS, case
 from verification.performance.figure import BEGIN, END, draw, into_page, table
-from verification.performance.pairs import Round
+from verification.performance.pairs import THROTTLES, Round, side
 
 ROOT = Path(__file__).parents[1]
 needs_torch = pytest.mark.skipif(
@@ -43,7 +43,7 @@ def test_disturbed_rounds_are_discarded() -> None:
     quiet = [Round({"ours": 1.0, "a": 2.0}, 0.01), Round({"ours": 3.0, "a": 4.0}, None)]
     busy = Round({"ours": 100.0, "a": 1.0}, 0.5)
     found = pairs.summary([busy, *quiet, busy], wanted=2)
-    assert (found["ours_ms"], found["torch_ms"], found["ratio"]) == (2.0, 3.0, 0.625)
+    assert (found["ours_ms"], found["other_ms"], found["ratio"]) == (2.0, 3.0, 0.625)
     assert (found["rounds"], found["discarded"], found["busy"]) == (2, 2, False)
 
 
@@ -60,7 +60,7 @@ def test_ratios_are_taken_round_by_round_against_the_best_variant() -> None:
         for o, d, b in ((1.0, 4.0, 2.0), (3.0, 9.0, 3.0), (8.0, 16.0, 32.0))
     ]
     found = pairs.summary(done, wanted=3)
-    assert found["torch_variant"] == "b" and found["torch_ms"] == 3.0
+    assert found["other_variant"] == "b" and found["other_ms"] == 3.0
     assert found["ratio"] == 0.5  # of 0.5, 1, 0.25; the ratio of the medians would be 1
     assert (found["ratio_low"], found["ratio_high"]) == (0.375, 0.75)
     assert found["ratio_default"] == pytest.approx(1 / 3)
@@ -120,7 +120,7 @@ def result(**change: Any) -> dict[str, Any]:
         "dtype": "float32",
         **pairs.summary([Round({"ours": 1.0, "floor": 0.5, "contiguous, default allocator": 2.0}, 0.0)], 1),
         "ours_peak_mib": None,
-        "torch_peak_mib": None,
+        "other_peak_mib": None,
     }
     peak = {**dict.fromkeys(row), "operation": "peak_memory", "config": "lenet5", "batch": 64, "dtype": "float32"}
     peak["ours_peak_mib"] = 12.0
@@ -163,6 +163,28 @@ def test_the_opponent_computes_the_same(config: str, channels_last: bool) -> Non
         theirs = opponent.operation(operation, data, 1, channels_last)()
         assert ours.operation(operation, data, 1)() == pytest.approx(theirs, rel=1e-9)
     benchmark.same_switching(ours.switching_norms(data, 1), opponent.switching_norms(data, 1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX, an opponent, is not installed")
+@pytest.mark.parametrize("config", CONFIGS)
+def test_jax_computes_the_same(config: str) -> None:
+    from verification.performance import opponent_jax
+
+    data = case(config, 6, "float64")
+    for operation in OPERATIONS if config == "lenet5" else OPERATIONS[:1]:
+        theirs = opponent_jax.operation(operation, data, 1)()
+        assert ours.operation(operation, data, 1)() == pytest.approx(theirs, rel=1e-9)
+    benchmark.same_switching(ours.switching_norms(data, 1), opponent_jax.switching_norms(data, 1))
+
+
+def test_a_side_does_not_run_under_settings_that_throttle_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THROTTLES:
+        monkeypatch.setenv(name, "Haswell" if name.endswith("TYPE") else "1")
+    with side("ours", 1) as s:
+        assert "THROTTLED" not in s.ask("versions")["BLAS"]
+    monkeypatch.setattr("verification.performance.pairs.THROTTLES", ())
+    with side("ours", 1) as s:
+        assert f"THROTTLED by {' and '.join(THROTTLES)}" in s.ask("versions")["BLAS"]
 
 
 @needs_torch

@@ -20,6 +20,8 @@ BATCHES = (64, 256, 1024, 5000)
 MEMORY_BATCHES = (1024, 5000, 60_000)
 LAYOUTS = {"contiguous": False, "channels-last": True}
 ALLOCATORS: dict[str, dict[str, str]] = {"default allocator": {}, "tuned allocator": TUNED}
+ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}  # of JAX
+LARGEST = {"residual": 1024, "resnet20": 256}  # batches; larger ones cost minutes and say nothing new
 # Peak memory of PyTorch is measured up to this batch: on 60,000 images it would need some 6 GiB.
 TORCH_MEMORY_BATCH = 5000
 
@@ -34,14 +36,13 @@ def plan(quick: bool) -> list[tuple[str, str, int, str]]:
             ("forward_backward", "lenet5-caffe", 64, "float32"),
             ("forward_backward", "residual", 64, "float32"),
         ]
-    # 1024 samples of the residual net are 40 states of 64 MiB; its larger batches cost minutes and say nothing new
     return [
         (o, c, b, d)
         for o in OPERATIONS
         for c in CONFIGS
         for b in BATCHES
         for d in DTYPES
-        if not (c == "residual" and b > 1024) and not (o == "mini_batch_step" and b > 1024)
+        if b <= LARGEST.get(c, b) and not (o == "mini_batch_step" and b > 1024)
     ]
 
 
@@ -52,7 +53,7 @@ class Benchmark:
         self.quick, self.say = quick, say
         self.cores = available_cores()
         self.threads = threads or self.cores
-        self.torch = importlib.util.find_spec("torch") is not None
+        self.torch, self.jax = (importlib.util.find_spec(name) is not None for name in ("torch", "jax"))
         self.wanted, self.budget, self.seconds = (5, 8.0, 0.15) if quick else (9, 60.0, 0.25)
 
     def run(self, rows: list[tuple[str, str, int, str]] | None = None) -> dict[str, Any]:
@@ -62,9 +63,16 @@ class Benchmark:
             others = {}
             if self.torch:
                 others = {n: stack.enter_context(side("torch", self.threads, e)) for n, e in ALLOCATORS.items()}
-            else:
-                self.say("PyTorch is not installed: only our side is measured")
-            versions = {**ours.ask("versions"), **(next(iter(others.values())).ask("versions") if others else {})}
+            if self.jax:
+                limits = ONE_THREAD if self.threads == 1 else {}
+                others["JAX"] = stack.enter_context(side("jax", self.threads, limits))
+            for name, there in (("PyTorch", self.torch), ("JAX", self.jax)):
+                if not there:
+                    self.say(f"{name} is not installed: it is not measured")
+            versions: dict[str, str] = {}
+            for s in (ours, *others.values()):
+                versions |= s.ask("versions")
+            self.say(f"BLAS of our side: {versions['BLAS']}")
             result = [self.row(ours, others, *row) for row in (plan(self.quick) if rows is None else rows)]
             scaling = self.scaling(ours)
         result += self.peaks()
@@ -88,15 +96,16 @@ class Benchmark:
         if operation == "forward_backward":
             ours.ask("setup", key="floor", operation="floor", **about)
             variants["floor"] = (ours, "floor")
-        for allocator, s in others.items():
-            for layout, channels_last in LAYOUTS.items():
-                name = f"{layout}, {allocator}"
-                other = s.ask("setup", key=layout, operation=operation, channels_last=channels_last, **about)
-                if not math.isclose(loss, other, rel_tol=1e-4):
-                    raise SideError(f"{operation}, {config}, {batch}, {dtype}: the losses are {loss} and {other}")
-                variants[name] = (s, layout)
+        for name, process, options in opponents():
+            if (s := others.get(process)) is None:
+                continue
+            other = s.ask("setup", key=name, operation=operation, **about, **options)
+            if not math.isclose(loss, other, rel_tol=1e-4):
+                raise SideError(f"{operation}, {config}, {batch}, {dtype}: the losses are {loss} and {other}, {name}")
+            variants[name] = (s, name)
         if others and operation == "forward_backward" and batch <= 256:
-            same_switching(ours.ask("norms", **about), next(iter(others.values())).ask("norms", **about))
+            for s in others.values():
+                same_switching(ours.ask("norms", **about), s.ask("norms", **about))
         found = summary(rounds(variants, self.wanted, self.budget, self.seconds, self.cores), self.wanted)
         for s in {ours, *others.values()}:
             s.ask("drop")
@@ -107,7 +116,7 @@ class Benchmark:
             "dtype": dtype,
             **found,
             "ours_peak_mib": None,
-            "torch_peak_mib": None,
+            "other_peak_mib": None,
         }
         self.say(line(row))
         return row
@@ -126,9 +135,9 @@ class Benchmark:
                     base = s.ask("baseline", **about)
                     s.ask("setup", key="x", operation=operation, threads=self.threads, **about, **extra)
                     peak[name] = s.ask("memory", key="x")["peak"] - base
-            timings = dict.fromkeys(("ours_ms", "torch_ms", "torch_variant", "ratio", "floor_ms"))
+            timings = dict.fromkeys(("ours_ms", "other_ms", "other_variant", "ratio", "floor_ms"))
             row = {"operation": "peak_memory", **about, **timings}
-            row |= {"ours_peak_mib": peak["ours"], "torch_peak_mib": peak["torch"]}
+            row |= {"ours_peak_mib": peak["ours"], "other_peak_mib": peak["torch"]}
             rows.append(row)
             self.say(line(row))
         return rows
@@ -164,6 +173,18 @@ class Benchmark:
         return found
 
 
+def opponents() -> list[tuple[str, str, dict[str, Any]]]:
+    """(variant, process, options of its set-up): PyTorch eager in both layouts under both allocators, compiled under
+    the better one, and JAX."""
+    eager = [
+        (f"{layout}, {allocator}", allocator, {"channels_last": last})
+        for allocator in ALLOCATORS
+        for layout, last in LAYOUTS.items()
+    ]
+    compiled = ("compiled, tuned allocator", "tuned allocator", {"channels_last": False, "how": "compiled"})
+    return [*eager, compiled, ("JAX", "JAX", {})]
+
+
 def same_switching(ours: list[float], other: list[float]) -> None:
     """Raise SideError unless both sides found switching functions of the same norms."""
     largest = max(other)
@@ -190,12 +211,12 @@ def line(row: dict[str, Any]) -> str:
     """One row as text."""
     head = f"{row['operation']:17s} {row['config']:13s} {row['batch']:6d} {row['dtype']}"
     if row["operation"] == "peak_memory":
-        other = "not measured" if row["torch_peak_mib"] is None else f"{row['torch_peak_mib']:.0f} MiB"
+        other = "not measured" if row["other_peak_mib"] is None else f"{row['other_peak_mib']:.0f} MiB"
         return f"{head}  ours {row['ours_peak_mib']:.0f} MiB, PyTorch {other}"
     text = f"{head}  ours {row['ours_ms']:9.2f} ms"
-    if row["torch_ms"] is not None:
+    if row["other_ms"] is not None:
         text += (
-            f"  PyTorch {row['torch_ms']:9.2f} ms ({row['torch_variant']})  ratio {row['ratio']:.2f} "
+            f"  best opponent {row['other_ms']:9.2f} ms ({row['other_variant']})  ratio {row['ratio']:.2f} "
             f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
         )
     if row["discarded"]:

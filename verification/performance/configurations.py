@@ -12,7 +12,7 @@ from pmp_ref.initialise import initial_controls
 from pmp_ref.network import Network
 
 OPERATIONS = ("forward_backward", "full_batch_step", "mini_batch_step")
-CONFIGS = ("lenet5", "lenet5-caffe", "residual")
+CONFIGS = ("lenet5", "lenet5-caffe", "residual", "resnet20")
 DTYPES = ("float32", "float64")
 EPS, RHO = 1000.0, 1e-3  # one step of the method: ε, large enough for descent here, and the weight of L0
 

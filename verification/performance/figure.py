@@ -23,7 +23,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         upper.bar(at, r["ratio"], 0.36, color=COLOURS[r["dtype"]], hatch="///" if r["busy"] else None)
         upper.plot([at, at], [r["ratio_low"], r["ratio_high"]], color="0.35", linewidth=1)
         if r["floor_ms"]:
-            upper.plot([at - 0.18, at + 0.18], [r["floor_ms"] / r["torch_ms"]] * 2, color="black", linewidth=2)
+            upper.plot([at - 0.18, at + 0.18], [r["floor_ms"] / r["other_ms"]] * 2, color="black", linewidth=2)
     for dtype, colour in COLOURS.items():
         upper.bar(0, 0, color=colour, label=dtype)
     upper.plot([], [], color="black", linewidth=2, label="matrix products alone")
@@ -33,7 +33,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     labels = [f"{o.replace('_', ' ')} · {c} · {b}" for o, c, b in groups]
     upper.set_xticks(range(len(groups)), labels, rotation=90, fontsize=7)
     upper.set_xlim(-0.6, max(len(groups), 1) - 0.4)
-    upper.set_ylabel("time, ours / PyTorch's best variant")
+    upper.set_ylabel("time, ours / the best opponent")
     upper.set_title(f"{result['machine']}, {result['threads']} threads, {result['date']}", fontsize=10)
     if rows:
         upper.legend(fontsize=8)
@@ -55,8 +55,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def table(result: dict[str, Any]) -> str:
     """All rows as a Markdown table."""
     text = [
-        "| operation | network | batch | dtype | ours, ms | PyTorch, ms | its best variant | ratio | quartiles "
-        "| ratio to default settings | products alone, ms | rounds (discarded) |",
+        "| operation | network | batch | dtype | ours, ms | best opponent, ms | which | ratio | quartiles "
+        "| ratio to PyTorch's default | products alone, ms | rounds (discarded) |",
         "|---|---|---:|---|---:|---:|---|---:|---|---:|---:|---|",
     ]
     for r in result["rows"]:
@@ -66,8 +66,8 @@ def table(result: dict[str, Any]) -> str:
         mark = " busy" if r["busy"] else ""
         text.append(
             f"| {r['operation']} | {r['config']} | {r['batch']} | {r['dtype']} "
-            f"| {number('ours_ms')} | {number('torch_ms')} "
-            f"| {r['torch_variant'] or ''} | {number('ratio')} | {number('ratio_low')}–{number('ratio_high')} "
+            f"| {number('ours_ms')} | {number('other_ms')} "
+            f"| {r['other_variant'] or ''} | {number('ratio')} | {number('ratio_low')}–{number('ratio_high')} "
             f"| {number('ratio_default')} | {number('floor_ms')} | {r['rounds']} ({r['discarded']}){mark} |"
         )
     text += [
@@ -77,7 +77,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for r in result["rows"]:
         if r["operation"] == "peak_memory":
-            other = "" if r["torch_peak_mib"] is None else f"{r['torch_peak_mib']:.0f}"
+            other = "" if r["other_peak_mib"] is None else f"{r['other_peak_mib']:.0f}"
             ours = f"{r['ours_peak_mib']:.0f}"
             text.append(f"| full_batch_step | {r['config']} | {r['batch']} | {r['dtype']} | {ours} | {other} |")
     return "\n".join(text) + "\n"
@@ -96,7 +96,7 @@ def into_page(page: str, result: dict[str, Any], figure: str) -> str:
     slopes = "; ".join(f"{name} {slope(points):.2f}" for name, points in result["scaling"].items())
     where = f"{result['machine']}, {result['threads']} threads on both sides; {versions}"
     alt = (
-        "Bars: our time over that of PyTorch's best variant, row by row, with the matrix products alone as lines. "
+        "Bars: our time over that of the best opponent, row by row, with the matrix products alone as lines. "
         "Below, time per image over batch size, depth and width, on logarithmic axes."
     )
     text = (

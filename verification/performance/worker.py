@@ -1,7 +1,7 @@
 """One side of the benchmark in a process of its own: commands as JSON lines in, answers out.
 
-``python -m verification.performance.worker ours`` or ``… torch``. Separate processes, since allocator settings are
-fixed when a process starts, and since neither side's threads shall disturb the other's.
+``python -m verification.performance.worker ours``, ``… torch`` or ``… jax``. Separate processes, since allocator
+settings are fixed when a process starts, and since no side's threads shall disturb another's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import ThreadpoolController
+
 from verification.performance.configurations import case
+from verification.performance.pairs import THROTTLES
 
 
 def own_seconds() -> float:
@@ -27,6 +30,17 @@ def resident(field: str) -> float:
     """MiB of this process: VmRSS (now) or VmHWM (peak)."""
     line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
     return int(line.split()[1]) / 1024
+
+
+MODULES = {"ours": "ours", "torch": "opponent", "jax": "opponent_jax"}
+
+
+def blas() -> str:
+    """The BLAS that NumPy calls and the kernels that it has chosen; what makes it choose others is named."""
+    found = [p for p in ThreadpoolController().info() if p["user_api"] == "blas"]
+    names = {f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip() for p in found}
+    throttled = [name for name in THROTTLES if name in os.environ]
+    return ", ".join(sorted(names)) + (f", THROTTLED by {' and '.join(throttled)}" if throttled else "")
 
 
 class Worker:
@@ -51,14 +65,13 @@ class Worker:
     def versions(self) -> dict[str, str]:
         import numpy as np
 
-        names = {"numpy": np.__version__, "python": sys.version.split()[0]}
-        if self.side == "torch":
-            names = {"torch": importlib.import_module("torch").__version__}
-        return names
+        if self.side != "ours":
+            return {self.side: importlib.import_module(self.side).__version__}
+        return {"numpy": np.__version__, "python": sys.version.split()[0], "BLAS": blas()}
 
     def module(self) -> Any:
         """Where this side's operations are."""
-        return importlib.import_module(f"verification.performance.{'ours' if self.side == 'ours' else 'opponent'}")
+        return importlib.import_module(f"verification.performance.{MODULES[self.side]}")
 
     def setup(
         self, key: str, operation: str, config: str, batch: int, dtype: str, threads: int, **options: Any
