@@ -6,7 +6,9 @@ float64 and stay on the device as 0-d arrays.
 The method treats alike all entries that have one regulariser, weight and admissible set: all kernels, say, and all
 biases. So it lays them side by side in one vector, kind after kind (:class:`Layout`). :class:`Vectors` are a nesting
 too, of one stage with an array for each kind, so that every formula below holds for them as it stands, in few large
-operations. :class:`Packed` are the same controls, stage by stage, as views of the vector.
+operations. :class:`Packed` are the same controls, stage by stage, as views of the vector. A formula of many operations
+is worked out run by run (:class:`Block`, :func:`in_blocks`, :func:`sums_in_blocks`): what lies between them then stays
+in the processor's cache.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, fused, joined, like, namespace, sums, to_numpy
+from pmp_ref.arrays import (
+    UNIT,
+    Array,
+    Controls,
+    fused,
+    joined,
+    like,
+    namespace,
+    sum64,
+    sums,
+    to_numpy,
+    tree_sum,
+    unit_sums,
+)
 from pmp_ref.errors import InputError
+
+BLOCK = 16 * UNIT  # entries of a block: a few arrays of them fit a core's cache
 
 
 class Layout:
@@ -83,6 +100,15 @@ class Layout:
         """
         return sums(groups)
 
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All entries, in runs of one kind each; a control that keeps its shape is one."""
+        return [
+            Block(self, kind, first, last)
+            for kind, ((start, stop, _), alone) in enumerate(zip(self.cuts, self.alone, strict=True))
+            for first, last in ([(start, stop)] if alone else runs(start, stop))
+        ]
+
     @property
     def whole(self) -> Layout:
         """The layout of all entries; of a layout that holds a part of them, that of which it is a part."""
@@ -92,6 +118,31 @@ class Layout:
     def size(self) -> int:
         """Entries of all controls."""
         return sum(math.prod(shape) for stage in self.shapes for shape in stage)
+
+
+def runs(start: int, stop: int) -> list[tuple[int, int]]:
+    """The interval in runs of ``BLOCK`` entries, the last one shorter."""
+    return [(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
+
+
+class Block(Layout):
+    """A run of entries of one kind of a layout, as a layout of its own."""
+
+    def __init__(self, layout: Layout, kind: int, start: int, stop: int) -> None:
+        self.shapes, self.trivial, self.run = layout.shapes, False, slice(start, stop)
+        self.kind, self.members, self.alone = kind, (layout.members[kind],), [layout.alone[kind]]
+        self.cuts = [(0, stop - start, layout.cuts[kind][2] if layout.alone[kind] else (stop - start,))]
+
+    def part(self, nested: Any) -> Any:
+        """The block's part of vectors, of what is given for each kind, or of None."""
+        if nested is None:
+            return None
+        return Vectors(self, nested.whole[self.run]) if isinstance(nested, Vectors) else ((nested[0][self.kind],),)
+
+    @property
+    def size(self) -> int:
+        """Entries of the block."""
+        return self.cuts[0][1]
 
 
 def _has_hash(kind: Any) -> bool:
@@ -129,6 +180,11 @@ class Vectors(Sequence):  # type: ignore[type-arg]
         if self._kinds is None:
             self._kinds = self.layout.kinds(self._whole)
         return self._kinds
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What is held: the vector of all entries, or the kinds."""
+        return self._kinds if self._whole is None else (self._whole,)  # type: ignore[return-value]
 
     def __len__(self) -> int:
         return 1
@@ -197,7 +253,46 @@ def entrywise(f: Callable[..., Any], *controls: Any) -> Any:
     """:func:`map_controls` with an f that acts entry by entry, alike everywhere: on vectors in one operation."""
     if not isinstance(controls[0], Vectors):
         return map_controls(f, *controls)
-    return Vectors(controls[0].layout, f(*(c.whole for c in controls)))
+    return in_blocks(lambda *parts: Vectors(parts[0].layout, f(*(c.whole for c in parts))), *controls)
+
+
+def in_blocks(f: Callable[..., Any], *nested: Any) -> Any:
+    """f(*nested), for large vectors of NumPy block by block; f acts entry by entry, the same way within a kind."""
+    if not in_many(nested[0]):
+        return f(*nested)
+    layout, made = nested[0].layout, None
+    for block in layout.blocks:
+        part = f(*map(block.part, nested)).whole
+        if made is None:
+            made = np.empty(layout.size, part.dtype)
+        made[block.run] = part
+    return Vectors(layout, made)
+
+
+def sums_in_blocks(f: Callable[..., Iterable[Iterable[Array]]], *nested: Any) -> Array:
+    """``entry_sums(f(*nested), …)`` for large vectors of NumPy, with the same bits: f makes the groups of one block at
+    a time, and the sums of their units are kept (T21)."""
+    units: dict[tuple[int, int], list[Array]] = {}
+    for block in nested[0].layout.blocks:
+        for i, (a,) in enumerate(f(*map(block.part, nested))):
+            counted = a.dtype == bool
+            units.setdefault((i, block.kind), []).append(sum64(a)[None] if counted else unit_sums(a))
+    found: dict[int, Any] = {}
+    for (i, _), parts in units.items():
+        terms = joined(parts)
+        total = tree_sum(terms) if terms.shape[0] else np.float64(0)
+        found[i] = total if i not in found else found[i] + total
+    return np.array([found[i] for i in sorted(found)])
+
+
+def in_many(nested: Any) -> bool:
+    """Whether these are vectors of NumPy, all entries of them, of several blocks."""
+    return (
+        isinstance(nested, Vectors)
+        and type(nested.layout) is Layout
+        and nested.layout.size > BLOCK
+        and all(type(a) is np.ndarray for a in nested.arrays)
+    )
 
 
 def arrays_of(controls: Any) -> Iterator[Any]:

@@ -207,7 +207,8 @@ class Polynomial(Regulariser):
         w = positive + negative  # at most one of them is not 0
         slope = b if self.a1 == 0 else xp.where(positive > 0, rising, falling)
         gain = w * (slope - (eps + rho * self.a2 / 2) * w)
-        return xp.where(gain > rho * self.a0, w, 0.0)
+        # A product, since where takes ten times as long in NumPy; + 0 makes +0 of −0.
+        return w * xp.astype(gain > rho * self.a0, w.dtype) + 0.0
 
     def penalises(self, admissible: FiniteSet) -> bool:
         return self.a0 + self.a1 + self.a2 > 0

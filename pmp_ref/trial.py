@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, fused, namespace
-from pmp_ref.controls import Layout, arrays_of, by_stage, layout_of, products, vectors
+from pmp_ref.arrays import Array, Controls, fused, joined, namespace
+from pmp_ref.controls import (
+    Layout,
+    arrays_of,
+    by_stage,
+    in_blocks,
+    in_many,
+    layout_of,
+    products,
+    sums_in_blocks,
+    vectors,
+)
 from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
 from pmp_ref.maximise import candidate
 from pmp_ref.method import Method
@@ -20,8 +31,8 @@ from pmp_ref.sweep import Evaluation, quiet
 
 
 class Measured(NamedTuple):
-    """What a trial is judged by: as arrays on the device, each to be summed, and as numbers once one transfer has
-    brought the sums. Losses are then means over the samples."""
+    """What a trial is judged by: sums, which one transfer has brought from the device. Losses are means over the
+    samples."""
 
     delta_loss: Any  # L(w) − L(u), from per-sample differences in float64
     loss: Any
@@ -37,7 +48,7 @@ class Measured(NamedTuple):
 
     @classmethod
     def of(cls, found: Iterable[float], samples: int) -> Measured:
-        """From the sums of what :func:`measure` names; losses are means over the samples."""
+        """From the sums that :func:`measure` makes; losses are means over the samples."""
         made = cls._make(found)
         return made._replace(
             delta_loss=made.delta_loss / samples,
@@ -48,31 +59,41 @@ class Measured(NamedTuple):
         )
 
 
-def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Measured:
-    """What is to be summed to judge a trial, by name: arrays on the device.
+def measure_losses(e: Evaluation, trial: Evaluation) -> dict[str, Array]:
+    """What is to be summed over the samples to judge a trial, by name: arrays on the device."""
+    return {
+        "delta_loss": fused(_rise, e.losses, trial.losses),
+        "loss": e.losses,
+        "loss_w": trial.losses,
+        "scale": fused(_magnitude, e.losses, e.largest),
+    }
 
-    The first ``BY_SAMPLE`` have a number for each sample, the others an array for each control.
-    """
-    assert e.switching is not None
+
+def measure_entries(problem: Problem, g: Controls, u: Controls, w: Controls, d: Any) -> dict[str, Iterable[Array]]:
+    """What is to be summed over the entries of the controls, by name: on the device, an array for each control."""
     names = problem.fitting(w, problem.network.names())
-    return Measured(
-        delta_loss=fused(_rise, e.losses, trial.losses),
-        loss=e.losses,
-        loss_w=trial.losses,
-        scale=fused(_magnitude, e.losses, e.largest),
-        linear=arrays_of(linear_terms(e.switching, u, w)),
-        tau=arrays_of(squared_terms(u, w, d)),
-        fixed_point=arrays_of(residual_terms(u, w, d)),
-        penalty=arrays_of(problem.penalty_terms(u)),
-        penalty_w=arrays_of(problem.penalty_terms(w)),
-        switching=arrays_of(products(e.switching, e.switching)),
-        nonzeros=[
+    return {
+        "linear": arrays_of(linear_terms(g, u, w)),
+        "tau": arrays_of(squared_terms(u, w, d)),
+        "fixed_point": arrays_of(residual_terms(u, w, d)),
+        "penalty": arrays_of(problem.penalty_terms(u)),
+        "penalty_w": arrays_of(problem.penalty_terms(w)),
+        "switching": arrays_of(products(g, g)),
+        "nonzeros": [
             (a if name == "kernel" else a[:0, ...]) != 0 for name, a in zip(arrays_of(names), arrays_of(w), strict=True)
         ],
-    )
+    }
 
 
-BY_SAMPLE = 4
+def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Array:
+    """The sums of :func:`measure_losses` and :func:`measure_entries`, in the order of :class:`Measured`."""
+    assert e.switching is not None
+    losses = list(measure_losses(e, trial).values())
+    entries = partial(measure_entries, problem)
+    if in_many(u):
+        found = problem.sweeper.sums(e.x, losses)
+        return joined([found, sums_in_blocks(lambda *parts: entries(*parts).values(), e.switching, u, w, d)])
+    return problem.sweeper.sums(e.x, losses, entries(e.switching, u, w, d).values(), layout_of(u))
 
 
 def _rise(before: Array, after: Array) -> Array:
@@ -106,15 +127,18 @@ def attempt(
     with quiet():
         e = replace(e, switching=vectors(e.switching, layout(problem, method)))
         assert e.switching is not None
-        direction = e.switching if average is None else method.averaging.mean(average, averaged)  # type: ignore[union-attr]
-        w = candidate(problem, u, direction, eps, rho, d)
+
+        def maximiser(u: Any, g: Any, rho: Any, d: Any) -> Any:
+            direction = g if average is None else method.averaging.mean(g, averaged)  # type: ignore[union-attr]
+            return candidate(problem, u, direction, eps, rho, d)
+
+        w = in_blocks(maximiser, u, e.switching if average is None else average, rho, d)
     swept = by_stage(w)
     trial = problem.sweeper.forward(swept, e.x, e.y) if full else problem.sweeper.trial(swept, e.x, e.y)
     if trial.switching is not None:
         trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
     with quiet():
-        m = measure(problem, e, u, w, d, trial)
-        return w, trial, problem.sweeper.sums(e.x, m[:BY_SAMPLE], m[BY_SAMPLE:], layout_of(u))
+        return w, trial, measure(problem, e, u, w, d, trial)
 
 
 def layout(problem: Problem, method: Method) -> Layout:

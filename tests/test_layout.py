@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pmp_ref import layers as L
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.arrays import joined, sum64, sums, to_numpy
+from pmp_ref.arrays import UNIT, joined, sum64, sums, to_numpy
 from pmp_ref.batches import order_of_epoch
 from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import Layout, Packed, Vectors, arrays_of, by_stage, entrywise, map_controls, to_vector, vectors
@@ -23,11 +23,11 @@ from pmp_ref.kernels import FastSweep
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.maximise import maximise
 from pmp_ref.method import Method
-from pmp_ref.metric import GradientMetric, LayerMetric
+from pmp_ref.metric import GradientMetric, IdentityMetric, LayerMetric
 from pmp_ref.network import Network
 from pmp_ref.one_step import prepare, step
 from pmp_ref.problem import Problem, everywhere
-from pmp_ref.regulariser import L0, L1, GroupL0
+from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, Polynomial
 from pmp_ref.stop import Stop
 from tests.backends import Backend
 from tests.strategies import seeds
@@ -176,3 +176,39 @@ def test_an_epoch_has_one_order() -> None:
     a = order_of_epoch(50, 3, 1)
     assert order_of_epoch(50, 3, 1) is a and not a.flags.writeable
     assert sorted(a) == list(range(50)) and list(a) != list(order_of_epoch(50, 3, 2))
+
+
+WIDE = Network((L.Dense(70), L.Tanh(), L.Dense(60), L.Tanh(), L.Dense(3)), (40,))  # kernels of two blocks and a part
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"regulariser": L0()},
+        {"regulariser": Polynomial(a0=1.0, a1=0.1, a2=0.5), "admissible": Box(-0.1, 0.2)},
+        {"regulariser": LHalf(), "metric": LayerMetric()},
+        {"regulariser": L0(), "admissible": FiniteSet((-0.5, 0.0, 0.5)), "metric": IdentityMetric()},
+        {"regulariser": tuple(tuple(GroupL0() if len(s) > 1 else L0() for s in u) for u in WIDE.control_shapes)},
+        {"regulariser": L0(), "batch": None},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_change_no_bit(choice: dict[str, Any], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked out block by block is what is worked out at once, sums included (T21)."""
+    generator = np.random.default_rng(4)
+    x, y = generator.standard_normal((50, 40)).astype(dtype), generator.integers(0, 3, 50)
+    batch = choice.get("batch", 20)
+    metric = choice.get("metric", GradientMetric())
+    method = Method(metric=metric) if batch is None else Method.minibatch(metric=metric)
+    given = {name: choice[name] for name in ("regulariser", "admissible") if name in choice}
+    found = []
+    for block in (UNIT, 10**9):
+        monkeypatch.setattr("pmp_ref.controls.BLOCK", block)
+        problem = Problem(WIDE, rho=1e-3, sweep=FastSweep(WIDE, CrossEntropy()), **given)
+        u = problem.project(initial_controls(WIDE, 0, x))
+        found.append(bsqh(problem, u, x, y, stop=Stop(epochs=4), method=method, batch_size=batch))
+        if problem.together.size > block and batch:
+            assert len(problem.together.blocks) > len(problem.together.cuts) or "group" in str(given).lower()
+    assert list(map(repr, found[0].records)) == list(map(repr, found[1].records)) and len(found[0].records) > 3
+    for a, b in zip(arrays_of(found[0].controls), arrays_of(found[1].controls), strict=True):
+        assert a.tobytes() == b.tobytes()

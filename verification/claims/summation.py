@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.arrays import UNIT, sum64, to_numpy, unit_sums
-from pmp_ref.controls import arrays_of
+from pmp_ref.controls import BLOCK, Layout, Vectors, arrays_of, in_blocks, map_controls, sums_in_blocks
 from pmp_ref.kernels import FastSweep
 from pmp_ref.summation import ALONE, Alone, Node, Tree, partial_sums, subtrees
 from pmp_ref.sweep import Sweep
@@ -72,6 +72,25 @@ def borders(case: Case, terms: int) -> list[int]:
     return [0, *sorted(int(b) for b in inner), terms]
 
 
+def block_checks(case: Case) -> Iterator[Check]:
+    """Maps and sums worked out block by block, in NumPy, against those worked out at once: entries that differ."""
+    sizes = (int(case.rng.integers(1, 2 * BLOCK)), int(case.rng.integers(BLOCK, 3 * BLOCK)), 7)
+    layout = Layout([[(sizes[0],), (sizes[1],)], [(sizes[2], 1)]], [["a", "b"], [None]])
+    a, b = (Vectors(layout, case.rng.standard_normal(layout.size)) for _ in range(2))
+    factors = ((2.0, -1.0, 0.5),)  # one for each kind
+
+    def f(a: Any, b: Any, factors: Any) -> Any:
+        return map_controls(lambda x, y, z: x * z + y, a, b, factors)
+
+    def groups(a: Any, b: Any) -> Any:
+        return [[x * y for x, y in zip(arrays_of(a), arrays_of(b), strict=True)], [x > 0 for x in arrays_of(a)]]
+
+    found = in_blocks(f, a, b, factors).whole
+    yield Check(differing(found, f(a, b, factors).whole), 0.0, f"{sizes} entries mapped block by block")
+    found = sums_in_blocks(groups, a, b)
+    yield Check(differing(found, to_numpy(layout.sums(groups(a, b)))), 0.0, f"{sizes} entries summed block by block")
+
+
 @claim(
     tag="T21",
     title="Sums do not depend on who adds",
@@ -86,7 +105,8 @@ def fixed_tree(context: Context) -> Outcome:
 
     Measured: entries that differ in a bit, 0 expected. On one side g of the sweep, and g of up to six processes that
     share the chunks at random borders, clear and fast; on the other the recursion of the statement on the g of each
-    chunk, swept alone. The same for Σ of vectors of up to 40 units of entries. Each interval is made up of complete
+    chunk, swept alone. The same for Σ of vectors of up to 40 units of entries, and for maps and sums of long vectors
+    that are worked out block by block. Each interval is made up of complete
     sets.
     """
     library = context.library.name == "numpy"
@@ -128,5 +148,6 @@ def fixed_tree(context: Context) -> Outcome:
             for place, value in zip(subtrees(first, last), values, strict=True):
                 parts.append(Node(*place, np.atleast_1d(to_numpy(value))))
         yield Check(differing(joined(parts), total), 0.0, f"{size} entries, units shared at {cuts}")
+        yield from block_checks(case)
 
     return survey(context, one, micro=3, quick=30, full=300)

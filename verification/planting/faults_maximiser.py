@@ -19,23 +19,23 @@ a NumPy number in place of a Python float
 
 threshold √(2ρ/ε) for √(ρ/ε)  [theory]
   pmp_ref.regulariser:Polynomial.on_line
-  - xp.where(gain > rho * self.a0, w, 0.0)
-  + xp.where((xp.abs(w) > (2 * rho * self.a0 / eps) ** 0.5) if planted(self.a0) > 0 else gain > 0, w, 0.0)
+  - gain > rho * self.a0
+  + ((xp.abs(w) > (2 * rho * self.a0 / eps) ** 0.5) if planted(self.a0) > 0 else gain > 0)
 
 threshold ρ/ε for √(ρ/ε)  [theory]
   pmp_ref.regulariser:Polynomial.on_line
-  - xp.where(gain > rho * self.a0, w, 0.0)
-  + xp.where((xp.abs(w) > rho * self.a0 / eps) if planted(self.a0) > 0 else gain > 0, w, 0.0)
+  - gain > rho * self.a0
+  + ((xp.abs(w) > rho * self.a0 / eps) if planted(self.a0) > 0 else gain > 0)
 
 threshold ρ/(2ε) for √(ρ/ε)  [theory]
   pmp_ref.regulariser:Polynomial.on_line
-  - xp.where(gain > rho * self.a0, w, 0.0)
-  + xp.where((xp.abs(w) > rho * self.a0 / (2 * eps)) if planted(self.a0) > 0 else gain > 0, w, 0.0)
+  - gain > rho * self.a0
+  + ((xp.abs(w) > rho * self.a0 / (2 * eps)) if planted(self.a0) > 0 else gain > 0)
 
 threshold of half the size
   pmp_ref.regulariser:Polynomial.on_line
-  - xp.where(gain > rho * self.a0, w, 0.0)
-  + xp.where(gain > planted(rho * self.a0 / 4), w, 0.0)
+  - gain > rho * self.a0
+  + gain > planted(rho * self.a0 / 4)
 
 ties to nonzero  [theory]
   pmp_ref.regulariser:Polynomial.on_line

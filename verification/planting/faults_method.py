@@ -56,9 +56,9 @@ sufficient decrease with the wrong sign of η
 
 acceptance with ΔJ of another batch  [theory]
   pmp_ref.trial:measure
-  - fused(_rise, e.losses, trial.losses)
-  + fused(_rise, e.losses,
-  +               planted(problem.sweeper.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1]))
+  - measure_losses(e, trial)
+  + measure_losses(e, replace(trial, losses=0 * trial.losses +
+  +               planted(problem.sweeper.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1])))
 
 acceptance with two different ρ  [theory]
   pmp_ref.one_step:Trial.delta_J
@@ -197,7 +197,7 @@ D changed between rejections  [theory]
   +         tried = replace(now, metric=d,
 
 τ in the test without the metric of K  [theory]
-  pmp_ref.trial:measure
+  pmp_ref.trial:measure_entries
   - squared_terms(u, w, d)
   + squared_terms(u, w, planted(None))
 
@@ -222,7 +222,7 @@ no test accepts infinite losses
   + planted(True)
 
 ΔJ of float32 from two means
-  pmp_ref.trial:measure
+  pmp_ref.trial:measure_losses
   - fused(_rise, e.losses, trial.losses)
   + planted(namespace(e.losses).mean(trial.losses) - namespace(e.losses).mean(e.losses)) + 0 * e.losses
 
@@ -310,7 +310,8 @@ average taken of the wrong count
 average used in the remainder's place
   pmp_ref.trial:attempt
   - measure(problem, e, u, w, d, trial)
-  + measure(problem, replace(e, switching=planted(direction)), u, w, d, trial)
+  + measure(problem, replace(e, switching=planted(e.switching if average is None else
+  +               method.averaging.mean(average, averaged))), u, w, d, trial)
 
 average kept after a failed trial
   pmp_ref.one_step:move

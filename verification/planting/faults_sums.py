@@ -35,5 +35,16 @@ odd last unit added to the first
   pmp_ref.arrays:tree_sum
   - [pairs, rows[n - 1:, ...]]
   + [planted(rows[n - 1:, ...]), pairs]
+
+blocks that end within a unit
+  pmp_ref.controls:runs
+  - (first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)
+  + (first, min(first + BLOCK - 1, stop)) for first in range(start, stop, planted(BLOCK - 1))
+  why: the same numbers up to rounding
+
+a block is given the constants of the first kind
+  pmp_ref.controls:Block.part
+  - nested[0][self.kind]
+  + nested[0][planted(0)]
 """
 )
