@@ -70,7 +70,7 @@ def tails(thin: list[Ball | None], top: Ball | None, h: Array) -> list[Ball | No
 
 def within(x: Ball | None, h: Array) -> Ball | None:
     """s x for all |s| ≤ h."""
-    return None if x is None else Ball(np.zeros_like(x.mid), column(h, x.mid) * x.magnitude * UP)
+    return None if x is None else Ball(np.zeros_like(x.mid), column(h, x.mid) * x.magnitude * UP + TINY)
 
 
 def compose(k: int, f: Any, z: Any) -> Any:

@@ -44,7 +44,7 @@ def activation_range(stage: Activation, z: Point, f: list[Array], errors: list[A
         slack = np.broadcast_to(unknown, z.mid.shape)[far] + 0.25 * bend[far]
         slack = (slack + 4 * U * np.maximum(np.abs(least), np.abs(most))) * UP
         low[far], high[far] = least - slack, most + slack
-    return hull(np.maximum(low, -bound[n]), np.minimum(high, bound[n]))
+    return hull(np.fmax(low, -bound[n]), np.fmin(high, bound[n]))  # where the reach is endless, this is what is known
 
 
 def activation_quotient(stage: Activation, z: Array, f: list[Array], errors: list[Array], y: Array) -> tuple[Any, Any]:

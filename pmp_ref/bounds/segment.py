@@ -127,7 +127,7 @@ def activate(stage: Activation, jet: Jet, rows: Rows) -> Jet:
     n, bound = rows.order, suprema(stage)
     z0 = jet.thin[0]
     assert z0 is not None
-    values, errors = coefficients(stage, z0.mid, n + 1)
+    values, errors = coefficients(stage, z0.mid, n + 1 if rows.wide else n - 1)
     lipschitz = [(k + 1) * bound[k + 1] for k in range(n)]
     f = [Point(v, (e + c * z0.err) * UP) for v, e, c in zip(values, errors, lipschitz, strict=False)]
     thin = tuple([f[0]] + [compose(k, f, jet.thin) for k in range(1, n)])

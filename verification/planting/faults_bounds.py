@@ -280,7 +280,7 @@ T7b: 3z₁² + 3z₁e + e² without 3z₁e
 
 T7b: the part is its right half
   pmp_ref.bounds.jets:within
-  - Ball(np.zeros_like(x.mid), column(h, x.mid) * x.magnitude * UP)
+  - Ball(np.zeros_like(x.mid), column(h, x.mid) * x.magnitude * UP + TINY)
   + Ball(planted(0.5 * column(h, x.mid) * x.mid), 0.5 * column(h, x.mid) * x.magnitude * UP)
 
 T7b: weights of a sum forgotten
