@@ -138,7 +138,7 @@ def certify_step(
     direct = after - before
     found = StepCertificate(
         remainder=Interval(-math.inf, math.inf),
-        slope=mean_interval(slope.lower[:samples], slope.upper[:samples]),
+        slope=mean_interval(slope.lower, slope.upper),
         penalty=penalty_change(problem, hu, hw, problem.rho if rho is None else rho),
         direct=mean_interval(direct.lower, direct.upper),
         tau=squared_length(hu, hw),

@@ -181,8 +181,8 @@ def compare(made: list[Step], answers: dict[str, Any] | None, say: Any) -> list[
 
 
 HEAD = (
-    "| network and loss | ‖Δ‖ | remainder | order | T7b, 1 part | T7b, 4 parts | AutoBound | AutoBound, middle | T7b, ms "
-    "| AutoBound, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "| network and loss | ‖Δ‖ | remainder | order | T7b, 1 part | T7b, 4 parts | AutoBound | AutoBound, middle "
+    "| T7b, ms | AutoBound, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
 )
 
 
