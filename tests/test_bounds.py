@@ -16,8 +16,9 @@ from pmp_ref.architectures import residual_net
 from pmp_ref.bounds import ball_bound, certified_eps, certify_step, global_constant, radii_around, radii_of_box
 from pmp_ref.bounds.constants import overlaps
 from pmp_ref.bounds.intervals import Ball, Point, hull
-from pmp_ref.bounds.segment import Jet, Rows, affine
-from pmp_ref.bounds.step import Interval, moment, penalty_change
+from pmp_ref.bounds.jets import Jet, Rows
+from pmp_ref.bounds.segment import affine
+from pmp_ref.bounds.step import Interval, change, penalty_change, widest
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bounds.terminal import corner_softmax
 from pmp_ref.controls import arrays_of, map_controls
@@ -122,12 +123,21 @@ def test_corner_softmax_holds_the_softmax_of_the_box(seed: int) -> None:
         assert np.all(p.lower <= e / e.sum()) and np.all(e / e.sum() <= p.upper)
 
 
-@pytest.mark.parametrize("j", [0, 1, 2])
-def test_moments_of_a_part(j: int) -> None:
-    c, h = 0.375, 0.125
-    points, weights = np.polynomial.legendre.leggauss(8)
-    expected = h * float(weights @ ((1 - c - h * points) * (h * points) ** j))
-    assert float(moment(np.array(c), np.array(h), j)) == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_the_change_over_a_part(order: int) -> None:
+    h = 0.125
+    f = np.polynomial.Polynomial([0.3, -1.1, 0.7, 2.0, -0.4][: order + 1])  # in s = t − c
+    phi = [Ball(np.array([a]), np.zeros(1)) for a in f.coef]
+    found = change(phi, np.array([h]), order)
+    assert found.lower[0] <= f(h) - f(-h) <= found.upper[0] and found.rad[0] < 1e-14
+
+
+def test_the_widest_samples_are_cut_first() -> None:
+    width = np.array([1.0, 8.0, 0.1, 4.0])
+    assert widest(width, 5.7, 4).tolist() == [1]  # 13.1 − 7.5 = 5.6
+    assert sorted(widest(width, 2.0, 4).tolist()) == [1, 3]
+    assert sorted(widest(width, 1e-9, 4).tolist()) == [0, 1, 3]  # all at once would not do: those that matter
+    assert sorted(widest(np.array([1.0, np.inf, np.nan]), 1.0, 4).tolist()) == [1, 2]
 
 
 def test_overlaps_of_windows() -> None:
@@ -178,6 +188,30 @@ def test_a_stage_that_moves_far_encloses_the_rounding_of_its_step(seed: int) -> 
             kernel = [Fraction(a) + Fraction(c) * Fraction(d) for a, d in zip(u[o], delta[o], strict=True)]
             exact = sum((a * b for a, b in zip(kernel, true, strict=True)), Fraction(0))
             assert abs(exact - Fraction(float(z.mid[0, o]))) <= Fraction(float(z.err[0]))
+
+
+@pytest.mark.parametrize("stage", [Tanh(), Sigmoid(), Softplus(), SiLU()], ids=str)
+@pytest.mark.parametrize("loss", [None, SquaredLoss()])
+def test_the_width_of_a_remainder_falls_with_the_order_of_the_jets(stage: Activation, loss: Any) -> None:
+    """A step of length 1: the remainder from values of the loss in every interval; widths like 1/Mⁿ."""
+    network = Network((Dense(20), stage, Dense(10)), (10,))
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((16, 10))
+    y = rng.integers(0, 10, 16) if loss is None else rng.standard_normal((16, 10))
+    problem = Problem(network, loss or CrossEntropy(), rho=0.0)
+    u = initial_controls(network, 0, x)
+    v = map_controls(lambda a: rng.standard_normal(a.shape), u)
+    length = np.sqrt(sum(float(np.sum(a * a)) for a in arrays_of(v)))
+    w = map_controls(lambda a, b: a + b / length, u, v)
+    widths = {}
+    for order in (2, 3, 4):
+        for parts in (1, 2, 4):
+            c = certify_step(problem, u, w, x, y, order=order, parts=parts, max_parts=parts)
+            low, high = c.direct.lower - c.slope.upper, c.direct.upper - c.slope.lower
+            assert c.remainder.lower <= high and low <= c.remainder.upper
+            widths[order, parts] = c.remainder.width
+        assert widths[order, 4] < 0.3**order * widths[order, 1]
+    assert widths[2, 1] > 4 * widths[3, 1] and widths[3, 1] > 4 * widths[4, 1]
 
 
 def test_an_enclosure_of_a_step_that_overflows_proves_nothing() -> None:

@@ -1,32 +1,27 @@
 """Enclosure of the loss along a segment [u, w], a posteriori and tight (T7b), and certified steps (T6).
 
 φ(t) = L_B(u + tΔ), Δ = w − u. For rows (sample, part of [0, 1] with centre c and half width h) the jet of the state
-x(t) is carried as Taylor coefficients x_k = x^(k)/k!: *thin* values at t = c for k < n, and for the top order n a
-ball that holds x_n(t) for every t of the part. The ball of x_k over the part follows by the mean value form
+x(t) goes through the stages: thin coefficients at c and the ball of the quotient x_[n] over the part, see ``jets``.
 
-    x_k(t) ∈ x_k(c) ± (Σ_{k<j<n} C(j,k) h^{j−k} |x_j(c)| + C(n,k) h^{n−k} sup |x_n|).
+Affine stage: z_k = W(c)x_k + Δx_{k−1} at c, and z_[n] = W(c)x_[n] + Δx_{n−1} + sΔx_[n] on the part.
+Activation: σ is expanded at z_0 with its own quotient over the range of z on the part, see ``quotients``.
+Loss: the same, with log Σ exp for cross-entropy. What comes out is φ_1 … φ_{n−1} at c and φ_[n] over the part.
 
-Affine stage: z_k = W(c)x_k + Δx_{k−1} at c, and z_n ∈ W(c)x_n + Δx_{n−1} ± (n+1)h|Δ| sup|x_n| on the part.
-Activation: z_k are composed with the f_k = σ^(k)/k!. The result is Σ over parts of
-
-    ∫ (1 − t) φ″(t) dt,   φ″(c + s) = Σ_{2≤k<n} k(k−1) φ_k(c) s^{k−2} + n(n−1) φ_n(ξ) s^{n−2},
-
-so for n = 2 it is Σ_m ω_m [inf d_m, sup d_m] with ω_m = ∫ (1 − t) dt, the form of T7b with first-order looseness in
-the part's width; for n = 3, 4 the looseness is of second and third order. ``intervals`` says what is assumed of the
-arithmetic. Everything runs in float64 on the host.
+``intervals`` says what is assumed of the arithmetic. Everything runs in float64 on the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
-from math import comb
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.bounds.intervals import TINY, UP, Array, Ball, Point, U, column, gamma, upward
+from pmp_ref.bounds.jets import Jet, Rows, balls, compose, plus, quotient, spread, tails, times, within
+from pmp_ref.bounds.quotients import activation_range
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.bounds.terminal import loss_coefficients, loss_value
 from pmp_ref.errors import InputError
@@ -43,54 +38,6 @@ from pmp_ref.layers import (
 from pmp_ref.layers.layer import along_channels
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one enclosure: sample, centre c and half width h of the part, and the order n of the jets."""
-
-    sample: Array
-    c: Array
-    h: Array
-    order: int
-
-
-@dataclass(frozen=True)
-class Jet:
-    """Thin coefficients at c (None: zero), and the ball of the top one over the part (None: zero).
-
-    ``moving`` is False while the state does not depend on t; then its rows are samples, see ``spread``.
-    """
-
-    thin: tuple[Point | None, ...]
-    top: Ball | None
-    moving: bool = True
-
-    def over(self, k: int, rows: Rows) -> Ball | None:
-        """The ball of x_k over the part, k < n; None where it is zero."""
-        n, parts = rows.order, []
-        for j in range(k + 1, n):
-            x = self.thin[j]
-            if x is not None:
-                scale = comb(j, k) * rows.h ** (j - k) * UP
-                parts.append(column(scale, x.mid) * (np.abs(x.mid) + column(x.err, x.mid)))
-        if self.top is not None:
-            scale = comb(n, k) * rows.h ** (n - k) * UP
-            parts.append(column(scale, self.top.mid) * self.top.magnitude)
-        x = self.thin[k]
-        if x is None and not parts:
-            return None
-        if x is None:
-            return Ball(np.zeros_like(parts[0]), sum(parts) * UP + TINY)
-        return Ball(x.mid, (sum(parts) + column(x.err, x.mid)) * UP + TINY)
-
-
-def spread(jet: Jet, rows: Rows) -> Jet:
-    """The jet with one row per (sample, part)."""
-    if jet.moving:
-        return jet
-    thin = tuple(None if x is None else Point(x.mid[rows.sample], x.err[rows.sample]) for x in jet.thin)
-    return Jet(thin, None)
 
 
 def enclose_stage(stage: Stage, jet: Any, u: Any, delta: Any, rows: Rows) -> Jet:
@@ -126,7 +73,7 @@ def affine(stage: AffineStage, jet: Jet, u: Any, delta: Any, rows: Rows) -> Jet:
         errs[k] = errs[k] + err
 
     sources: list[Any] = [None if x is None else (x.mid, x.err, x.length) for x in jet.thin]
-    if jet.top is not None:
+    if jet.top is not None and rows.wide:
         sources.append((jet.top.mid, 0.0, Point(jet.top.mid, np.zeros(c.shape)).length))
     products = _apply_both(stage, [s[0] for s in sources if s is not None], kernel, change)
     for k, source in enumerate(sources):
@@ -136,7 +83,7 @@ def affine(stage: AffineStage, jet: Jet, u: Any, delta: Any, rows: Rows) -> Jet:
         by_u, by_d = by_u[where], by_d[where]
         err, length = (np.broadcast_to(a, jet_rows(jet))[where] for a in source[1:])
         add(k, by_u + column(c, by_d) * by_d, (sum_u + c * sum_d) * err + slack * (length_u + length_d) * length)
-        if k < n:
+        if k + 1 < n or (k < n and rows.wide):
             add(k + 1, by_d, sum_d * err + slack * length_d * length)
     if stage.bias:
         b, db = along_channels(u[1], mids[0]), along_channels(delta[1], mids[0])
@@ -144,16 +91,15 @@ def affine(stage: AffineStage, jet: Jet, u: Any, delta: Any, rows: Rows) -> Jet:
         add(0, b + column(c, mids[0]) * db, size)
         add(1, np.broadcast_to(db, mids[0].shape), size)
     # each |z_k| is at most the sum of the products above, so ``slack`` also covers adding them up
-    radius = None
+    thin = tuple(None if m is None else Point(m, e * UP + TINY) for m, e in zip(mids[:n], errs[:n], strict=True))
+    if mids[n] is None or not rows.wide:
+        return Jet(thin, None)
+    radius: Any = 0.0
     if jet.top is not None:
-        reach = column((n + 1) * rows.h, mids[n])
-        inner, turn = next(_apply_both(stage, [jet.top.rad], np.abs(kernel), np.abs(change)))
-        radius = inner + (column(c, mids[n]) + reach) * turn + reach * stage.apply(np.abs(jet.top.mid), np.abs(change))
-    thin = [None if m is None else Point(m, e * UP + TINY) for m, e in zip(mids[:n], errs[:n], strict=True)]
-    if mids[n] is None:
-        return Jet(tuple(thin), None)
-    radius = 0.0 if radius is None else radius
-    return Jet(tuple(thin), Ball(mids[n], upward(radius + column(errs[n], mids[n]), fan_in + 8)))
+        c_, h_ = column(c, jet.top.mid), column(rows.h, jet.top.mid)
+        turned = c_ * jet.top.rad + h_ * jet.top.magnitude
+        radius = stage.apply(jet.top.rad, np.abs(kernel)) + stage.apply(turned, np.abs(change))
+    return Jet(thin, Ball(mids[n], upward(radius + column(errs[n], mids[n]), fan_in + 8)))
 
 
 def jet_rows(jet: Jet) -> int:
@@ -177,64 +123,23 @@ def _apply_both(stage: AffineStage, states: list[Array], first: Array, second: A
 
 
 def activate(stage: Activation, jet: Jet, rows: Rows) -> Jet:
-    """x = σ(z) by the chain rule for Taylor coefficients, thin at c and as a ball over the part for the top one."""
+    """x = σ(z) by the chain rule for Taylor coefficients, thin at c, and by that for quotients over the part."""
     n, bound = rows.order, suprema(stage)
     z0 = jet.thin[0]
     assert z0 is not None
-    values, errors = coefficients(stage, z0.mid, n + 1)
-    lipschitz = [(k + 1) * bound[k + 1] for k in range(n + 2)]
-    f = [Point(v, (e + c * z0.err) * UP) for v, e, c in zip(values, errors, lipschitz, strict=True)]
-    thin: list[Any] = [f[0]] + [compose(k, f, jet.thin) for k in range(1, n)]
-    wide = [jet.over(k, rows) for k in range(n)]
-    z, rho = [*wide, jet.top], wide[0].rad if wide[0] is not None else 0.0
-    g: list[Any] = [None]
-    for k in range(1, n + 1):
-        slope = (k + 1) * (np.abs(values[k + 1]) + column(errors[k + 1], z0.mid))
-        radius = rho * (slope + comb(k + 2, 2) * bound[k + 2] * rho) + column(errors[k], z0.mid)
-        g.append(Ball(values[k], np.minimum(radius * UP, bound[k] + np.abs(values[k]) * UP) + TINY))
-    return Jet(tuple(thin), compose(n, g, z))
-
-
-def compose(k: int, f: Any, z: Any) -> Any:
-    """x_k of x = σ(z) from f_j and z_1 … z_k (None: zero): k = 1 … 4.
-
-    x_1 = f_1z_1, x_2 = f_1z_2 + f_2z_1², x_3 = f_1z_3 + 2f_2z_1z_2 + f_3z_1³,
-    x_4 = f_1z_4 + f_2(2z_1z_3 + z_2²) + 3f_3z_1²z_2 + f_4z_1⁴.
-    """
-    square = square_of(z[1])
-    powers: dict[int, Any] = {1: z[k]}
-    if k == 2:
-        powers[2] = square
-    elif k == 3:
-        powers[2] = times(2.0, times(z[1], z[2]))
-        powers[3] = times(square, z[1])
-    elif k == 4:
-        powers[2] = plus(times(2.0, times(z[1], z[3])), square_of(z[2]))
-        powers[3] = times(3.0, times(square, z[2]))
-        powers[4] = square_of(square)
-    total = None
-    for j, power in powers.items():
-        total = plus(total, times(f[j], power))
-    return total
-
-
-def times(a: Any, b: Any) -> Any:
-    """a·b with None for zero; a may be a number."""
-    if a is None or b is None:
-        return None
-    return b * a if isinstance(a, float) else a * b
-
-
-def plus(a: Any, b: Any) -> Any:
-    """a + b with None for zero."""
-    return b if a is None else a if b is None else a + b
-
-
-def square_of(a: Any) -> Any:
-    """a²."""
-    if a is None:
-        return None
-    return a.square() if isinstance(a, Ball) else a * a
+    values, errors = coefficients(stage, z0.mid, n + 1 if rows.wide else n - 1)
+    lipschitz = [(k + 1) * bound[k + 1] for k in range(n)]
+    f = [Point(v, (e + c * z0.err) * UP) for v, e, c in zip(values, errors, lipschitz, strict=False)]
+    thin = tuple([f[0]] + [compose(k, f, jet.thin) for k in range(1, n)])
+    if not rows.wide:
+        return Jet(thin, None)
+    z = balls(jet.thin)
+    tail = tails(z, jet.top, rows.h)
+    reach = within(tail[1], rows.h)
+    if reach is None:
+        return Jet(thin, None)
+    expansion = [*balls(f), activation_range(stage, z0, values, errors, reach.rad, n)]
+    return Jet(thin, quotient(n, expansion, z, tail, rows.h))
 
 
 def average(stage: Any, jet: Jet) -> Jet:
@@ -269,7 +174,7 @@ def weighted_sum(stage: WeightedSum, jets: list[Jet]) -> Jet:
 def enclose_rows(network: Network, loss: Loss, u: Any, delta: Any, x: Array, y: Array, rows: Rows) -> list[Any]:
     """[φ_0 … φ_{n−1} thin at c, φ_n over the part], balls of shape (rows,)."""
     unique, inverse = np.unique(rows.sample, return_inverse=True)
-    local = Rows(inverse, rows.c, rows.h, rows.order)
+    local = Rows(inverse, rows.c, rows.h, rows.order, rows.wide)
     first = Jet((Point(x[unique], np.zeros(unique.size)), *(None,) * (rows.order - 1)), None, moving=False)
 
     def step(l: int, jet: Any) -> Jet:
@@ -277,11 +182,7 @@ def enclose_rows(network: Network, loss: Loss, u: Any, delta: Any, x: Array, y: 
 
     jet: Any = spread(network.propagate(step, first, keep=False)[-1], local)
     target = y[rows.sample]
-    last = jet.thin[0].ball()
-    thin = loss_coefficients(loss, target, [a if a is None else a.ball() for a in jet.thin], last.lower, last.upper)
-    wide = [jet.over(k, local) for k in range(rows.order)]
-    top = loss_coefficients(loss, target, [*wide, jet.top], wide[0].lower, wide[0].upper)[-1]
-    return [loss_value(loss, target, jet.thin[0]), *thin, top]
+    return [loss_value(loss, target, jet.thin[0]), *loss_coefficients(loss, target, jet, local)]
 
 
 def in_chunks(f: Callable[[Rows], list[Any]], rows: Rows, chunk: int) -> list[Any]:
@@ -289,6 +190,6 @@ def in_chunks(f: Callable[[Rows], list[Any]], rows: Rows, chunk: int) -> list[An
     parts = []
     for start in range(0, rows.c.size, chunk):
         cut = slice(start, start + chunk)
-        parts.append(f(Rows(rows.sample[cut], rows.c[cut], rows.h[cut], rows.order)))
+        parts.append(f(Rows(rows.sample[cut], rows.c[cut], rows.h[cut], rows.order, rows.wide)))
     join = lambda balls: Ball(np.concatenate([b.mid for b in balls]), np.concatenate([b.rad for b in balls]))  # noqa: E731
     return [join(balls) for balls in zip(*parts, strict=True)]

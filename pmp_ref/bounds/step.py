@@ -4,9 +4,10 @@ Proven, under the assumptions on arithmetic stated in ``intervals``: for the ste
 
     ∫₀¹(1 − t) φ″(t) dt ∈ [remainder],   φ′(0) = −⟨g, w − u⟩ ∈ [slope],   ρ(R(w) − R(u)) ∈ [penalty],
 
-hence J(w) − J(u) = slope + remainder + penalty, and Ĉ = remainder/τ. None of these uses the sweeps of the run, the
-switching functions it computed, or a value of J(w). ``direct`` encloses L_B(w) − L_B(u) by its two values instead:
-the check of all the rest.
+hence J(w) − J(u) = slope + remainder + penalty, and Ĉ = remainder/τ. The remainder is Σ over parts of φ(c + h) −
+φ(c − h), from derivatives at c and the quotient of the part, less φ′(0). None of these uses the sweeps of the run, the
+switching functions it computed, or a value of J. ``direct`` encloses L_B(w) − L_B(u) by its two values instead: the
+check of all the rest.
 """
 
 from __future__ import annotations
@@ -113,8 +114,8 @@ def certify_step(
 ) -> StepCertificate:
     """Proven intervals for the step from u to w on the batch (x, y), L_B its mean loss; order 2, 3 or 4.
 
-    Every sample starts with ``parts`` equal parts of the segment; the samples with the widest enclosures get twice
-    as many until upper/lower of the remainder is at most ``target``, or its width at most ``absolute``, or a sample
+    Every sample starts with ``parts`` equal parts of the segment; samples with the widest enclosures get twice as many
+    until upper/lower of the remainder is at most ``target``, or its width at most ``absolute``, or a sample
     would need more than ``max_parts`` (powers of two); with ``eta`` also until J(w) − J(u) ≤ −ητ is proven, or its
     reverse. Networks and losses as :func:`enclose_stage` takes them, and regularisers that state their ``error_bound``;
     InputError for others. Float64 on the host; controls of another library or dtype are converted exactly.
@@ -132,72 +133,80 @@ def certify_step(
 
     samples = hx.shape[0]
     every = np.arange(samples)
-    ends = Rows(np.tile(every, 2), np.repeat([0.0, 1.0], samples), np.zeros(2 * samples), 2)
-    value, slope, _ = enclose(ends)
-    change = Ball(value.mid[samples:], value.rad[samples:]) - Ball(value.mid[:samples], value.rad[:samples])
+    before, slope = enclose(Rows(every, np.zeros(samples), np.zeros(samples), 2, wide=False))
+    (after,) = enclose(Rows(every, np.ones(samples), np.zeros(samples), 1, wide=False))
+    direct = after - before
     found = StepCertificate(
         remainder=Interval(-math.inf, math.inf),
-        slope=mean_interval(slope.lower[:samples], slope.upper[:samples]),
+        slope=mean_interval(slope.lower, slope.upper),
         penalty=penalty_change(problem, hu, hw, problem.rho if rho is None else rho),
-        direct=mean_interval(change.lower, change.upper),
+        direct=mean_interval(direct.lower, direct.upper),
         tau=squared_length(hu, hw),
         order=order,
         parts=float(parts),
         most_parts=parts,
     )
     many = np.full(samples, parts)
-    low, high = np.empty(samples), np.empty(samples)
+    low, high, cut = np.empty(samples), np.empty(samples), np.empty(samples)
     todo = every
     while True:
-        low[todo], high[todo] = remainders(enclose, todo, many[todo], order)
-        remainder = mean_interval(low, high)
+        low[todo], high[todo], cut[todo] = changes(enclose, todo, many[todo], order)
+        with np.errstate(invalid="ignore"):
+            remainder = mean_interval(_down(low - slope.upper), _up(high - slope.lower))
         found = replace(found, remainder=remainder, parts=float(many.mean()), most_parts=int(many.max()))
         tight = remainder.upper <= target * max(remainder.lower, 0.0) or remainder.width <= absolute
         if tight and (eta is None or found.proves_descent(eta) or found.refutes_descent(eta)):
             return found
-        width = np.where(np.isfinite(high - low), high - low, np.inf)
-        todo = every[(width > 0.05 * np.max(width)) & (many < max_parts)]
-        if todo.size == 0:
+        wanted = 0.0 if tight else max((target - 1) * max(remainder.lower, 0.0), absolute)
+        rounding = cut < 0.25 * (high - low)  # what is left does not shrink with the parts
+        free = np.flatnonzero((many < max_parts) & ~rounding)
+        if free.size == 0:
             return found
+        todo = free[widest(cut[free], samples * wanted, order)]
         many[todo] *= 2
 
 
-def remainders(enclose: Any, samples: Any, parts: Any, order: int) -> tuple[Any, Any]:
-    """Lower and upper ends of ∫(1 − t)φ_s″ dt for the samples given, each with its number of parts."""
+def widest(width: Any, wanted: float, order: int) -> Any:
+    """Which samples to cut into twice as many parts: the fewest, widest first, that bring the sum of widths down to
+    ``wanted`` if each is divided by 2ⁿ; else those above a twentieth of the largest. Endless ones before all others."""
+    endless = ~np.isfinite(width)
+    if np.any(endless):
+        return np.flatnonzero(endless)
+    first = np.argsort(-width, kind="stable")
+    saved = np.cumsum(width[first]) * (1 - 0.5**order)
+    enough = int(np.searchsorted(saved, width.sum() - wanted)) + 1
+    if wanted > 0 and enough <= width.size:
+        return first[:enough]
+    return np.flatnonzero(width > 0.05 * np.max(width))
+
+
+def changes(enclose: Any, samples: Any, parts: Any, order: int) -> tuple[Any, Any, Any]:
+    """Lower and upper ends of φ_s(1) − φ_s(0) for the samples given, each with its number of parts, and how much of the
+    width comes from the quotients φ_[n]."""
     sample = np.repeat(samples, parts)
     starts = np.concatenate([np.arange(n) for n in parts])
     count = np.repeat(parts, parts)
     c, h = (2 * starts + 1) / (2 * count), 1 / (2 * count)  # dyadic, hence exact
-    with np.errstate(over="ignore", invalid="ignore"):  # an enclosure that overflows is infinite or NaN: never proven
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows is infinite or NaN: not proven
         phi = enclose(Rows(sample, c, h, order))
-        part = integral(phi, c, h, order)
+        part = change(phi, h, order)
         position = np.repeat(np.arange(len(samples)), parts)
-        low, high = (np.bincount(position, weights=a, minlength=len(samples)) for a in (part.lower, part.upper))
-        size = np.bincount(position, weights=part.magnitude, minlength=len(samples))
+        columns = (part.lower, part.upper, part.magnitude, 4 * h**order * phi[order].rad)
+        low, high, size, cut = (np.bincount(position, weights=a, minlength=len(samples)) for a in columns)
         slack = np.array([gamma(int(n)) for n in parts]) * size
-        return low - slack, high + slack
+        return low - slack, high + slack, cut
 
 
-def integral(phi: list[Ball], c: Any, h: Any, order: int) -> Ball:
-    """∫_{c−h}^{c+h} (1 − t)φ″(t) dt from thin φ_2 … φ_{n−1} at c and φ_n over the part, row by row.
+def change(phi: list[Ball], h: Any, order: int) -> Ball:
+    """φ(c + h) − φ(c − h) from thin φ_1 … φ_{n−1} at c and φ_[n] over the part, row by row.
 
-    With s = t − c: ∫(1 − c − s) s^j ds is 2(1 − c)h^{j+1}/(j + 1) for even j and −2h^{j+2}/(j + 2) for odd j.
+    The even terms cancel: 2hφ_1 + 2h³φ_3 + hⁿ(φ_[n](h) − (−1)ⁿφ_[n](−h)), and the last is of two numbers of one ball.
     """
-    total = None
-    for k in range(2, order):
-        term = phi[k] * moment(c, h, k - 2) * float(k * (k - 1))
-        total = term if total is None else total + term
-    top, j = phi[order], order - 2
-    weight = 2 * (1 - c) * h ** (j + 1) / (j + 1)  # ∫(1 − c − s)|s|^j ds
-    scale = order * (order - 1)
-    spread = (weight * top.rad + 16 * U * weight * np.abs(top.mid)) * scale * UP
-    term = Ball(top.mid * moment(c, h, j) * scale, spread)
-    return term if total is None else total + term
-
-
-def moment(c: Any, h: Any, j: int) -> Any:
-    """∫_{−h}^{h} (1 − c − s) s^j ds."""
-    return 2 * (1 - c) * h ** (j + 1) / (j + 1) if j % 2 == 0 else -2 * h ** (j + 2) / (j + 2)
+    total = phi[1] * (2 * h)
+    if order == 4:
+        total = total + phi[3] * (2 * h**3)
+    mid = phi[order].mid if order % 2 else np.zeros_like(h)
+    return total + Ball(mid, phi[order].rad) * (2 * h**order)
 
 
 def mean_interval(low: Any, high: Any) -> Interval:
@@ -231,9 +240,9 @@ def squared_length(u: Controls, w: Controls) -> Interval:
     return Interval(_down(tau * (1 - 8 * U)), _up(tau * (1 + 8 * U)))
 
 
-def _down(a: float, ulps: int = 1) -> float:
+def _down(a: Any, ulps: int = 1) -> Any:
     return a - 2 * ulps * U * abs(a) - 1e-300
 
 
-def _up(a: float, ulps: int = 1) -> float:
+def _up(a: Any, ulps: int = 1) -> Any:
     return a + 2 * ulps * U * abs(a) + 1e-300

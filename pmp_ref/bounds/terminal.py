@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
+from math import factorial
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.bounds.intervals import UP, Array, Ball, Point, U, column, hull
+from pmp_ref.bounds.jets import Jet, Rows, balls, compose, quotient, tails, within
+from pmp_ref.bounds.quotients import exp_range, log_range
 from pmp_ref.errors import InputError
 from pmp_ref.loss import CrossEntropy, Loss, SquaredLoss
 
 
-def loss_coefficients(loss: Loss, y: Array, x: list[Any], low: Array, high: Array) -> list[Any]:
-    """φ_1 … φ_n of Φ(x(t)) per row, balls, from balls x_k (None: zero) and x_0 ∈ [low, high]."""
-    result: list[Any] = []
-    x = [Ball(np.zeros_like(low), np.zeros_like(low)) if a is None else a for a in x]
+def loss_coefficients(loss: Loss, y: Array, jet: Jet, rows: Rows) -> list[Ball]:
+    """φ_1 … φ_{n−1} at c and φ_[n] over the part (not ``wide``: without it), per row, of Φ(x) behind a jet."""
+    x0 = jet.thin[0]
+    assert x0 is not None
+    still = Ball(np.zeros_like(x0.mid), np.zeros_like(x0.mid))
+    thin = [still if x is None else x for x in balls(jet.thin)]
+    top = still if jet.top is None else jet.top
     if isinstance(loss, SquaredLoss):
-        rest = [hull(low, high) - Ball(y, np.zeros_like(y)), *x[1:]]
-        for k in range(1, len(x)):
-            terms = [(rest[j] * rest[k - j]).total(1) for j in range(k + 1) if j != k - j]
-            if k % 2 == 0:
-                terms.append(rest[k // 2].square().total(1))
-            result.append(_sum(terms) * 0.5)
-        return result
+        f = [None, thin[0] - Ball(y, np.zeros_like(y)), 0.5, None, None]
+        return [a.total(1) for a in composed(f, thin, top, rows)]
     if not isinstance(loss, CrossEntropy):
         raise InputError(f"no enclosure for the loss {loss}; expected cross-entropy or squared")
-    label = (np.arange(low.shape[1])[None, :] == y[:, None]).astype(np.float64)
-    p = [corner_softmax(low, high)]
-    miss = p[0] - Ball(label, np.zeros_like(label))
-    shifted: list[Any] = [None]
-    for a in x[1:]:  # the derivatives do not see a shift of all scores: centre them
-        centre = (p[0].mid * a.mid).sum(axis=1, keepdims=True)
-        shifted.append(a - Ball(centre, np.zeros_like(centre)))
-    e: list[Any] = [None]
-    for k in range(1, len(x)):
-        below = [(p[k - j] * shifted[j]).total(1) * (j / k) for j in range(1, k)]
-        if k == 2:  # Σp₁x₁ = Σp₀x₁² − (Σp₀x₁)²
-            mean = (p[0] * shifted[1]).total(1)
-            below = [((p[0] * shifted[1].square()).total(1) - mean.square()) * 0.5]
-        result.append(_sum([*below, (miss * shifted[k]).total(1)]))
-        if k + 1 < len(x):
-            m = _sum([*below, (p[0] * shifted[k]).total(1)])
-            e.append(shifted[k] - Ball(m.mid[:, None], m.rad[:, None]))
-            p.append(_sum([(e[j] * p[k - j]) * (j / k) for j in range(1, k + 1)]))
-    return result
+    return cross_entropy(y, thin, top, rows)
 
 
-def _sum(terms: list[Ball]) -> Ball:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+def cross_entropy(y: Array, x: list[Any], top: Any, rows: Rows) -> list[Ball]:
+    """The jet of log Σ_j exp(x_j) − x_y: of log S with S(s) = Σ_j p_j exp(x_j(c + s) − x_j(c)), p = softmax(x(c))."""
+    n, h = rows.order, rows.h
+    own = np.arange(x[0].mid.shape[1])[None, :] == y[:, None]
+    p = corner_softmax(x[0].lower, x[0].upper)
+
+    def centred(a: Ball) -> Ball:
+        """The loss does not see a shift of all scores, and S_1 … vanish after this one."""
+        return a - Ball((p.mid * a.mid).sum(axis=1, keepdims=True), np.zeros((a.mid.shape[0], 1)))
+
+    x, top = [x[0], *map(centred, x[1:])], centred(top)
+    exp: list[Any] = [1 / factorial(k) for k in range(n)]
+    log: list[Any] = [0.0] + [(-1.0) ** (k - 1) / k for k in range(1, n)]
+    reach: Any = within(tails(x, top, h)[1], h)
+    if rows.wide:
+        exp.append(exp_range(reach.rad, n))
+    S: list[Any] = [None] + [(p * a).total(1) for a in composed(exp, x, top, rows)]
+    if rows.wide:
+        second: Any = tails(S[:n], S[n], h)[2]
+        log.append(log_range(*moves(p, reach.rad, S[1], second, h), n))
+    phi = composed(log, S[:n], S[-1], rows)
+    return [a - Ball(b.mid[own], b.rad[own]) for a, b in zip(phi, [*x[1:], top], strict=False)]
+
+
+def moves(p: Ball, reach: Array, first: Ball, second: Ball, h: Array) -> tuple[Array, Array]:
+    """Ends of S(s) − 1 over the part: by s S_1 + s² S_[2], and by Σ p_j exp(±reach_j)."""
+    k = reach.shape[1]
+    still, square = h * first.magnitude * UP, h**2 * UP
+    low = -(still + square * np.maximum(-second.lower, 0.0)) * UP
+    high = (still + square * np.maximum(second.upper, 0.0)) * UP
+    slack = (k + 32) * U
+    least = (np.maximum(p.lower, 0.0) * np.exp(-reach)).sum(axis=1) * (1 - slack) - 1
+    most = (p.upper * np.exp(reach)).sum(axis=1) * (1 + slack) - 1
+    return np.maximum(low, least - 2 * U), np.minimum(high, most + U * np.abs(most))
+
+
+def composed(f: list[Any], x: list[Any], top: Any, rows: Rows) -> list[Any]:
+    """The jet behind a function with coefficients f_1 … f_{n−1}, and quotient f_[n], without its value."""
+    thin = [compose(k, f, x) for k in range(1, rows.order)]
+    if not rows.wide:
+        return thin
+    return [*thin, quotient(rows.order, f, x, tails(x, top, rows.h), rows.h)]
 
 
 def corner_softmax(low: Array, high: Array) -> Ball:

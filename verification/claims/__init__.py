@@ -9,6 +9,7 @@ MODULES: tuple[str, ...] = (
     "minibatch",
     "algorithm",
     "loss_reduction",
+    "taylor_quotients",
     "proven_bounds",
     "proofs_of_runs",
     "augmentation_rules",

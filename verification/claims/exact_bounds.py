@@ -17,8 +17,9 @@ import numpy as np
 from pmp_ref.admissible import Box
 from pmp_ref.bounds.coarse import radii_of_box
 from pmp_ref.bounds.intervals import Ball, Point, hull
-from pmp_ref.bounds.segment import Jet, Rows, activate, affine, average
-from pmp_ref.bounds.step import Interval, StepCertificate, integral, mean_interval, squared_length
+from pmp_ref.bounds.jets import Jet, Rows, tails
+from pmp_ref.bounds.segment import activate, affine, average
+from pmp_ref.bounds.step import Interval, StepCertificate, change, mean_interval, squared_length
 from pmp_ref.bounds.taylor import suprema
 from pmp_ref.bounds.terminal import corner_softmax
 from pmp_ref.layers import AveragePool, Dense, Sigmoid, SiLU, Softplus, Tanh
@@ -29,7 +30,7 @@ from verification.claim import Case, Check, holds
 
 def exact_arithmetic(case: Case) -> Iterator[Check]:
     """All of them."""
-    for part in (balls, points, sums, stages, activations, jets, softmax_corners, part_integrals, quotients, box_radii):
+    for part in (balls, points, sums, stages, activations, jets, softmax_corners, part_changes, quotients, box_radii):
         yield from part(case)
 
 
@@ -167,24 +168,23 @@ def activations(case: Case) -> Iterator[Check]:
 
 
 def jets(case: Case) -> Iterator[Check]:
-    """x_k over a part of half width h, by the coefficients above it: met at the end s = h where all are positive."""
+    """x_[k] over a part of half width h, by the coefficients above it: met at the end s = h where all are positive."""
     h, order = Fraction(1, 8), 4
     x = [case.rng.uniform(0.5, 2.0, (1, 3)) for _ in range(order + 1)]
-    rows = Rows(np.array([0]), np.array([0.5]), np.array([float(h)]), order)
-    for first in (0, 1):  # the first so many coefficients are zero
-        thin = tuple(None if k < first else Point(x[k], np.zeros(1)) for k in range(order))
+    for first in (1, 2):  # coefficients below are zero
+        thin = [None if k < first else Ball(x[k], np.zeros((1, 3))) for k in range(order)]
         for top in (None, Ball(x[order], np.zeros((1, 3)))):
-            for k in range(order):
-                found = Jet(thin, top).over(k, rows)
-                assert found is not None
+            found = tails(thin, top, np.array([float(h)]))
+            for k in range(1, order):
                 above = [(j, fractions(x[j])) for j in range(k + 1, order + (top is not None))]
-                reach = [sum((math.comb(j, k) * v[i] * h ** (j - k) for j, v in above), Fraction(0)) for i in range(3)]
+                reach = [sum((v[i] * h ** (j - k) for j, v in above), Fraction(0)) for i in range(3)]
                 at = [Fraction(0)] * 3 if k < first else fractions(x[k])
-                name = f"x_{k} over a part"
+                ball, name = found[k], f"x_[{k}] over a part"
+                assert ball is not None
                 for sign in (1, -1) if k < first else (1,):
-                    yield inside(found, [a + sign * b for a, b in zip(at, reach, strict=True)], name)
+                    yield inside(ball, [a + sign * b for a, b in zip(at, reach, strict=True)], name)
                 if above:
-                    yield narrow(found, reach, name)
+                    yield narrow(ball, reach, name)
 
 
 def softmax_corners(case: Case) -> Iterator[Check]:
@@ -209,34 +209,23 @@ def softmax_corners(case: Case) -> Iterator[Check]:
                     yield narrow(found, least, "softmax on a box")
 
 
-def part_integrals(case: Case) -> Iterator[Check]:
-    """∫(1 − t)φ″ over a part: exact for polynomials; the ball of φ_n is met by φ_n = mid ± rad·sgn(sⁿ⁻²)."""
-    c, h = Fraction(5, 8), Fraction(1, 8)
+def part_changes(case: Case) -> Iterator[Check]:
+    """φ(c + h) − φ(c − h), exactly, for polynomials; the quotient is mid + rad at one end, mid − rad at the other."""
+    h = Fraction(1, 8)
     for order in (2, 3, 4):
         phi = [Ball(case.rng.standard_normal(1), np.zeros(1)) for _ in range(order)]
         for width in (0.0, 0.5):
             phi_n = Ball(case.rng.standard_normal(1), np.array([width]))
-            found = integral([*phi, phi_n], np.array([float(c)]), np.array([float(h)]), order)
-            exact = Fraction(0)
-            for k, ball in enumerate([*phi, phi_n]):
-                if k >= 2:
-                    exact += k * (k - 1) * Fraction(float(ball.mid[0])) * weighted_power(c, h, k - 2)
-            spread = order * (order - 1) * Fraction(width) * weighted_power(c, h, order - 2, absolute=True)
-            for sign in (1, -1):
-                yield inside(found, [exact + sign * spread], f"integral over a part, order {order}")
+            found = change([*phi, phi_n], np.array([float(h)]), order)
+            values = [Fraction(float(ball.mid[0])) for ball in phi]
+            for ahead, behind in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+                ends = []
+                for s, sign in ((h, ahead), (-h, behind)):
+                    top = Fraction(float(phi_n.mid[0])) + sign * Fraction(width)
+                    ends.append(sum((v * s**k for k, v in enumerate(values)), top * s**order))
+                yield inside(found, [ends[0] - ends[1]], f"change over a part, order {order}")
             if width:
-                yield narrow(found, [spread], f"integral over a part, order {order}")
-
-
-def weighted_power(c: Fraction, h: Fraction, j: int, absolute: bool = False) -> Fraction:
-    """∫_{−h}^{h} (1 − c − s) s^j ds, or with |s|^j, by the antiderivative."""
-
-    def power(k: int, modulus: bool) -> Fraction:
-        """∫ s^k ds, or ∫ |s|^k ds for ``modulus``."""
-        return 2 * h ** (k + 1) / (k + 1) if modulus or k % 2 == 0 else Fraction(0)
-
-    first = (1 - c) * power(j, absolute)
-    return first if absolute else first - power(j + 1, False)  # s|s|^j is odd
+                yield narrow(found, [2 * h**order * Fraction(width)], f"change over a part, order {order}")
 
 
 def quotients(case: Case) -> Iterator[Check]:

@@ -622,7 +622,7 @@ LOOSE = 1.1  # goal: upper end over Ĉ at unit step length
 @claim(
     tag="T7b",
     title="Segment enclosure, certified steps",
-    statement="Σ_m ω_m inf d_m ≤ J(w) − J(u) + ΣΔH ≤ Σ_m ω_m sup d_m: a proven interval for Ĉ, and for J(w) − J(u)",
+    statement="J(w) − J(u) + ΣΔH ∈ Σ_parts (2hφ₁ + 2h³φ₃ ± 2hⁿ rad φ_[n]) − φ′(0): proven, hence J(w) − J(u) too",
     dtypes=("float64",),
 )
 def segment_enclosure(context: Context) -> Outcome:
@@ -631,9 +631,9 @@ def segment_enclosure(context: Context) -> Outcome:
     Hypotheses: smooth stages without standardisation, cross-entropy or squared loss; what is assumed of the arithmetic
     stands in pmp_ref.bounds.intervals.
     Measured: random segments of length 1e-2 and 1: the remainder, from two values of J and g, lies in the interval, for
-    jets of order 2 (the form of the theory), 3 and 4; upper end over value ≤ 1.1; the interval of L_B(w) − L_B(u) from
-    its two values meets the other; the width falls like 1/M, 1/M², 1/M³; values of φ_k at points of a part lie in the
-    part's enclosures; the operations of the ball arithmetic, rounding included, against exact rationals. Runs: the
+    jets of order 2, 3 and 4; upper end over value ≤ 1.1; the interval of L_B(w) − L_B(u) from
+    its two values meets the other; the width falls like 1/M², 1/M³, 1/M⁴; φ_[n] at points of a part lies in the part's
+    enclosure; the operations of the ball arithmetic, rounding included, against exact rationals. Runs: the
     share of accepted steps whose J(w) − J(u) ≤ −ητ is proven, and the looseness; with --full classic LeNet-5 (tanh,
     average pooling) on bundled images.
     """
@@ -715,20 +715,24 @@ def random_segment(case: Case) -> Iterator[Check]:
 
 
 def inside_parts(case: Case, s: Setting, w: Controls) -> Iterator[Check]:
-    """φ_n on a part, and its lower coefficients by the mean value form, against thin values at points of the part."""
+    """φ_[n] at points of the whole segment lies in its ball."""
     order = case.cycle(2, 3, 4)
     delta = map_controls(lambda a, b: b - a, s.controls, w)
-    samples = np.arange(s.x.shape[0])
-    one = np.ones(samples.size)
-    wide = enclose_rows(
-        s.network, s.problem.loss, s.controls, delta, s.x, s.y, Rows(samples, 0.5 * one, 0.5 * one, order)
-    )[-1]
-    for t in (0.0, 0.25, 1.0):
-        thin = enclose_rows(
-            s.network, s.problem.loss, s.controls, delta, s.x, s.y, Rows(samples, t * one, 0 * one, order)
-        )[-1]
-        yield Check(float(np.max(thin.lower - wide.upper)), 0.0, f"φ_{order}({t}) ≤ upper end on [0, 1]; {s.name}")
-        yield Check(float(np.max(wide.lower - thin.upper)), 0.0, f"φ_{order}({t}) ≥ lower end on [0, 1]; {s.name}")
+    put = partial(enclose_rows, s.network, s.problem.loss, s.controls, delta, s.x, s.y)
+    yield from quotient_checks(put, s.x.shape[0], 0.5, order, (0.0, 0.1875, 0.8125, 1.0), s.name)
+
+
+def quotient_checks(put: Any, samples: int, h: float, order: int, at: tuple[float, ...], name: str) -> Iterator[Check]:
+    """φ_[n] on [½ − h, ½ + h], from values of φ at points of it and coefficients at ½, lies in the ball of the part."""
+    one, every = np.ones(samples), np.arange(samples)
+    *thin, top = put(Rows(every, 0.5 * one, h * one, order))
+    for t in at:
+        gap = t - 0.5
+        known = sum(phi.mid * gap**k for k, phi in enumerate(thin))
+        exact = (put(Rows(every, t * one, 0 * one, 1, wide=False))[0].mid - known) / gap**order
+        nu = 1e-13 * (1 + float(np.max(np.abs(known)))) / abs(gap) ** order  # what values of φ lose by rounding
+        yield Check(float(np.max(exact - top.upper)), nu, f"φ_[{order}]({t}) ≤ upper end of its part; {name}")
+        yield Check(float(np.max(top.lower - exact)), nu, f"φ_[{order}]({t}) ≥ lower end of its part; {name}")
 
 
 def derivatives(s: Setting, w: Controls) -> Iterator[Check]:
@@ -749,22 +753,22 @@ def derivatives(s: Setting, w: Controls) -> Iterator[Check]:
 
 
 def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
-    """One path, one weight per layer, a short part: the part's ball is hardly wider than what φ_n runs through there.
+    """One path, one weight per layer, a short part: its ball is hardly wider than what φ_[n] runs through there.
 
-    Targets are large, so that φ_n is nearly −y times the coefficient of the last state; one kernel or both move, the
+    Targets are large, so that φ_[n] is nearly −y times the quotient of the last state; one kernel or both move, the
     other way round in turn, so that each cause of a radius is alone in some draws.
     """
     dense = Network((Dense(1, bias=False), Tanh(), Dense(1, bias=False)), (1,))
     pooled = Network(
         (Convolution(1, 1, bias=False), Tanh(), AveragePool((1, 2)), Flatten(), Dense(1, bias=False)), (1, 1, 2)
     )
-    h = np.array([1 / 64])
+    h = 1 / 16
     for i in range(draws):
         network = pooled if i % 2 else dense
         x, y = np.ones((1, *network.input_shape)), np.full((1, 1), 1e3)
         sizes = ((1.0, 0.0), (0.1, 1.0), (1.0, 1.0))[i // 2 % 3]
         last = len(network.stages) - 1
-        # tanh‴ = 0 at tanh² = 1/3: there the movement of the second kernel is all that changes φ_2
+        # tanh‴ = 0 at tanh² = 1/3: there the movement of the second kernel is all that changes φ_[2]
         first = float(np.arctanh(math.sqrt(1 / 3))) if i // 2 % 3 == 1 else float(case.rng.uniform(-1.5, 1.5))
         start = {0: first - 0.5 * sizes[0], last: float(case.rng.uniform(0.5, 1.5)) - 0.5 * sizes[1]}
         move = {0: sizes[0], last: sizes[1]}
@@ -774,34 +778,22 @@ def scalar_parts(case: Case, draws: int) -> Iterator[Check]:
             tuple(tuple(np.full(shape, part[l]) for shape in shapes) for l, shapes in enumerate(network.control_shapes))
             for part in (start, move)
         )
+        put = partial(enclose_rows, network, SquaredLoss(), controls, delta, x, y)
         for order in (2, 3, 4) if draws > 6 else (2,):
-            put = partial(top_coefficient, network, controls, delta, x, y, order)
-            wide = put(0.5, h)
-            for t in (0.5 - 1 / 64, 0.5 + 1 / 64):
-                thin = put(t, 0 * h)
-                name = f"φ_{order} at an end of a part, scalar path, sizes {sizes}"
-                yield Check(float(np.max(thin.lower - wide.upper)), 0.0, name)
-                yield Check(float(np.max(wide.lower - thin.upper)), 0.0, name)
-
-
-def top_coefficient(network: Network, u: Any, delta: Any, x: Any, y: Any, order: int, t: float, h: Any) -> Any:
-    """The ball of φ_n on [t − h, t + h] of one sample under the squared loss."""
-    return enclose_rows(network, SquaredLoss(), u, delta, x, y, Rows(np.array([0]), np.array([t]), h, order))[-1]
+            yield from quotient_checks(put, 1, h, order, (0.5 - h, 0.5 + h), f"scalar path, sizes {sizes}")
 
 
 def orders(s: Setting, w: Controls) -> Iterator[Check]:
-    """Width against M for fixed M: log₂ of the ratio from M to 2M is about n − 1."""
+    """Width against M for fixed M: log₂ of the ratio from M to 2M is about n."""
     middle = add(s.controls, scaled(0.125, map_controls(lambda a, b: b - a, s.controls, w)))
-    for order, parts in ((2, 32), (3, 16), (4, 8)):
-        found = (
+    for order, parts in ((2, 16), (3, 8), (4, 4)):
+        found = [
             certify_step(s.problem, s.controls, middle, s.x, s.y, order=order, parts=m, max_parts=m)
             for m in (parts, 2 * parts)
-        )
+        ]
         widths = [c.remainder.width for c in found]
-        if widths[1] > 1e-15:  # else rounding is all that is left
-            yield Check(
-                math.log2(widths[0] / widths[1]), order - 1 - 0.3, f"width falls like 1/M^{order - 1}; {s.name}", ">="
-            )
+        if widths[1] > 20 * found[1].slope.width:  # else rounding is what is left
+            yield Check(math.log2(widths[0] / widths[1]), order - 0.3, f"width falls like 1/M^{order}; {s.name}", ">=")
 
 
 def certified_descent(s: Setting, steps: int, rows: list[Any]) -> Iterator[Check]:

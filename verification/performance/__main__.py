@@ -1,6 +1,7 @@
 """``python -m verification.performance [--quick] [--json FILE] [--figure FILE] [--table FILE] [--docs]``.
 
 ``python -m verification.performance ranks``: MPI ranks and threads, see ``ranks.py``.
+``python -m verification.performance remainders``: T7b beside AutoBound, see ``remainders.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from verification.entry import enter
-from verification.performance import ranks
+from verification.performance import ranks, remainders
 from verification.performance.benchmark import Benchmark, plan
 from verification.performance.figure import draw, into_page, table
 
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["ranks"]:
         return ranks.main(given[1:])
+    if given[:1] == ["remainders"]:
+        return remainders.main(given[1:])
     return enter(parser(), command, given)
 
 

@@ -1,4 +1,4 @@
-"""Faults in the proven bounds (T7, T7a, T7b)."""
+"""Faults in the proven bounds (T7, T7a, T7b, T23)."""
 
 from verification.planting.fault import faults
 
@@ -222,13 +222,13 @@ T7b: kernel at u for the kernel at c
 
 T7b: kernels do not move on the part
   pmp_ref.bounds.segment:affine
-  - (n + 1) * rows.h
-  + planted(0 * rows.h)
+  - h_ * jet.top.magnitude
+  + planted(0 * h_) * jet.top.magnitude
 
-T7b: radius of the top coefficient lost
+T7b: radius of the quotient lost
   pmp_ref.bounds.segment:affine
-  - inner + (column(c
-  + planted(0 * inner) + (column(c
+  - stage.apply(jet.top.rad, np.abs(kernel))
+  + planted(0) * stage.apply(jet.top.rad, np.abs(kernel))
 
 T7b: rounding of an affine stage without its step
   pmp_ref.bounds.segment:affine
@@ -247,30 +247,41 @@ T7b: errors grow by twice the slope in an activation
   + (k + planted(2)) * bound[k + 1] for k
   why: still an enclosure, only wider than it must be
 
-T7b: no mean value form
-  pmp_ref.bounds.segment:Jet.over
-  - comb(n, k) * rows.h ** (n - k)
-  + planted(0.0) * rows.h
-
-T7b: σ of the part taken at its centre
-  pmp_ref.bounds.segment:activate
-  - np.minimum(radius * UP,
-  + np.minimum(planted(0 * radius),
+T7b: tails without what is above them
+  pmp_ref.bounds.jets:tails
+  - x.rad + step.rad
+  + planted(x.rad)
 
 T7b: f₂z₁² dropped
-  pmp_ref.bounds.segment:compose
-  - powers[2] = square
+  pmp_ref.bounds.jets:compose
+  - powers[2] = square_of(z[1])
   + powers[2] = planted(None)
 
 T7b: f₃z₁³ dropped
-  pmp_ref.bounds.segment:compose
-  - powers[3] = times(square, z[1])
+  pmp_ref.bounds.jets:compose
+  - powers[3] = times(square_of(z[1]), z[1])
   + powers[3] = planted(None)
 
 T7b: 2z₁z₃ + z₂² without z₂²
-  pmp_ref.bounds.segment:compose
-  - square_of(z[2]))
+  pmp_ref.bounds.jets:quotient
+  - square_of(tail[2]))
   + planted(None))
+
+T7b: z₁ + z_[1] halved
+  pmp_ref.bounds.jets:quotient
+  - plus(z[1], tail[1])
+  + planted(tail[1])
+  why: a half factor in a term of the third order alone
+
+T7b: 3z₁² + 3z₁e + e² without 3z₁e
+  pmp_ref.bounds.jets:quotient
+  - plus(times(3.0, times(z[1], e)), square_of(e))
+  + planted(square_of(e))
+
+T7b: the part is its right half
+  pmp_ref.bounds.jets:within
+  - Ball(np.zeros_like(x.mid), column(h, x.mid) * x.magnitude * UP + TINY)
+  + Ball(planted(0.5 * column(h, x.mid) * x.mid), 0.5 * column(h, x.mid) * x.magnitude * UP)
 
 T7b: weights of a sum forgotten
   pmp_ref.bounds.segment:weighted_sum
@@ -282,20 +293,30 @@ T7b: radius of pooling divided twice
   - stage.forward(top.rad, ()) + rounding
   + planted(0.25) * stage.forward(top.rad, ())
 
-T7b: variance not halved
-  pmp_ref.bounds.terminal:loss_coefficients
-  - - mean.square()) * 0.5
-  + - mean.square()) * planted(1.0)
+T7b: exp without 1/k!
+  pmp_ref.bounds.terminal:cross_entropy
+  - 1 / factorial(k) for k
+  + planted(1.0) for k
 
-T7b: (p − e_y) without e_y
-  pmp_ref.bounds.terminal:loss_coefficients
-  - Ball(label, np.zeros_like(label))
-  + Ball(planted(0 * label), np.zeros_like(label))
+T7b: log without its signs
+  pmp_ref.bounds.terminal:cross_entropy
+  - (-1.0) ** (k - 1)
+  + planted(1.0)
+
+T7b: Σ exp moves by half of what it does
+  pmp_ref.bounds.terminal:moves
+  - h ** 2 * UP
+  + planted(0.5) * h ** 2 * UP
+
+T7b: score of the label forgotten
+  pmp_ref.bounds.terminal:cross_entropy
+  - Ball(b.mid[own], b.rad[own])
+  + Ball(planted(0 * b.mid[own]), b.rad[own])
 
 T7b: squared loss without ½
   pmp_ref.bounds.terminal:loss_coefficients
-  - _sum(terms) * 0.5
-  + _sum(terms) * planted(1.0)
+  - 0.5, None
+  + planted(1.0), None
 
 T7b: corners of softmax exchanged
   pmp_ref.bounds.terminal:corner_softmax
@@ -337,15 +358,31 @@ T7: box of float32 controls by its float64 bound
   - max(largest, float(np.float32(largest)))
   + planted(largest)
 
-T7b: ∫φ″ for ∫(1 − t)φ″
-  pmp_ref.bounds.step:moment
-  - 2 * (1 - c) * h
-  + planted(2) * h
+T7b: half a part
+  pmp_ref.bounds.step:change
+  - phi[1] * (2 * h)
+  + phi[1] * planted(h)
 
-T7b: k(k − 1) dropped
-  pmp_ref.bounds.step:integral
-  - float(k * (k - 1))
-  + planted(1.0)
+T7b: third derivative left out of the change over a part
+  pmp_ref.bounds.step:change
+  - if order == 4
+  + if planted(False)
+
+T7b: the quotient is the same at both ends of a part
+  pmp_ref.bounds.step:change
+  - Ball(mid, phi[order].rad)
+  + Ball(mid, planted(0 * phi[order].rad))
+
+T7b: Σ exp not below by its reach
+  pmp_ref.bounds.terminal:moves
+  - np.maximum(low, least - 2 * U)
+  + planted(low)
+  why: still an enclosure, but log may end in no number
+
+T7b: slope not taken off the remainder
+  pmp_ref.bounds.step:certify_step
+  - _down(low - slope.upper), _up(high - slope.lower)
+  + planted(low), planted(high)
 
 T7b: penalty with the wrong sign
   pmp_ref.bounds.step:penalty_change
@@ -376,5 +413,62 @@ T7b: logistic derivatives without 2⁻ᵏ
   pmp_ref.bounds.taylor:coefficients
   - logistic[k] / 2 ** (k + 1)
   + planted(logistic[k] / 2 ** k)
+
+# --- T23
+
+T23: range of a quotient rounded inwards
+  pmp_ref.bounds.quotients:activation_range
+  - (least - slack, most + slack)
+  + (least + planted(slack), most - slack)
+
+T23: quotient near its centre by its definition
+  pmp_ref.bounds.quotients:activation_range
+  - reach > NEAR
+  + reach > planted(0.0)
+  why: still an enclosure, as wide as it can be: the quotient of two roundings
+
+T23: quotient of exp near 0 by its definition
+  pmp_ref.bounds.quotients:exp_quotient
+  - np.abs(y) <= NEAR
+  + np.abs(y) <= planted(0.0)
+  why: as before
+
+T23: half of the range near the centre
+  pmp_ref.bounds.quotients:activation_range
+  - slope = reach
+  + slope = planted(0.5) * reach
+
+T23: chords taken for the quotient
+  pmp_ref.bounds.quotients:activation_range
+  - 0.25 * bend[far]
+  + planted(0 * bend[far])
+  why: seen only where the quotient is not monotone
+
+T23: the centre is taken as exact
+  pmp_ref.bounds.quotients:activation_range
+  - errors[n] + (n + 1) * bound[n + 1] * z.err
+  + planted(errors[n])
+
+T23: one side of the reach
+  pmp_ref.bounds.quotients:activation_range
+  - (y, -y)
+  + (y, planted(y))
+
+T23: quotient of log taken as increasing
+  pmp_ref.bounds.quotients:between
+  - np.minimum(one[0] - one[1], other[0] - other[1])
+  + planted(one[0] - one[1])
+  why: for even n it increases, for odd n it falls
+
+T23: rounding of a quotient not divided
+  pmp_ref.bounds.quotients:divided
+  - U * np.abs(gap)) / size
+  + U * np.abs(gap)) / planted(size ** 0)
+
+T23: e^y cut off after 1/n!
+  pmp_ref.bounds.quotients:exp_quotient
+  - 1.04 * y ** 2
+  + planted(0.0) * y ** 2
+
 """
 )
