@@ -72,6 +72,7 @@ optional: $(STAMP) ## run the tests of PyTorch, JAX, ONNX, MPI and scikit-learn
 	@$(OPTIONAL) tests/test_interop_onnx.py tests/test_interop_torch.py $(ARGS)
 	@$(OPTIONAL) tests/test_estimator.py $(ARGS)
 	@$(OPTIONAL) tests/test_docs_code.py -k need_more $(ARGS)
+	@$(OPTIONAL) tests/test_docs_notebooks.py $(ARGS)
 
 browser: $(STAMP) ## build the documentation and look at every page in Chromium
 	@$(VENV_PYTHON) -m pytest -m browser -p no:cacheprovider $(ARGS)

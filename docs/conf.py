@@ -15,7 +15,7 @@ version = release = next(
     if line.startswith("__version__")
 )
 
-extensions = ["myst_parser", "mathml", "annotate"]
+extensions = ["myst_nb", "mathml", "annotate"]  # myst_nb is myst_parser, and reads notebooks
 root_doc = "index"
 exclude_patterns = ["_build", "_ext", "_static", "figures"]
 nitpicky = True
@@ -23,6 +23,7 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks show what they keep; the tests run them
 suppress_warnings = ["misc.highlighting_failure"]  # blocks of shell output are not shell
 
 html_theme = "pmp"

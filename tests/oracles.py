@@ -71,11 +71,16 @@ def convolution(stage: L.Convolution, x: Any, u: Any) -> np.ndarray:
 
 def pool(stage: Any, x: Any) -> np.ndarray:
     (kh, kw), (sh, sw) = both(stage.size), both(stage.size if stage.stride is None else stage.stride)
-    rows, columns = range(0, x.shape[1] - kh + 1, sh), range(0, x.shape[2] - kw + 1, sw)
+    ph, pw = both(stage.padding)
+    rows, columns = range(-ph, x.shape[1] + ph - kh + 1, sh), range(-pw, x.shape[2] + pw - kw + 1, sw)
     y = np.zeros((x.shape[0], len(rows), len(columns)))
     for c, (i, r), (j, s) in itertools.product(range(x.shape[0]), enumerate(rows), enumerate(columns)):
-        window = [x[c, r + a, s + b] for a in range(kh) for b in range(kw)]
-        y[c, i, j] = max(window) if isinstance(stage, L.MaxPool) else sum(window) / (kh * kw)
+        places = [(r + a, s + b) for a in range(kh) for b in range(kw)]
+        window = [x[c, a, b] for a, b in places if 0 <= a < x.shape[1] and 0 <= b < x.shape[2]]
+        if isinstance(stage, L.MaxPool):
+            y[c, i, j] = max(window)
+        else:
+            y[c, i, j] = sum(window) / (kh * kw if stage.count_include_pad else len(window))
     return y
 
 

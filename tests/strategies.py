@@ -116,7 +116,10 @@ def _convolutions(draw: st.DrawFn) -> tuple[Stage, Any]:
 def _pools(draw: st.DrawFn, kind: type) -> tuple[Stage, Any]:
     size = draw(pairs(1, 3))
     stride = draw(st.one_of(st.none(), pairs(1, 3)))
-    return kind(size, stride), (draw(st.integers(1, 3)), *(n + draw(st.integers(0, 3)) for n in size))
+    padding = (draw(st.integers(0, size[0] // 2)), draw(st.integers(0, size[1] // 2)))
+    more = {"count_include_pad": draw(st.booleans())} if kind is AveragePool else {}
+    image = (max(1, k - 2 * p) + draw(st.integers(0, 3)) for k, p in zip(size, padding, strict=True))
+    return kind(size, stride, padding, **more), (draw(st.integers(1, 3)), *image)
 
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
@@ -206,7 +209,7 @@ def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None) -
     stages: list[Stage | Block] = [Convolution(channels, draw(pairs(2, 3)), padding=draw(pairs(0, 1))), draw(act)]
     if draw(st.booleans()):
         pool = AveragePool if smooth else draw(st.sampled_from([AveragePool, MaxPool]))
-        stages.append(pool(2, draw(st.sampled_from([None, 1]))))
+        stages.append(pool(draw(st.sampled_from([2, (2, 3)])), draw(st.sampled_from([None, 1])), draw(pairs(0, 1))))
     block = draw(st.sampled_from(["none", "identity", "projection", "nested", "skips over skips"]))
     if block == "skips over skips":
         stages.append(skips_over_skips(channels, draw(act), draw(st.sampled_from([1.0, 0.5]))))

@@ -294,6 +294,21 @@ def test_models_come_back_as_they_were(network: pr.Network, seed: int, dtype: st
     )
 
 
+def test_pools_without_padding_are_described_as_older_versions_do() -> None:
+    plain = pr.Network((pr.MaxPool(2), pr.AveragePool(1)), (1, 4, 6))
+    assert describe(plain)["stages"] == [
+        {"kind": "MaxPool", "size": 2, "stride": None},
+        {"kind": "AveragePool", "size": 1, "stride": None},
+    ]
+    padded = pr.Network((pr.MaxPool(3, 2, (1, 0)), pr.AveragePool(2, 1, 1, False)), (1, 4, 6))
+    assert network_from(json.loads(json.dumps(describe(padded)))) == padded
+    for field, value in (("padding", -1), ("padding", 1.5), ("count_include_pad", 1), ("ceil_mode", True)):
+        words = describe(plain)
+        words["stages"][1][field] = value
+        with pytest.raises(pr.InputError, match=field):
+            network_from(words)
+
+
 def small_model() -> dict[str, np.ndarray]:
     """The arrays of a file with a sparse and a dense kernel."""
     network = pr.Network((pr.Convolution(2, 3), pr.ReLU(), pr.Flatten(), pr.Dense(3)), (1, 5, 6))

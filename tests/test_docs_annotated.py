@@ -18,7 +18,7 @@ import project  # noqa: E402
 from split import Piece, blocks, pieces, split  # noqa: E402
 
 PATHS = project.reading_order()
-SPHINX = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_parser", "latex2mathml"))
+SPHINX = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_nb", "latex2mathml"))
 needs_sphinx = pytest.mark.skipif(not SPHINX, reason="Sphinx is not installed (docs/requirements.txt; make docs)")
 
 

@@ -26,7 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SPHINX = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_parser", "latex2mathml"))
+SPHINX = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_nb", "latex2mathml"))
 
 pytestmark = [
     pytest.mark.browser,

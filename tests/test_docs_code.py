@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from pmp_ref.result import Status
+from verification.page import FENCE, program
+from verification.page import run as run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -22,17 +21,12 @@ PAGES = sorted(
     # _build is made by the build, and so are the stubs annotated/*.*.md, which hold no block
     if "_build" not in p.parts and p.is_file() and p.name.count(".") == 1
 )
-FENCE = re.compile(r"^( *)```(\S*)(?: needs ([\w ]+))?[^\n]*\n(.*?)^\1```", re.M | re.S)
 LANGUAGES = {"python", "console", "bash", "sh", "text", "json", "{toctree}", "{annotated}"}
 
 
-def blocks(page: Path, *languages: str, needs: str = "") -> list[str]:
-    """The blocks of a page in one of the languages that need no package beside our own, or none but ``needs``."""
-    return [
-        body
-        for _, language, needed, body in FENCE.findall(page.read_text(encoding="utf-8"))
-        if language in languages and needed in ("", needs)
-    ]
+def has_python(page: Path) -> bool:
+    """Whether the page has Python that needs no package beside our own."""
+    return any(f[1:3] == ("python", "") for f in FENCE.findall(page.read_text(encoding="utf-8")))
 
 
 def name(page: Path) -> str:
@@ -46,26 +40,16 @@ def test_blocks_have_a_known_language(page: Path) -> None:
     assert found <= LANGUAGES, f"{name(page)}: {found - LANGUAGES}; signatures and output are `text`"
 
 
-def run(page: Path, program: list[str], directory: Path, *warnings: str) -> None:
-    """These blocks of the page, in order, as one program: in an empty directory, warnings as errors, no window."""
-    file = directory / "page.py"
-    file.write_text("\n\n".join(program), encoding="utf-8")
-    ours = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *warnings, str(file)],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **ours},
-    )
+def run(page: Path, text: str, directory: Path, *warnings: str) -> None:
+    """The program of the page: in an empty directory, warnings as errors, no window."""
+    done = run_program(text, directory, "-W", "error", *warnings, quiet=True)
     assert done.returncode == 0, f"{name(page)}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+@pytest.mark.parametrize("page", [p for p in PAGES if has_python(p)], ids=name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     """The default run takes one epoch here, for time; as it stands it is run by ``test_library.py -m slow``."""
-    run(page, [b.replace("epochs=24", "epochs=1") for b in blocks(page, "python")], tmp_path)
+    run(page, program(page).replace("epochs=24", "epochs=1"), tmp_path)
 
 
 MORE = sorted(
@@ -75,11 +59,13 @@ MORE = sorted(
 
 @pytest.mark.parametrize(("page", "needs"), MORE, ids=[f"{name(page)}-{needs}" for page, needs in MORE])
 def test_python_blocks_that_need_more_run(page: Path, needs: str, tmp_path: Path) -> None:
-    """```python needs PACKAGES: those blocks of a page, behind the ones that need nothing, where they are installed."""
+    """```python needs PACKAGES: those blocks of a page, behind the ones that need nothing, where they are installed,
+    with the commands of ```console needs PACKAGES between them. One epoch for twelve, for time."""
     if missing := [package for package in needs.split() if importlib.util.find_spec(package) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     # MLflow calls what SQLAlchemy deprecates: what such packages say of each other is no fault of the page.
-    run(page, blocks(page, "python", needs=needs), tmp_path, "-W", "default::DeprecationWarning")
+    short = re.sub(r"(epochs = |'--epochs', ')12\b", r"\g<1>1", program(page, needs))
+    run(page, short, tmp_path, "-W", "default::DeprecationWarning")
     if needs == "tensorboard":
         assert list(tmp_path.rglob("events.out.tfevents.*"))
 
@@ -89,7 +75,8 @@ def commands() -> list[tuple[str, str]]:
     return [
         (name(page), line.strip().removeprefix("$ "))
         for page in PAGES
-        for block in blocks(page, "console", "bash", "sh")
+        for _, language, _, block in FENCE.findall(page.read_text(encoding="utf-8"))
+        if language in ("console", "bash", "sh")
         for line in block.splitlines()
         if re.match(r"\s*(\$ )?(pmp-ref|make|python -m (verification|pmp_ref)\b(?!\.))", line)
     ]

@@ -197,6 +197,20 @@ CASES: dict[str, tuple[list[Node], dict[str, np.ndarray], int]] = {
         {},
         2 * 2 * 3,
     ),
+    "padded pools": (
+        [
+            ("MaxPool", ["x"], ["m"], {"kernel_shape": [3, 2], "strides": [1, 1], "pads": [1, 0, 1, 0]}),
+            ("AveragePool", ["m"], ["a"], {"kernel_shape": [2, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+            ("AveragePool", ["a"], ["h"], {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 1, 1, 1]}),
+        ],
+        {},
+        2 * 4 * 2,
+    ),
+    "Pad before a mean": (
+        [("Pad", ["x", "p"], ["q"], {}), ("AveragePool", ["q"], ["h"], {"kernel_shape": [2, 3], "strides": [2, 1]})],
+        {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        2 * 4 * 7,
+    ),
     "batch norm": (
         [("BatchNormalization", ["x", "g", "c", "m", "v"], ["h"], {"epsilon": 1e-3})],
         {"g": normal(2), "c": normal(2, seed=1), "m": normal(2, seed=2), "v": np.abs(normal(2, seed=3))},
@@ -365,10 +379,32 @@ def test_another_output_can_be_named(read: Callable[..., pr.Model]) -> None:
 
 REFUSED: dict[str, tuple[list[Node], dict[str, np.ndarray], str]] = {
     "unknown operator": ([("Erf", ["x"], ["h"], {})], {}, r"node 'n0' \(Erf\): no stage does this"),
-    "padded pool": (
-        [("MaxPool", ["x"], ["h"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})],
+    "pool padded at one end": (
+        [("MaxPool", ["x"], ["h"], {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]})],
         {},
-        r"node 'n0' \(MaxPool\): its padding",
+        r"node 'n0' \(MaxPool\): its padding is \(0, 0\) before",
+    ),
+    "pool padded by more than half": (
+        [("MaxPool", ["x"], ["h"], {"kernel_shape": [3, 3], "pads": [2, 1, 2, 1]})],
+        {},
+        "at most half",
+    ),
+    "zeros before a maximum": (
+        [("Pad", ["x", "p"], ["q"], {}), ("MaxPool", ["q"], ["h"], {"kernel_shape": [2, 2]})],
+        {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        "convolutions and means only",
+    ),
+    "padded windows over the edge": (
+        [
+            (
+                "MaxPool",
+                ["x"],
+                ["h"],
+                {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1},
+            )
+        ],
+        {},
+        "ceil_mode",
     ),
     "windows over the edge": (
         [("AveragePool", ["x"], ["h"], {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1})],

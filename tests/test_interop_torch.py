@@ -136,13 +136,14 @@ if HAS_TORCH:
             nn.Conv2d(3, 6, 3, stride=2, padding=1),
             nn.GroupNorm(3, 6),
             nn.SiLU(),
-            nn.MaxPool2d(2, 1),
+            nn.MaxPool2d(3, 1, padding=1),
+            nn.AvgPool2d(2, 1, padding=(1, 0), count_include_pad=False),
             nn.InstanceNorm2d(6),
             nn.Softplus(),
-            nn.AvgPool2d((1, 2)),
+            nn.AvgPool2d((1, 2), padding=(0, 1)),
             nn.Identity(),
             nn.Flatten(),
-            nn.Linear(6 * 4 * 2, 7),
+            nn.Linear(6 * 6 * 3, 7),
             nn.LayerNorm(7),
             nn.BatchNorm1d(7),
             nn.Tanh(),
@@ -212,7 +213,7 @@ def refused(module: Any, said: str, shape: tuple[int, ...] = (2, 3, 6, 6)) -> No
 def test_what_has_no_stage_is_refused_with_node_operator_and_reason() -> None:
     end = (nn.Flatten(), nn.Linear(108, 2))
     refused(nn.Sequential(nn.GELU(), *end), r"node '_0' \(GELU\): no stage does this")
-    refused(nn.Sequential(nn.MaxPool2d(3, 1, 1), *end), r"\(MaxPool2d\): its padding")
+    refused(nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), *end), "ceil_mode", (2, 3, 5, 6))
     refused(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), *end), "padding_mode is 'reflect'")
     refused(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), *end), "running statistics")
     refused(nn.Sequential(nn.Softplus(beta=2), *end), "beta is 2")

@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -137,8 +138,10 @@ def poolings(draw: st.DrawFn) -> tuple[Stage, tuple[int, ...]]:
     """A pooling stage and an image shape that it takes."""
     size = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     stride = draw(st.sampled_from([None, (draw(st.integers(1, 4)), draw(st.integers(1, 4)))]))
+    padding = (draw(st.integers(0, size[0] // 2)), draw(st.integers(0, size[1] // 2)))
     shape = (draw(st.integers(1, 3)), size[0] + draw(st.integers(0, 7)), size[1] + draw(st.integers(0, 7)))
-    return draw(st.sampled_from([AveragePool, MaxPool]))(size, stride), shape
+    kind = draw(st.sampled_from([AveragePool, partial(AveragePool, count_include_pad=False), MaxPool]))
+    return kind(size, stride, padding), shape
 
 
 def around(

@@ -289,6 +289,19 @@ NETWORKS = {
     "lenet": A.lenet5((1, 12, 14), 3),
     "caffe": A.lenet5_caffe((1, 17, 16), 3),
     "residual": A.residual_net((2, 9, 8), 3, width=2, groups=2, step=0.5),
+    "padded pools": Network(
+        (
+            L.Convolution(3, 3),
+            L.Tanh(),
+            L.MaxPool(3, 2, 1),
+            L.Convolution(4, 2),
+            L.AveragePool(2, 2, 1, False),
+            L.AveragePool((3, 2), 1, (1, 0)),
+            L.Flatten(),
+            L.Dense(3),
+        ),
+        (2, 9, 8),
+    ),
 }
 
 
@@ -340,11 +353,14 @@ def test_other_arrays_take_the_superclass_path(name: str) -> None:
     assert apart(arrays_of(e.switching), arrays_of(expected.switching)) <= 1e-12
 
 
+PADDED = (L.MaxPool(3, 2, 1), L.MaxPool((3, 2), None, (1, 1)), L.AveragePool(2, 2, 1), L.AveragePool(3, 2, 1, False))
+
+
 def test_which_stages_are_replaced() -> None:
     class Own(L.Convolution):
         """A subclass may have maps of its own."""
 
-    for stage in (L.Tanh(), L.Flatten(), Own(2, 3), cuda(L.Dense(3)), cuda(L.MaxPool(2))):
+    for stage in (L.Tanh(), L.Flatten(), Own(2, 3), cuda(L.Dense(3)), cuda(L.MaxPool(2)), *PADDED):
         assert cuda(stage) is stage
     assert cuda(L.Convolution(2, 3, bias=False)) == CudaConvolution(2, 3, bias=False)
     assert cuda(L.Dense(4, bias=False)) == CudaDense(4, bias=False)

@@ -149,6 +149,22 @@ def test_ties_in_a_window_have_one_winner_the_first() -> None:
     np.testing.assert_array_equal(p[0, 0], [[1, 0, 0], [0, 0, 0]])
 
 
+def test_padding_is_no_candidate_for_the_maximum_and_gets_no_costate() -> None:
+    x = np.array([[[[-3.0, -1.0], [-2.0, -4.0]]]])
+    pool = L.MaxPool(3, stride=1, padding=1)
+    np.testing.assert_array_equal(pool.forward(x, ()), np.full((1, 1, 2, 2), -1.0))
+    np.testing.assert_array_equal(pool.costate(x, (), np.ones((1, 1, 2, 2))), [[[[0, 4], [0, 0]]]])
+
+
+def test_a_padded_mean_counts_zeros_or_pixels_alone() -> None:
+    x = np.array([[[[6.0, 12.0]]]])
+    counted = L.AveragePool((1, 2), stride=1, padding=(0, 1))
+    np.testing.assert_array_equal(counted.forward(x, ()), [[[[3, 9, 6]]]])
+    alone = L.AveragePool((1, 2), stride=1, padding=(0, 1), count_include_pad=False)
+    np.testing.assert_array_equal(alone.forward(x, ()), [[[[6, 9, 12]]]])
+    np.testing.assert_array_equal(alone.costate(x, (), np.ones((1, 1, 1, 3))), [[[[1.5, 1.5]]]])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_samples_do_not_couple(kind: str, data: st.DataObject) -> None:
@@ -234,6 +250,8 @@ def test_a_chain_counts_the_states_of_its_blocks_from_their_entrances() -> None:
         (lambda: L.Dense(0), ["0 neurons"]),
         (lambda: L.AveragePool(0), ["size is 0"]),
         (lambda: L.MaxPool(2, 0), ["stride is 0"]),
+        (lambda: L.MaxPool((4, 3), padding=2), ["padding is (2, 2)", "windows of (4, 3)", "at most half"]),
+        (lambda: L.AveragePool(2, padding=-1), ["padding is -1", "at least 0"]),
         (lambda: L.WeightedSum((1.0,)), ["weights=(1.0,)", "at least two states"]),
         (lambda: L.WeightedSum(("1", 2.0)), ["weights is '1'", "number"]),
         (lambda: L.Dense(2).output_shape((1, 2, 3)), ["(1, 2, 3)", "Flatten"]),

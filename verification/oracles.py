@@ -116,7 +116,13 @@ def _pool(p: AveragePool | MaxPool, x: np.ndarray, u: tuple[np.ndarray, ...]) ->
     w = p.windows
     y = np.empty((*x.shape[:2], _positions(x.shape[2], w, 0), _positions(x.shape[3], w, 1)))
     for b, c, i, j in np.ndindex(*y.shape):
-        window = [float(x[b, c, i * w.stride[0] + s, j * w.stride[1] + t]) for s, t in np.ndindex(*w.size)]
+        window = []
+        for s, t in np.ndindex(*w.size):
+            r, q = i * w.stride[0] + s - w.padding[0], j * w.stride[1] + t - w.padding[1]
+            if 0 <= r < x.shape[2] and 0 <= q < x.shape[3]:
+                window.append(float(x[b, c, r, q]))
+            elif isinstance(p, AveragePool) and p.count_include_pad:
+                window.append(0.0)
         y[b, c, i, j] = max(window) if isinstance(p, MaxPool) else math.fsum(window) / len(window)
     return y
 
@@ -381,9 +387,10 @@ def _torch_stage(torch: Any, functional: Any, stage: Stage, x: Any, u: tuple[Any
         shape = (1, -1) + (1,) * (x.ndim - 2)
         return u[0].reshape(shape) * x + (bias.reshape(shape) if bias is not None else 0.0)
     if isinstance(stage, AveragePool):
-        return functional.avg_pool2d(x, stage.windows.size, stage.windows.stride)
+        w = stage.windows
+        return functional.avg_pool2d(x, w.size, w.stride, w.padding, count_include_pad=stage.count_include_pad)
     if isinstance(stage, MaxPool):
-        return functional.max_pool2d(x, stage.windows.size, stage.windows.stride)
+        return functional.max_pool2d(x, stage.windows.size, stage.windows.stride, stage.windows.padding)
     if isinstance(stage, GlobalAveragePool):
         return x.mean(dim=(2, 3))
     if isinstance(stage, Standardise):

@@ -6,8 +6,8 @@ forward, costates backward; where they meet stands the switching function g. The
 Hamiltonian entry by entry, so that L0 gives exact zeros. It becomes the control if J falls enough, else ε grows.
 
 Symbols are those of docs/notation.md, tags such as T4 those of docs/theory.md. The file imports nothing of
-``pmp_ref``: claims and conformance vectors compare the two. It leaves out residual blocks, normalisation and max
-pooling, |w|^q, groups and finite sets, stops on τ and on the residual, numbers that are not finite, bad arguments.
+``pmp_ref``: claims and conformance vectors compare the two. It leaves out residual blocks, normalisation, max
+and padded pooling, |w|^q, groups, finite sets, stops on τ and on the residual, numbers not finite, bad arguments.
 """
 
 from __future__ import annotations

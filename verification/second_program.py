@@ -274,22 +274,37 @@ def activation_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
 
 def average(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """The mean of each window."""
-    places, _, counts = windows(s, x.shape[1:])
+    places, padding, counts = windows(s, x.shape[1:])
+    big = padded(n, x, padding)
+    inside = pixels(big, padding)
     y = np.empty((x.shape[0], *counts), object)
     for r, c, i, j in places:
-        patch = x[:, i, j].reshape(x.shape[0], -1)
-        y[:, r, c] = patch.sum(axis=1) / patch.shape[1]
+        patch = big[:, i, j].reshape(x.shape[0], -1)
+        y[:, r, c] = patch.sum(axis=1) / entries(s, inside[i, j])
     return y
+
+
+def pixels(big: Array, padding: tuple[int, int]) -> Any:
+    """True on the image, False on the padding around it."""
+    inside = np.zeros(big.shape[1:], bool)
+    cropped(inside[None], padding)[...] = True
+    return inside
+
+
+def entries(s: Stage, inside: Any) -> int:
+    """How many entries a mean is over: all of the window, or its pixels alone."""
+    return int(inside.size if s.get("count_include_pad", True) else inside.sum())
 
 
 def average_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     """p/n at every entry of the window."""
-    places, _, _ = windows(s, x.shape[1:])
-    q = zeros(n, x.shape)
+    places, padding, _ = windows(s, x.shape[1:])
+    big = padded(n, x, padding)
+    inside, q = pixels(big, padding), zeros(n, big.shape)
     for r, c, i, j in places:
         patch = q[:, i, j]
-        patch += (p[:, r, c] / (patch.shape[1] * patch.shape[2]))[:, None, None]
-    return q, ()
+        patch += (p[:, r, c] / entries(s, inside[i, j]))[:, None, None]
+    return cropped(q, padding), ()
 
 
 def candidates(n: Numbers, patch: list[Any]) -> list[int]:
@@ -304,11 +319,13 @@ def candidates(n: Numbers, patch: list[Any]) -> list[int]:
 
 def maximum(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """The largest entry of each window."""
-    places, _, counts = windows(s, x.shape[1:])
+    places, padding, counts = windows(s, x.shape[1:])
+    big = padded(n, x, padding)
+    inside = pixels(big, padding)
     y = np.empty((x.shape[0], *counts), object)
     for r, c, i, j in places:
         for channel in range(x.shape[0]):
-            patch = list(x[channel, i, j].reshape(-1))
+            patch = list(big[channel, i, j][inside[i, j]])
             top, *others = candidates(n, patch)
             value = patch[top]
             for other in others:
@@ -319,15 +336,17 @@ def maximum(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
 
 def maximum_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     """p at the largest entry; a part of it at each where several may be."""
-    places, _, _ = windows(s, x.shape[1:])
-    q = zeros(n, x.shape)
+    places, padding, _ = windows(s, x.shape[1:])
+    big = padded(n, x, padding)
+    inside, q = pixels(big, padding), zeros(n, big.shape)
     for r, c, i, j in places:
+        own = np.argwhere(inside[i, j])
         for channel in range(x.shape[0]):
             here = q[channel, i, j]
-            chosen = candidates(n, list(x[channel, i, j].reshape(-1)))
+            chosen = candidates(n, list(big[channel, i, j][inside[i, j]]))
             share = p[channel, r, c] if len(chosen) == 1 else p[channel, r, c] * n.part()
             for place in chosen:
-                here[np.unravel_index(place, here.shape)] += share
+                here[tuple(own[place])] += share
     return q, ()
 
 

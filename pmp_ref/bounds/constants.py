@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from pmp_ref.bounds.taylor import suprema
 from pmp_ref.errors import InputError
 from pmp_ref.layers import (
@@ -68,14 +70,20 @@ def bias_norm(stage: AffineStage, shape: Any) -> float:
 
 
 def linear_norm(stage: Stage, shape: Any) -> float:
-    """‖Λ‖ of a linear stage: pooling has row sums 1 and column sums at most m/(entries of a window)."""
+    """‖Λ‖ of a linear stage: pooling has row sums of at most 1 and column sums of at most m/(entries of a mean)."""
     if isinstance(stage, Flatten):
         return 1.0
     if isinstance(stage, GlobalAveragePool):
         return 1 / math.sqrt(shape[1] * shape[2])
     if isinstance(stage, AveragePool):
-        return math.sqrt(overlaps(stage.windows, shape[1], shape[2]) / math.prod(stage.windows.size))
+        return math.sqrt(overlaps(stage.windows, shape[1], shape[2]) / fewest(stage, shape[1], shape[2]))
     raise InputError(f"no bound for {stage}; it is left out (standardisation, and stages that are not smooth)")
+
+
+def fewest(stage: AveragePool, rows: int, columns: int) -> int:
+    """The least number of entries that a mean over a window is of, on a rows × columns image."""
+    counts = stage.counted(np.empty((1, 1, rows, columns)))
+    return int(np.min(counts))
 
 
 def overlaps(windows: Windows, rows: int, columns: int) -> int:

@@ -143,7 +143,7 @@ def activate(stage: Activation, jet: Jet, rows: Rows) -> Jet:
 
 
 def average(stage: Any, jet: Jet) -> Jet:
-    """Means and reshapings: rows of weights that are positive and sum to 1, or a single 1."""
+    """Means and reshapings: rows of weights that are positive and sum to 1 at most, or a single 1."""
     x = jet.thin[0]
     assert x is not None
     terms = int(np.prod(x.mid.shape[2:])) if isinstance(stage, GlobalAveragePool) else 1

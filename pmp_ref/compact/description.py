@@ -47,6 +47,7 @@ STAGES: dict[str, type[Stage]] = {
         WeightedSum,
     )
 }
+LATER = {"AveragePool": ("padding", "count_include_pad"), "MaxPool": ("padding",)}  # left out where older versions did
 OLDER = (
     "it is of an older version, which numbered the stages of networks with skips otherwise: use that version of "
     "pmp_ref, or train again"
@@ -71,7 +72,11 @@ def _describe(stage: Stage) -> dict[str, Any]:
     kind = type(stage).__name__
     if STAGES.get(kind) is not type(stage):
         raise InputError(f"the stage {stage} is not of this package; a model file holds only {', '.join(STAGES)}")
-    values = {f.name: getattr(stage, f.name) for f in fields(stage)}  # type: ignore[arg-type]
+    values = {
+        f.name: getattr(stage, f.name)
+        for f in fields(stage)  # type: ignore[arg-type]
+        if f.name not in LATER.get(kind, ()) or getattr(stage, f.name) != f.default
+    }
     return {"kind": kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -112,6 +117,7 @@ def _stage(value: Any) -> Stage:
     if not isinstance(kind, str) or kind not in STAGES:
         raise InputError(f"unknown stage {str(kind)[:40]!r}: {nearest(kind, STAGES)}")
     expected = {f.name: str(f.type) for f in fields(STAGES[kind])}  # type: ignore[arg-type]
+    expected = {name: form for name, form in expected.items() if name in value or name not in LATER.get(kind, ())}
     if set(value) != {"kind", *expected}:
         raise InputError(f"the stage {kind} has the fields {sorted(map(str, value))[:12]}; expected {sorted(expected)}")
     return STAGES[kind](**{name: _field(kind, name, form, value[name]) for name, form in expected.items()})

@@ -140,11 +140,11 @@ def _windows(w: Windows, rows: int, columns: int) -> list[list[tuple[slice, slic
     ]
 
 
-def _padded(x: Array, w: Windows) -> Array:
+def _padded(x: Array, w: Windows, value: float = 0.0) -> Array:
     if w.padding == (0, 0):
         return x
     (top, left), (c, rows, columns, b) = w.padding, x.shape
-    z = np.zeros((c, rows + 2 * top, columns + 2 * left, b), x.dtype)
+    z = np.full((c, rows + 2 * top, columns + 2 * left, b), value, x.dtype)
     z[:, top : top + rows, left : left + columns] = x
     return z
 
@@ -194,6 +194,7 @@ def _pool(stage: Any, shape: tuple[int, ...]) -> Step:
     if type(stage) is MaxPool:
 
         def largest(x: Array) -> Array:
+            x = _padded(x, w, -np.inf)
             y = x[:, *cuts[0]]
             for cut in cuts[1:]:
                 y = np.maximum(y, x[:, *cut])
@@ -201,11 +202,15 @@ def _pool(stage: Any, shape: tuple[int, ...]) -> Step:
 
         return largest
 
+    counted = stage.counted(np.empty((1, *shape)))
+    counted = counted if isinstance(counted, int) else counted[0, :, :, :, None]
+
     def mean(x: Array) -> Array:
+        x = _padded(x, w)
         y = x[:, *cuts[0]].copy()
         for cut in cuts[1:]:
             y += x[:, *cut]
-        return y / len(cuts)
+        return (y / counted).astype(x.dtype, copy=False)
 
     return mean
 

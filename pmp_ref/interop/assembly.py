@@ -17,6 +17,7 @@ import numpy as np
 from pmp_ref.compact.description import check_size
 from pmp_ref.errors import InputError
 from pmp_ref.layers import (
+    AveragePool,
     Convolution,
     Dense,
     Flatten,
@@ -71,9 +72,9 @@ class Value:
         return replace(self.unpadded(), index=self.index.reshape(tuple(shape)))
 
     def unpadded(self) -> Value:
-        """Itself; InputError if zeros stand around it, which only a convolution takes up."""
+        """Itself; InputError if zeros stand around it, which only a convolution or a mean takes up."""
         if any(self.pads):
-            raise InputError("it reads padded values; padding is taken by convolutions only")
+            raise InputError("it reads padded values; padding is taken by convolutions and means only")
         return self
 
 
@@ -257,14 +258,19 @@ class Assembly:
         x = self.plain(x)
         return replace(self.add(stage, (), x.state), index=x.index)
 
-    def pooled(self, kind: Any, x: Value, size: Sequence[int], stride: Sequence[int], pads: Any, ceil: bool) -> Value:
-        """Average or maximum over windows."""
-        if any(pads):
-            raise InputError(f"its padding is {tuple(pads)}; expected pooling without padding")
+    def pooled(
+        self, kind: Any, x: Value, size: Sequence[int], stride: Sequence[int], pads: Any, ceil: bool, **more: Any
+    ) -> Value:
+        """Average or maximum over windows; ``pads`` as in :class:`Value`. A mean takes up zeros around the value."""
+        if kind is AveragePool and not any(pads):
+            x, pads, more = replace(x, pads=NONE), x.pads, {"count_include_pad": True} if any(x.pads) else more
+        before, after = tuple(pads[:2]), tuple(pads[2:])
+        if before != after:
+            raise InputError(f"its padding is {before} before and {after} behind; expected the same at both ends")
         state = self.natural(x)
-        stage = kind(tuple(size), tuple(stride))
-        need = zip(self.shapes[state][1:], size, stride, strict=True)
-        if ceil and any((n - k) % s for n, k, s in need):
+        stage = kind(tuple(size), tuple(stride), before, **more)
+        need = zip(self.shapes[state][1:], size, stride, before, strict=True)
+        if ceil and any((n + 2 * p - k) % s for n, k, s, p in need):
             raise InputError("ceil_mode makes a window reach over the edge there; expected ceil_mode 0")
         return self.add(stage, (), state)
 

@@ -359,7 +359,8 @@ def _pool(kind: Any) -> Rule:
         if tuple(dilation) != (1, 1):
             raise InputError(f"its dilation is {tuple(dilation)}; expected none")
         pads = _pads(at, x.shape[1:], size, stride, dilation)
-        return r.assembly.pooled(kind, x, size, stride, pads, bool(at.get("ceil_mode", 0)))
+        more = {"count_include_pad": bool(at.get("count_include_pad", 0))} if kind is AveragePool else {}
+        return r.assembly.pooled(kind, x, size, stride, pads, bool(at.get("ceil_mode", 0)), **more)
 
     return take
 

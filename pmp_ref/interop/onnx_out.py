@@ -157,11 +157,14 @@ class Graph:
             return self.add("Flatten", [self.add("GlobalAveragePool", [x])], axis=1)
         if isinstance(stage, AveragePool | MaxPool):
             w = stage.windows
+            means = {"count_include_pad": int(stage.count_include_pad)} if isinstance(stage, AveragePool) else {}
             return self.add(
-                "AveragePool" if isinstance(stage, AveragePool) else "MaxPool",
+                "AveragePool" if means else "MaxPool",
                 [x],
                 kernel_shape=list(w.size),
                 strides=list(w.stride),
+                pads=[*w.padding, *w.padding],
+                **means,
             )
         if isinstance(stage, Dense):
             return self.add("Gemm", [x, *map(self.constant, u)], transB=1)

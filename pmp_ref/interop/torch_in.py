@@ -198,6 +198,10 @@ def linear(a: Assembly, input: Value, weight: Any, bias: Any = None) -> Value:
 def pooling(kind: Any) -> Callable[..., Value]:
     """Average and maximum over windows."""
 
+    def windows(a: Assembly, input: Value, size: Any, stride: Any, padding: Any, ceil: bool, **more: Any) -> Value:
+        stride = size if stride in (None, [], ()) else stride
+        return a.pooled(kind, input, two(size), two(stride), 2 * two(padding), ceil, **more)
+
     def average(
         a: Assembly,
         input: Value,
@@ -210,8 +214,8 @@ def pooling(kind: Any) -> Callable[..., Value]:
     ) -> Value:
         if divisor_override is not None:
             raise InputError("divisor_override is given; expected the mean")
-        stride = kernel_size if stride in (None, [], ()) else stride
-        return a.pooled(kind, input, two(kernel_size), two(stride), two(padding), ceil_mode)
+        more = {"count_include_pad": bool(count_include_pad)}
+        return windows(a, input, kernel_size, stride, padding, ceil_mode, **more)
 
     def largest(
         a: Assembly,
@@ -225,7 +229,7 @@ def pooling(kind: Any) -> Callable[..., Value]:
     ) -> Value:
         if two(dilation) != (1, 1) or return_indices:
             raise InputError("it has a dilation, or returns indices; expected the maximum over plain windows")
-        return average(a, input, kernel_size, stride, padding, ceil_mode)
+        return windows(a, input, kernel_size, stride, padding, ceil_mode)
 
     return average if kind is AveragePool else largest
 
@@ -240,7 +244,7 @@ def adaptive_avg_pool2d(a: Assembly, input: Value, output_size: Any) -> Value:
     if height % size[0] or width % size[1]:
         raise InputError(f"it makes {size} windows of {height} × {width} pixels; expected numbers that divide")
     windows = (height // size[0], width // size[1])
-    return a.pooled(AveragePool, input, windows, windows, (0, 0), False)
+    return a.pooled(AveragePool, input, windows, windows, NONE, False)
 
 
 def batch_norm(
@@ -489,7 +493,9 @@ MODULES: dict[str, Callable[..., Any]] = {
     "Sigmoid": called("sigmoid"),
     "Softplus": called("softplus", "beta", "threshold"),
     "SiLU": called("silu"),
-    "AvgPool2d": called("avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "divisor_override"),
+    "AvgPool2d": called(
+        "avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+    ),
     "MaxPool2d": called("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
     "AdaptiveAvgPool2d": called("adaptive_avg_pool2d", "output_size"),
     "Flatten": called("flatten", "start_dim", "end_dim"),

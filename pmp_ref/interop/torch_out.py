@@ -142,7 +142,9 @@ def module_of(stage: Stage, u: list[np.ndarray], shape: tuple[int, ...]) -> nn.M
         )  # above it PyTorch takes x for log(1 + eˣ); at 20, its default, float64 shows it
     if isinstance(stage, AveragePool | MaxPool):
         w = stage.windows
-        return (nn.AvgPool2d if isinstance(stage, AveragePool) else nn.MaxPool2d)(w.size, w.stride)
+        if isinstance(stage, AveragePool):
+            return nn.AvgPool2d(w.size, w.stride, w.padding, count_include_pad=stage.count_include_pad)
+        return nn.MaxPool2d(w.size, w.stride, w.padding)
     if isinstance(stage, GlobalAveragePool):
         return Mean()
     if isinstance(stage, Standardise):

@@ -33,7 +33,7 @@ class OutputMap(StageMap):
     def __init__(self, stage: Stage, place: Place) -> None:
         super().__init__(stage, place)
         self.overwrite = place.before is not None and place.before.free
-        self.fused = type(place.after) is AveragePool or is_disjoint_maximum(place.after)
+        self.fused = is_plain_mean(place.after) or is_disjoint_maximum(place.after)
         self.deferred = is_disjoint_maximum(place.after) and type(stage) is ReLU and stage.leak == 0
 
     def forward(self, w: Workspace, u: Any, x: np.ndarray) -> np.ndarray:
@@ -105,4 +105,9 @@ def disjoint(stage: AveragePool | MaxPool) -> bool:
 
 def is_disjoint_maximum(stage: Stage | None) -> bool:
     """True for max pooling that has a fast map."""
-    return type(stage) is MaxPool and disjoint(stage)
+    return type(stage) is MaxPool and disjoint(stage) and not any(stage.windows.padding)
+
+
+def is_plain_mean(stage: Stage | None) -> bool:
+    """True for average pooling that has a fast map."""
+    return type(stage) is AveragePool and not any(stage.windows.padding)

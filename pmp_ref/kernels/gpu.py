@@ -62,8 +62,10 @@ def strided_network(network: Network) -> Network:
 
 def strided(stage: Stage) -> Stage:
     """The stage as this module writes it; the stage itself where it has nothing to gain (by exact type)."""
-    if type(stage) in (AveragePool, MaxPool) and stage.windows.size != stage.windows.stride:  # type: ignore[attr-defined]
-        return stage  # overlapping windows
+    if type(stage) in (AveragePool, MaxPool):
+        w = stage.windows  # type: ignore[attr-defined]
+        if w.size != w.stride or any(w.padding):
+            return stage  # windows that overlap, or reach over the edge
     kinds: dict[type, Any] = {Convolution: StridedConvolution, AveragePool: BlockAveragePool, MaxPool: BlockMaxPool}
     kind = kinds.get(type(stage))
     return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.kernels.activation import ActivationMap, LeakyReLUMap, SigmoidMap, TanhMap, is_disjoint_maximum
+from pmp_ref.kernels.activation import (
+    ActivationMap,
+    LeakyReLUMap,
+    SigmoidMap,
+    TanhMap,
+    is_disjoint_maximum,
+    is_plain_mean,
+)
 from pmp_ref.kernels.convolution import ConvolutionMap
 from pmp_ref.kernels.dense import DenseMap, ScaleShiftMap
 from pmp_ref.kernels.normalisation import StandardiseMap
@@ -45,7 +52,7 @@ MAPS: dict[type[Stage], Callable[[Any, Place], StageMap]] = {
     GlobalAveragePool: GlobalAveragePoolMap,
     Flatten: FlattenMap,
     WeightedSum: WeightedSumMap,
-    AveragePool: AveragePoolMap,
+    AveragePool: lambda s, place: (AveragePoolMap if is_plain_mean(s) else ClearMap)(s, place),
     MaxPool: lambda s, place: (MaxPoolMap if is_disjoint_maximum(s) else ClearMap)(s, place),
     Tanh: TanhMap,
     Sigmoid: SigmoidMap,

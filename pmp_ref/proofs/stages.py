@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pmp_ref.bounds.constants import activation_constants, overlaps
+from pmp_ref.bounds.constants import activation_constants, fewest, overlaps
 from pmp_ref.bounds.intervals import UP
 from pmp_ref.errors import InputError
 from pmp_ref.layers import (
@@ -347,28 +347,28 @@ class AveragePoolRule(Rule):
     """Average pooling."""
 
     def prepare(self, stage: AveragePool, u: Control, shape: Any) -> float:
-        """√(m/n): the norm of the mean over windows of n entries, m of which hold one pixel."""
-        return math.sqrt(overlaps(stage.windows, *shape[1:]) / prod(stage.windows.size)) * UP
+        """√(m/n): the norm of means over n entries or more, where m windows hold one pixel."""
+        return math.sqrt(overlaps(stage.windows, *shape[1:]) / fewest(stage, *shape[1:])) * UP
 
     def forward(self, stage: AveragePool, x: Near, u: Control, share: float) -> tuple[Near, None]:
-        """The mean over windows of n entries: n − 1 additions and a division."""
+        """The mean over windows of at most n entries: n − 1 additions and a division."""
         w = stage.windows
         n = prod(w.size)
         y = np.zeros((*x.mid.shape[:2], *w.positions(*x.mid.shape[2:])))
         for _, _, there, here in taps(w, *x.mid.shape[2:]):
             y[there] += x.mid[here]
-        y /= n
+        y /= stage.counted(x.mid)
         return Near(y, upward(share * (x.rad + gamma(n + 1) * norm(x.mid)), 8)), None
 
     def backward(
         self, stage: AveragePool, x: Near, u: Control, share: float, note: Any, p: Near, costate: bool
     ) -> Found:
-        """p/n at every entry of its window; windows that overlap add up."""
+        """p over the number of entries, at every one of them; windows that overlap add up."""
         if not costate:
             return (), None
         w = stage.windows
         n = prod(w.size)
-        part = p.mid / n
+        part = p.mid / stage.counted(x.mid)
         q = np.zeros(x.mid.shape)
         for _, _, there, here in taps(w, *x.mid.shape[2:]):
             q[here] += part[there]

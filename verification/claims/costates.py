@@ -259,8 +259,9 @@ def clear_of_kinks(h: Setting, v: Controls, step: float) -> bool:
 
 def _pooling_gaps(stage: MaxPool, x: np.ndarray) -> np.ndarray:
     """Largest minus second largest entry of each window. Windows of zeros behind a ReLU tie harmlessly."""
-    (kh, kw), (rh, rw) = stage.windows.size, stage.windows.stride
+    (kh, kw), (rh, rw), (ph, pw) = stage.windows.size, stage.windows.stride, stage.windows.padding
     rows, columns = stage.windows.positions(x.shape[2], x.shape[3])
+    x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=-np.inf)
     found = []
     for i in range(rows):
         for j in range(columns):
@@ -275,6 +276,7 @@ KINKS: tuple[tuple[Stage, tuple[int, ...]], ...] = (
     (LeakyReLU(0.25), (4,)),
     (MaxPool(2), (1, 2, 4)),
     (MaxPool((2, 2), stride=(1, 2)), (1, 3, 4)),
+    (MaxPool((3, 2), stride=(2, 1), padding=(1, 0)), (1, 3, 4)),
 )
 
 

@@ -30,6 +30,8 @@ KERNELS: tuple[tuple[L.Stage | L.Block, ...], ...] = (
     (L.Tanh(), L.AveragePool((3, 2), (2, 1))),
     (L.Tanh(), L.MaxPool((3, 2), (3, 2))),
     (L.MaxPool((3, 2), (2, 1)),),
+    (L.ReLU(), L.MaxPool((3, 2), (3, 2), (1, 0))),
+    (L.Tanh(), L.AveragePool((3, 2), (2, 1), (1, 1), False)),
     (L.residual(L.Convolution(2, 3, padding=1), L.Standardise(2), L.ScaleShift()), L.MaxPool(2)),
 )
 SHAPE, CLASSES = (2, 9, 8), 3

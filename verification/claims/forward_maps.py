@@ -76,8 +76,12 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
     (ScaleShift(bias=False), (4,)),
     (AveragePool(2), (2, 4, 6)),
     (AveragePool((2, 3), stride=(1, 2)), (1, 4, 7)),
+    (AveragePool((3, 2), stride=(2, 1), padding=(1, 1)), (2, 5, 4)),
+    (AveragePool((2, 3), padding=(1, 1), count_include_pad=False), (1, 5, 4)),
     (MaxPool(2), (2, 4, 6)),
     (MaxPool((3, 2), stride=(2, 1)), (1, 5, 4)),
+    (MaxPool((3, 2), stride=(2, 2), padding=(1, 0)), (2, 4, 5)),
+    (MaxPool(3, stride=2, padding=1), (1, 5, 4)),
     (GlobalAveragePool(), (3, 2, 5)),
     (Flatten(), (2, 3, 2)),
     (Standardise(2), (4, 3)),
@@ -572,6 +576,7 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     )
     yield "groups", lambda: Convolution(3, 2, groups=2), lambda: Convolution(4, 2, groups=2)
     yield "stride", lambda: AveragePool(2, stride=0), lambda: AveragePool(2, stride=1)
+    yield "at most half", lambda: MaxPool((3, 2), padding=(2, 1)), lambda: MaxPool((4, 2), padding=(2, 1))
     yield "neurons", lambda: Dense(0), lambda: Dense(1)
     yield "Flatten", lambda: Network((Dense(1),), (2, 2)), lambda: Network((Flatten(), Dense(1)), (2, 2))
     yield "Standardise", lambda: Network((Standardise(2),), (3, 2)), lambda: Network((Standardise(3),), (3, 2))

@@ -45,14 +45,14 @@ U = 2.0**-53
 
 
 def pooled(case: Case) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Windows that overlap, groups, a skip that scales, global pooling."""
+    """Windows that overlap and reach over the edge, groups, a skip that scales, global pooling."""
     rng, act = case.rng, case.choose(L.Tanh(), L.Sigmoid(), L.Softplus(), L.SiLU())
     first = L.Convolution(4, (3, 2), stride=(1, 2), padding=(1, 0), groups=2)
     block = L.residual(L.Convolution(4, 3, padding=1), L.Standardise(int(rng.integers(1, 3))), act, step=0.5)
     stages = (
         first,
         act,
-        L.AveragePool((2, 2), stride=(1, 1)),
+        L.AveragePool((3, 2), stride=(1, 1), padding=(1, 0), count_include_pad=bool(case.index % 2)),
         block,
         L.ScaleShift(),
         L.GlobalAveragePool(),
@@ -213,8 +213,11 @@ STAGES: tuple[tuple[Any, tuple[int, ...]], ...] = (
     (L.ReLU(), (8,)),
     (L.LeakyReLU(0.25), (2, 2, 3)),
     (L.AveragePool((2, 2), stride=(1, 2)), (2, 5, 4)),
+    (L.AveragePool((3, 2), stride=(2, 1), padding=(1, 0)), (2, 5, 4)),
+    (L.AveragePool((3, 2), padding=1, count_include_pad=False), (1, 1, 2)),
     (L.GlobalAveragePool(), (3, 4, 5)),
     (L.MaxPool((2, 2), stride=(1, 2)), (2, 5, 4)),
+    (L.MaxPool((3, 2), stride=(2, 1), padding=1), (2, 5, 4)),
     (L.Flatten(), (2, 3, 2)),
     (L.Standardise(2), (4, 3, 2)),
 )

@@ -74,6 +74,14 @@ def seen_by(stage: Any, shape: Any) -> int:
     return int(ones.forward(images, (np.ones((1, 1, *stage.windows.size)),)).sum(axis=(1, 2, 3)).max())
 
 
+def fewest_entries(stage: AveragePool, shape: Any) -> float:
+    """The least number of entries of a mean: one over the mean of ones, or of a window where padding counts."""
+    if stage.count_include_pad:
+        return math.prod(stage.windows.size)
+    sums = replace(stage, count_include_pad=True).forward(np.ones((1, 1, *shape[1:])), ())
+    return float(np.min(sums)) * math.prod(stage.windows.size)
+
+
 def propagated(stage: Any, shape: Any, radius: Any, X: Any, Z: Any, Y: Any) -> tuple[Any, Any, Any]:
     """The recursion of T7 written a second time, constants found by counting and sampling."""
     if isinstance(stage, WeightedSum):
@@ -96,7 +104,7 @@ def propagated(stage: Any, shape: Any, radius: Any, X: Any, Z: Any, Y: Any) -> t
         at_zero = abs(float(stage.sigma(np.zeros(1))[0]))
         return min(s1 * X + at_zero * root, ceiling), s1 * Z, s1 * Y + s2 * Z * Z
     if isinstance(stage, AveragePool):
-        norm = math.sqrt(seen_by(stage, shape) / math.prod(stage.windows.size))
+        norm = math.sqrt(seen_by(stage, shape) / fewest_entries(stage, shape))
     else:
         norm = 1.0 if isinstance(stage, Flatten) else 1 / math.sqrt(shape[1] * shape[2])
     return norm * X, norm * Z, norm * Y
@@ -197,10 +205,18 @@ def stage_norms(case: Case, s: Setting) -> Iterator[Check]:
     for conv, shape in COUNTED:
         m = bilinear_norm(conv, shape) ** 2
         yield Check(abs(m - seen_by(conv, shape)), 1e-9 * m, f"m of {conv}")
+    for pool, shape in PADDED:
+        spectral = float(np.linalg.norm(pool.forward(np.eye(shape[1] * shape[2]).reshape(-1, *shape), ())))
+        yield Check(spectral, linear_norm(pool, shape) * (1 + 1e-12), f"norm of {pool}, of rank 1")
     for stage in problems.SMOOTH_ACTIVATIONS if case.index == 0 else ():
         yield from activation_checks(stage)
 
 
+PADDED = (  # means whose windows reach over the edge; one window, so that the map is a row
+    (AveragePool((3, 2), padding=(1, 0), count_include_pad=False), (1, 1, 2)),
+    (AveragePool((3, 3), stride=4, padding=1, count_include_pad=False), (1, 2, 2)),
+    (AveragePool((3, 2), padding=(1, 0)), (1, 1, 2)),
+)
 COUNTED = (  # windows whose m needs stride, padding and dilation
     (Convolution(1, (3, 2), stride=(2, 1)), (1, 7, 4)),
     (Convolution(1, (3, 1), padding=(2, 0)), (1, 1, 2)),

@@ -126,7 +126,8 @@ def plain_lenet(case: Case) -> tuple[tuple[Stage, ...], tuple[int, ...]]:
     conv = Convolution(
         2, (3, 2), stride=(1, int(case.rng.integers(1, 3))), padding=(0, 1), groups=int(case.rng.integers(1, 3))
     )
-    return (conv, act, AveragePool((2, 1)), Flatten(), Dense(3), act, Dense(3)), (2, 4, 5)
+    pool = AveragePool((2, 1), padding=(case.index % 2, 0), count_include_pad=case.index % 4 == 1)
+    return (conv, act, pool, Flatten(), Dense(3), act, Dense(3)), (2, 4, 5)
 
 
 def plain_residual(case: Case) -> tuple[tuple[Stage | Block, ...], tuple[int, ...]]:

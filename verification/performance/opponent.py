@@ -59,11 +59,11 @@ def stage_map(stage: Stage, norm: Any) -> Map:
         case ReLU():
             return lambda x, u: torch.relu(x)
         case AveragePool():
-            size, stride = stage.windows.size, stage.windows.stride
-            return lambda x, u: F.avg_pool2d(x, size, stride)
+            w, whole = stage.windows, stage.count_include_pad
+            return lambda x, u: F.avg_pool2d(x, w.size, w.stride, w.padding, count_include_pad=whole)
         case MaxPool():
-            size, stride = stage.windows.size, stage.windows.stride
-            return lambda x, u: F.max_pool2d(x, size, stride)
+            w = stage.windows
+            return lambda x, u: F.max_pool2d(x, w.size, w.stride, w.padding)
         case GlobalAveragePool():
             return lambda x, u: x.mean((2, 3))
         case Flatten():

@@ -88,8 +88,8 @@ T7: s₁ of SiLU is 1
 
 T7: pooling norm without its windows
   pmp_ref.bounds.constants:linear_norm
-  - / math.prod(stage.windows.size)
-  + / planted(math.prod(stage.windows.size) ** 2)
+  - / fewest(stage, shape[1], shape[2])
+  + / planted(fewest(stage, shape[1], shape[2]) ** 2)
 
 T7: |σ(0)| of softplus
   pmp_ref.bounds.constants:value_at_zero

@@ -98,6 +98,11 @@ T24: mean pooling that contracts too much
   - math.sqrt(
   + planted(0.3) * math.sqrt(
 
+T24: a mean over fewer entries at the edge contracts no less
+  pmp_ref.proofs.stages:AveragePoolRule.prepare
+  - fewest(stage, *shape[1:])
+  + planted(prod(stage.windows.size))
+
 T24: global pooling 1/n for 1/√n
   pmp_ref.proofs.stages:GlobalAveragePoolRule.forward
   - / math.sqrt(n)

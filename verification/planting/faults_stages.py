@@ -93,16 +93,28 @@ groups of a convolution share their costates
 
 average pooling not divided in the adjoint alone  [theory]
   pmp_ref.layers.pooling:AveragePool.adjoint
-  - / (kh * kw)
+  - / self.counted(x)
   + / planted(1)
 
 average pooling not divided in both maps  [theory]
   pmp_ref.layers.pooling:AveragePool.forward
-  - .mean(patches(
-  + .sum(planted(patches)(
-  pmp_ref.layers.pooling:AveragePool.adjoint
-  - / (kh * kw)
+  - / self.counted(x)
   + / planted(1)
+  pmp_ref.layers.pooling:AveragePool.adjoint
+  - / self.counted(x)
+  + / planted(1)
+
+padded mean counts the zeros that it leaves out
+  pmp_ref.layers.pooling:AveragePool.counted
+  - self.count_include_pad or
+  + planted(True) or
+  why: in both maps, so that no derivative sees it
+
+padded maximum is of zeros too
+  pmp_ref.layers.pooling:MaxPool._entries
+  - -math.inf
+  + planted(0.0)
+  why: right behind ReLU
 
 global pooling divided by rows² in both maps
   pmp_ref.layers.pooling:GlobalAveragePool.forward

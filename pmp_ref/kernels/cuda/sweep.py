@@ -202,7 +202,9 @@ def cuda_network(network: Network) -> Network:
 
 
 def cuda(stage: Stage) -> Stage:
-    """The stage with kernels of its own; the stage itself where there are none (by exact type)."""
+    """The stage with kernels of its own; the stage itself where there are none (by exact type), and padded pooling."""
+    if isinstance(stage, AveragePool | MaxPool) and any(stage.windows.padding):
+        return stage
     kind = KINDS.get(type(stage))
     return stage if kind is None else kind(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
 
