@@ -69,7 +69,8 @@ def solve(
     ``batch_size`` None: full batch, every step uses all data. ``method`` None: ``Method.full_batch()`` or
     ``Method.minibatch()``, the defaults of ``pmp-ref train``. ``controls`` None: drawn from ``seed``, which the order
     of the batches follows too. When to stop is said by at least one of ``steps`` (accepted ones), ``epochs``,
-    ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x.
+    ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x; for bytes
+    the dtype is float32.
 
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
     so does Ctrl-C, both with the last complete iterate. ``progress`` shows a bar, in a notebook or on stderr.

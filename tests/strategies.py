@@ -21,6 +21,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -131,6 +132,13 @@ def _standardisations(draw: st.DrawFn) -> tuple[Stage, Any]:
 
 
 @st.composite
+def _pixels(draw: st.DrawFn) -> tuple[Stage, Any]:
+    shape = draw(shapes)
+    values = st.lists(st.sampled_from([0.125, 0.3, 0.9]), min_size=shape[0], max_size=shape[0])
+    return Pixels(tuple(draw(values)), tuple(draw(values))), shape
+
+
+@st.composite
 def _dense(draw: st.DrawFn) -> tuple[Stage, Any]:
     return Dense(draw(st.integers(1, 5)), draw(st.booleans())), draw(vectors)
 
@@ -159,6 +167,7 @@ PLAIN: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
     "GlobalAveragePool": _fixed(GlobalAveragePool(), images),
     "Flatten": _fixed(Flatten(), shapes),
     "Standardise": _standardisations(),
+    "Pixels": _pixels(),
 }
 
 

@@ -313,7 +313,7 @@ def test_controls_that_are_not_finite(data: Path, tmp_path: Path, capsys: pytest
     path = tmp_path / "a" / "checkpoint.npz"
     arrays = unpack(path)
     note = json.loads(arrays.pop("state").tobytes())
-    arrays["controls/00.kernel"][0] = np.nan
+    arrays["controls/01.kernel"][0] = np.nan
     path.write_bytes(pack(arrays, {"state": note}))
     refused(tmp_path / "a", capsys, "NaN")
 

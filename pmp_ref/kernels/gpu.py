@@ -50,9 +50,13 @@ class GpuSweep(Sweep):
     def largest_chunk(self, x: Array) -> int:
         """Samples swept at a time: the whole batch if its states and widest patches fit into ``memory`` bytes, else as
         many samples as do, at least one. On a CPU chunks are small, to stay in cache; a GPU wants long operations."""
-        bits = namespace(x).finfo(x.dtype).bits
         patch = max(patch_entries(self.network, l) for l in range(len(self.network.stages)))
-        return min(x.shape[0], max(1, self.memory // (self.bytes_per_sample(x) + patch * bits // 8)))
+        return min(x.shape[0], max(1, self.memory // (widest(x) * (self.entries_per_sample + patch))))
+
+
+def widest(x: Array) -> int:
+    """Bytes of a number in the states of images x; where these are bytes, the most that a number can have."""
+    return 8 if x.dtype == namespace(x).uint8 else int(namespace(x).finfo(x.dtype).bits) // 8
 
 
 def strided_network(network: Network) -> Network:

@@ -274,7 +274,7 @@ def _(place: Path) -> Any:
     options, directory = _a_run(place)
     setup = _setup(options, place)
     arrays = archive.unpack(directory / files.CHECKPOINT)
-    name = "controls/00.kernel"
+    name = "controls/01.kernel"
     others = {f"{k}.npy": npy_bytes(a) for k, a in arrays.items() if k != name}
     pack = lambda content: archive_of({**others, f"{name}.npy": content})  # noqa: E731
     read_it = lambda: checkpoint.read(directory, setup)  # noqa: E731

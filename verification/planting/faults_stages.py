@@ -253,7 +253,7 @@ flatten in another order, both maps
 a stage takes the costate of a later state of the same shape
   pmp_ref.network:Network.backward_sweep
   - costates[l + 1])
-  + planted(next((q for q in costates[l + 2:] if q.shape == costates[l + 1].shape), costates[l + 1])))
+  + planted(next((q for q in costates[l + 2:] if q.shape == getattr(costates[l + 1], 'shape', 0)), costates[l + 1])))
   why: only where a later costate has the same shape
 
 a stage reads the state before it, whatever it is to read
@@ -265,5 +265,27 @@ weights of a sum in reverse order
   pmp_ref.layers.residual:WeightedSum.forward
   - zip(self.weights,
   + zip(planted(self.weights[::-1]),
+
+# --- images as they are
+
+pixels: 256 for 255
+  pmp_ref.layers.pixels:Pixels.forward
+  - a / 255 - mean
+  + a / planted(256) - mean
+
+pixels: mean and deviation of another channel
+  pmp_ref.layers.pixels:Pixels._by_channel
+  - zip(self.mean, self.std, strict=True)
+  + planted(zip(self.mean[::-1], self.std[::-1], strict=True))
+
+pixels: deviation missing in the costate
+  pmp_ref.layers.pixels:Pixels.costate
+  - a / 255 / std
+  + planted(a) / 255
+
+bytes are halved before they become numbers
+  pmp_ref.network:Network.forward_sweep
+  - namespace(x).astype(x, states_like(controls, x).dtype)
+  + namespace(x).astype(planted(x) // 2, states_like(controls, x).dtype)
 """
 )
