@@ -24,7 +24,7 @@ from pmp_ref.layers import Pixels
 from pmp_ref.network import Network, headed
 from pmp_ref.sweep import quiet
 
-FORMAT = 2  # in 1, images were standardised before the network, and stages of networks with skips had other numbers
+FORMAT = 3  # up to 2, mean and deviation stood beside the network; in 1, stages behind skips had other numbers
 COMPACT, MODEL = "compact.npz", "model.npz"  # what a run's directory holds
 AT_ONCE = 1024  # images at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
@@ -140,8 +140,8 @@ class Model:
         return f"<Model: {shape} to {len(self.class_names)} classes, {kept:,} of {entries:,} weights, {self.dtype}>"
 
 
-def from_bytes(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The model, of (x/255 − mean)/std so far, that takes the images x as they are."""
+def behind_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The model of images as they are, x, that ``model`` is of (x/255 − mean)/std."""
     network = headed(Pixels(tuple(mean), tuple(std)), model.network)
     return replace(model, network=network, controls=((), *model.controls), forms=model.forms and ("", *model.forms))
 
@@ -249,7 +249,7 @@ def check_format(found: Any, source: str, network: Network) -> None:
 
     if found == 1 and not network.is_chain:
         raise InputError(f"{source!r} cannot be used: {OLDER}")
-    if found not in (1, FORMAT):
+    if found not in range(1, FORMAT + 1):
         raise InputError(
             f"{source!r} has format {found!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
         )
@@ -276,7 +276,7 @@ def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
 
 
 def _network_of(note: Any, source: str) -> Network:
-    """The network that a run's ``model.npz`` names: in full, or in format 1 by architecture."""
+    """The network that a run's ``model.npz`` names: in full, or up to format 2 by architecture."""
     from pmp_ref.compact.description import network_from
 
     if "network" in note:
@@ -297,8 +297,8 @@ def _model(
     controls = from_arrays(network, arrays, "", source, np.asarray)
     if "mean" not in arrays or not arrays["mean"].size:
         return Model(network, controls, tuple(class_names), forms)
-    mean, std = (tuple(map(float, arrays[name].ravel())) for name in ("mean", "std"))  # of format 1, beside the network
-    return from_bytes(Model(network, controls, tuple(class_names), forms), mean, std)
+    mean, std = (tuple(map(float, arrays[name].ravel())) for name in ("mean", "std"))  # up to format 2
+    return behind_pixels(Model(network, controls, tuple(class_names), forms), mean, std)
 
 
 def _check(model: Model, source: str) -> None:

@@ -366,6 +366,17 @@ def standardise_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     return np.concatenate(parts).reshape(x.shape), ()
 
 
+def pixels(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
+    """(x_c/255 − m_c)/s_c."""
+    mean, std = (spread(objects(n, s[name]), x) for name in ("mean", "std"))
+    return (x / 255 - mean) / std
+
+
+def pixels_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
+    """p_c/(255 s_c)."""
+    return p / (255 * spread(objects(n, s["std"]), x)), ()
+
+
 def flatten(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """One axis."""
     return x.reshape(-1)
@@ -398,6 +409,7 @@ VALUE: dict[str, Any] = {
     "GlobalAveragePool": global_average,
     "Standardise": standardise,
     "Flatten": flatten,
+    "Pixels": pixels,
     "WeightedSum": weighted_sum,
 } | {name: activation for name in ("Tanh", "Sigmoid", "Softplus", "SiLU", "ReLU", "LeakyReLU")}
 BACK: dict[str, Any] = {
@@ -409,6 +421,7 @@ BACK: dict[str, Any] = {
     "GlobalAveragePool": global_average_back,
     "Standardise": standardise_back,
     "Flatten": flatten_back,
+    "Pixels": pixels_back,
     "WeightedSum": weighted_sum_back,
 } | {name: activation_back for name in ("Tanh", "Sigmoid", "Softplus", "SiLU", "ReLU", "LeakyReLU")}
 

@@ -15,7 +15,6 @@ from pmp_ref.app.checkpoint import State
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
 from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import certificate_json, summarise
-from pmp_ref.arrays import to_numpy
 from pmp_ref.certificate import Certificate, certify
 from pmp_ref.compact.description import describe
 from pmp_ref.files import pack, to_arrays, write_atomically

@@ -45,7 +45,7 @@ def main(model: Path, files: list[str], array: str | None, invert: bool, fit: bo
                 notes.append(f"{name}: {note}")
             rows += [
                 {"file": name, "index": i if len(raw) > 1 else None} | result
-                for i, result in enumerate(classify(run, raw, name))
+                for i, result in enumerate(classify(m, run, raw, name))
             ]
     for note in notes:
         print(f"pmp-ref: note: {note}", file=sys.stderr)
@@ -59,7 +59,7 @@ def main(model: Path, files: list[str], array: str | None, invert: bool, fit: bo
     return 0
 
 
-def classify(run: Any, raw: np.ndarray, source: str) -> list[dict[str, Any]]:
+def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[str, Any]]:
     """Class, its probability, and the probabilities of all classes: softmax of the final state, in float64."""
     results = []
     for start in range(0, len(raw), AT_ONCE):

@@ -7,7 +7,7 @@ from pathlib import Path
 from pmp_ref.data import Dataset
 from pmp_ref.errors import InputError
 from pmp_ref.interop import from_onnx
-from pmp_ref.model import Model, from_bytes, read_model
+from pmp_ref.model import Model, behind_pixels, read_model
 
 START = "start.npz"  # the copy in the run's directory
 
@@ -28,7 +28,7 @@ def prepared(model: Model, dataset: Dataset) -> Model:
             f"the model takes {model.network.input_shape} to {classes} classes; the data have images of shape "
             f"{shape} and {dataset.classes} classes: give the data that it was trained on"
         )
-    return model if model.network.takes_bytes else from_bytes(model, (0.0,) * shape[0], (1.0,) * shape[0])
+    return model if model.network.takes_bytes else behind_pixels(model, (0.0,) * shape[0], (1.0,) * shape[0])
 
 
 def note(model: Model) -> str | None:

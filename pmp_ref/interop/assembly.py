@@ -28,7 +28,7 @@ from pmp_ref.layers import (
     Standardise,
     WeightedSum,
 )
-from pmp_ref.model import Model
+from pmp_ref.model import Model, behind_pixels
 from pmp_ref.network import Network
 
 LARGEST = 2**24  # entries of a state of one image: its index takes four bytes for each
@@ -334,7 +334,7 @@ class Assembly:
         for l in range(len(network.stages)):
             check_size(network, l)
         model = Model(network, tuple(self.controls[l] for l in order), names)
-        return from_bytes(model, mean, std) if mean or std else model
+        return behind_pixels(model, mean, std) if mean or std else model
 
     def _needed(self, end: int) -> list[int]:
         """The stages that lead to the state ``end``, in order."""

@@ -20,7 +20,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.interop.assembly import NONE, Assembly, Value
 from pmp_ref.interop.torch_out import Network
 from pmp_ref.layers import AveragePool, LeakyReLU, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Stage, Tanh
-from pmp_ref.model import Model, _check, from_bytes
+from pmp_ref.model import Model, _check, behind_pixels
 
 ALLOWED = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-8}
 # Of the largest output: rounding, in other orders; in float64 PyTorch's softplus, which is x from 20 on (2e-9).
@@ -52,7 +52,7 @@ def read(module: Any, example: Any, names: Any, mean: Any, std: Any) -> Model:
     model = Reader(traced, tuple(example.shape[1:])).model(names)
     _check(model, type(module).__name__)
     compare(module, model, example)
-    return from_bytes(model, mean, std) if mean or std else model
+    return behind_pixels(model, mean, std) if mean or std else model
 
 
 def compare(module: Any, model: Model, example: Any) -> None:
