@@ -82,7 +82,7 @@ def test_drawn_networks_are_read_from_what_torch_runs(network: pr.Network, seed:
 
     controls = cast(drawn_controls(network, seed), dtype)
     module = pr.Model(network, controls).to_torch()
-    back = Reader(fx.symbolic_trace(module), network.input_shape).model((), (), ())
+    back = Reader(fx.symbolic_trace(module), network.input_shape).model(())
     x = np.random.default_rng(seed).standard_normal((3, *network.input_shape)).astype(dtype)
     close(back.outputs(x), torch_outputs(module, x))
     same_bits(back.controls, controls)

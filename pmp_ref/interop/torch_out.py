@@ -111,16 +111,18 @@ class Mean(nn.Module):
 
 
 class Standardised(nn.Module):
-    """(x/255 − mean)/std by channel."""
+    """(x/255 − mean)/std = x/(255 std) − mean/std by channel."""
 
     def __init__(self, stage: Pixels, axes: int) -> None:
         super().__init__()
-        self.mean, self.std, self.axes = stage.mean, stage.std, axes
+        self.axes = axes
+        self.scale = [1 / (255 * s) for s in stage.std]
+        self.shift = [m / s for m, s in zip(stage.mean, stage.std, strict=True)]
 
     def forward(self, x: Any) -> Any:
         """As the class says."""
-        mean, std = (x.new_tensor(a).reshape(-1, *(1,) * self.axes) for a in (self.mean, self.std))
-        return (x / 255 - mean) / std
+        scale, shift = (x.new_tensor(a).reshape(-1, *(1,) * self.axes) for a in (self.scale, self.shift))
+        return x * scale - shift
 
 
 class Sum(nn.Module):
