@@ -368,7 +368,7 @@ BROKEN: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
     "names that are no texts": _edit(lambda n: n | {"class_names": [1, 2, 3]}),
     "names too few": _edit(lambda n: n | {"class_names": ["a", "b"]}),
     "note that is a list": _edit(lambda n: [n]),
-    "later format": _edit(lambda n: n | {"format": 3}),
+    "later format": _edit(lambda n: n | {"format": 4}),
     "unknown stage": _stage(1, kind="Evil"),
     "stage of another kind": _stage(1, kind="Dense"),
     "reads of text": _edit(lambda n: n | {"network": n["network"] | {"reads": ["0"] * 4}}),

@@ -47,31 +47,41 @@ def test_images_are_standardised_as_in_training(trained: tuple[Path, Path]) -> N
 
 
 def older(arrays: dict[str, np.ndarray], head: Pixels) -> dict[str, np.ndarray]:
-    """The arrays of a file of format 1: stages counted without the head, whose numbers lie beside the network."""
+    """The arrays of a file up to format 2: stages counted without the head, whose numbers lie beside the network."""
     moved = {"mean": np.asarray(head.mean), "std": np.asarray(head.std)}
     for name, a in arrays.items():
         moved[f"{int(name[:2]) - 1:02}{name[2:]}" if name[:2].isdigit() else name] = a
     return moved
 
 
-def test_files_of_format_1_are_read(trained: tuple[Path, Path]) -> None:
-    """Their models gave the same outputs, up to the rounding of the standardisation."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_files_are_read(version: int, trained: tuple[Path, Path]) -> None:
+    """Their models give the same outputs, up to the rounding of the standardisation."""
     directory, data = trained
     raw, new = load(str(data)).train_images, read_model(directory / "model.npz")
     head = new.network.stages[0]
     assert isinstance(head, Pixels)
+    note: dict[str, Any] = {"name": "lenet5", "activation": "tanh", "pooling": None} | (
+        {"format": 2} if version == 2 else {}
+    )
     ordinary = older(unpack(directory / "model.npz"), head)
-    note = {"name": "lenet5", "activation": "tanh", "pooling": None, "input_shape": [1, 12, 12], "classes": 3}
-    ordinary["network"] = np.frombuffer(json.dumps(note).encode(), np.uint8)
+    ordinary["network"] = packed(note | {"input_shape": [1, 12, 12], "classes": 3})
     compact = older(unpack(Path("x"), to_bytes(new)), head)
     whole = describe(Network(new.network.stages[1:], new.network.input_shape))
-    del whole["reads"]
-    note = {"format": 1, "network": whole, "forms": list(new.forms[1:])}
-    compact["compact"] = np.frombuffer(json.dumps(note).encode(), np.uint8)
+    if version == 1:
+        del whole["reads"]
+    compact["compact"] = packed({"format": version, "network": whole, "forms": list(new.forms[1:])})
+    floats = older(unpack(Path("x"), to_bytes(new)), head) | {"mean": np.zeros(0), "std": np.zeros(0)}
+    floats["compact"] = compact["compact"]
     for arrays in (ordinary, compact):
         old = from_file(arrays, "x.npz")
         assert old.network == new.network and old.forms == new.forms
         np.testing.assert_array_equal(old.outputs(raw), new.outputs(raw))
+    assert from_file(floats, "x.npz").network == Network(new.network.stages[1:], new.network.input_shape)
+
+
+def packed(note: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(note).encode(), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["Split", "residual"])

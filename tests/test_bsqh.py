@@ -99,7 +99,13 @@ class Trials:
 
 
 @FEW
-@given(networks(heads=True), seeds, st.sampled_from(METHODS), st.sampled_from(REGULARISERS), st.sampled_from([0.0, 1e-3, 0.05]))
+@given(
+    networks(heads=True),
+    seeds,
+    st.sampled_from(METHODS),
+    st.sampled_from(REGULARISERS),
+    st.sampled_from([0.0, 1e-3, 0.05]),
+)
 def test_accepted_steps_satisfy_the_inequality_and_rejected_ones_never(
     network: Network, seed: int, method: Method, regulariser: Any, rho: float
 ) -> None:

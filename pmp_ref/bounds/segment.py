@@ -99,7 +99,7 @@ def enclose_stage(stage: Stage, jet: Any, u: Any, delta: Any, rows: Rows) -> Jet
     enclosure."""
     if isinstance(stage, WeightedSum):
         return weighted_sum(stage, [spread(each, rows) for each in jet])
-    if isinstance(stage, Pixels) and not jet.moving:
+    if isinstance(stage, Pixels):
         return pixels(stage, jet)
     if isinstance(stage, AffineStage):
         return affine(stage, jet, u, delta, rows)

@@ -198,23 +198,6 @@ def forward_maps(context: Context) -> Outcome:
     return survey(context, one, micro=len(STAGES), quick=4 * len(STAGES), full=40 * len(STAGES))
 
 
-def bytes_checks(case: Case, s: problems.Setting, bound: float) -> Iterator[Check]:
-    """Images as they are: a network behind Pixels finds for bytes what the network finds for the images that loops
-    standardise."""
-    shape = s.network.input_shape
-    mean, std = (tuple(map(float, case.rng.uniform(0.25, 0.75, shape[0]))) for _ in range(2))
-    head, raw = Pixels(mean, std), case.rng.integers(0, 256, s.x.shape).astype(np.uint8)
-    network, controls = headed(head, s.network), ((), *s.controls)
-    x = case.asarray(oracles.forward_by_loops(head, raw, ()))
-    found = Sweep(network, s.problem.loss, chunk=2).forward_backward(controls, case.asarray(raw), s.y)
-    due = Sweep(s.network, s.problem.loss, chunk=2).forward_backward(s.controls, x, s.y)
-    error = largest_ratio(difference(host(found.losses), host(due.losses)), 1 + np.abs(host(due.losses)))
-    yield Check(error, 8 * bound, f"Φ_s of bytes, {s.name}")
-    g, exact = to_vector(switching(found)), to_vector(switching(due))
-    error = float(np.linalg.norm(g - exact)) / (1 + float(np.linalg.norm(exact)))
-    yield Check(error, 8 * bound, f"g of bytes, {s.name}")
-
-
 def _per_sample(state: Any) -> Any:
     return tuple(_per_sample(p) for p in state) if isinstance(state, tuple) else state.shape[1:]
 
@@ -251,7 +234,6 @@ def objectives(context: Context) -> Outcome:
         mean, penalty = to_floats(mean_loss(e), s.problem.penalty(s.controls))
         value = oracles.objective_by_loops(h)
         yield Check(abs(mean + s.problem.rho * penalty - value) / (1 + abs(value)), bound, f"J_B, {s.name}")
-        yield from bytes_checks(case, s, bound)
         twice = lambda a: case.asarray(np.concatenate([to_numpy(a), to_numpy(a)]))  # noqa: E731
         again = to_floats(mean_loss(s.problem.sweeper.forward(s.controls, twice(s.x), twice(s.y))))[0]
         yield Check(abs(again - mean) / (1 + abs(mean)), bound, f"batch twice, {s.name}")

@@ -376,5 +376,15 @@ T7b: logistic derivatives without 2⁻ᵏ
   pmp_ref.bounds.taylor:coefficients
   - logistic[k] / 2 ** (k + 1)
   + planted(logistic[k] / 2 ** k)
+
+T7: the norm of the images for that of x_1
+  pmp_ref.bounds.coarse:global_constant
+  - still(known[l + 1])
+  + still(planted(known[0]))
+
+T7b: x_1 without its roundings
+  pmp_ref.bounds.segment:pixels
+  - 8 * U * size
+  + planted(0 * size)
 """
 )

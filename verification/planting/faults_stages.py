@@ -283,6 +283,11 @@ pixels: deviation missing in the costate
   - a / 255 / std
   + planted(a) / 255
 
+the largest value of standardised images is that of the darkest ones
+  pmp_ref.network:Network.extremes
+  - (xp.min, xp.max)
+  + planted((xp.min, xp.min))
+
 bytes are halved before they become numbers
   pmp_ref.network:Network.forward_sweep
   - namespace(x).astype(x, states_like(controls, x).dtype)
