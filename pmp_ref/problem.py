@@ -250,7 +250,7 @@ def scale_advice(largest: float) -> str | None:
         return None
     return (
         f"the largest absolute value in the images is {largest:.3g}; expected about 1 (from {low:g} to {high:g}): "
-        "standardise them, (x − mean)/std for each channel, as pmp_ref.data.prepare does"
+        "standardise them, (x − mean)/std for each channel, as Pixels at the head of a network does with bytes"
     )
 
 
