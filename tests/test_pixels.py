@@ -81,10 +81,12 @@ def test_every_library_takes_bytes(backend: Backend, dtype: str) -> None:
         close(map_controls(backend.to_numpy, e.switching[1:]), expected.switching, dtype)
     problem = Problem(network, rho=0.0)
     assert problem.check(v, bx, by) == pytest.approx(float(np.max(np.abs(x))), rel=0.2)
-    how: Any = {"method": pr.Method(), "steps": 3}
-    there = pr.solve(Problem(network, rho=1e-3), bx, by, controls=v, **how)
-    here = pr.solve(Problem(CONV, rho=1e-3), x, y, controls=u, **how)
-    np.testing.assert_allclose([r.J for r in there.steps], [r.J for r in here.steps], rtol=1e4 * np.finfo(dtype).eps)
+    for batch_size in (None, 4):
+        how: Any = {"method": pr.Method(), "steps": 3, "batch_size": batch_size}
+        there = pr.solve(Problem(network, rho=1e-3), bx, by, controls=v, **how)
+        here = pr.solve(Problem(CONV, rho=1e-3), x, y, controls=u, **how)
+        pairs = [[r.J for r in solution.steps] for solution in (there, here)]
+        np.testing.assert_allclose(*pairs, rtol=1e4 * np.finfo(dtype).eps)
     start = initial_controls(network, 3, bx)
     for a, b in zip(arrays_of(start), arrays_of(initial_controls(CONV, 3, np.zeros(1, np.float32))), strict=True):
         assert a.device == backend.device
