@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, check_together, device, is_array, library, namespace
+from pmp_ref.arrays import Array, Controls, check_together, device, is_array, is_floating, library, namespace
 from pmp_ref.controls import arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Shape, Stage
@@ -78,8 +78,10 @@ class Network:
                 raise InputError(
                     f"stage {l} ({stage}) reads the states {states}; expected {stage.arity} of them, named in reads"
                 )
-            if isinstance(stage, Pixels) and states != (0,):
-                raise InputError(f"stage {l} ({stage}) reads the states {states}; Pixels takes images, state 0")
+            if l > 0 and (isinstance(stage, Pixels) or (self.takes_bytes and 0 in states)):
+                raise InputError(
+                    f"stage {l} ({stage}) reads the states {states}; Pixels is to be stage 0, alone to read the images"
+                )
             if not all(0 <= i <= l for i in states):
                 raise InputError(f"stage {l} ({stage}) reads the states {states}; there are states 0 to {l} before it")
         each = range(len(self.stages))
@@ -100,8 +102,8 @@ class Network:
 
     @property
     def takes_bytes(self) -> bool:
-        """True if x_0 are images as they are, uint8, for :class:`pmp_ref.layers.Pixels` alone reads them."""
-        return bool(self.stages) and all(isinstance(self.stages[l], Pixels) for l in self.readers[0])
+        """True if x_0 are images as they are, uint8, for stage 0 is :class:`pmp_ref.layers.Pixels`."""
+        return bool(self.stages) and isinstance(self.stages[0], Pixels)
 
     @property
     def is_chain(self) -> bool:
@@ -150,8 +152,8 @@ class Network:
     def forward_sweep(self, controls: Controls, x: Array, keep: bool = True) -> list[Any]:
         """States [x_0, …, x_L] of the batch x, shape (B, *input_shape); without ``keep`` only x_L is left. Of images as
         they are x_0 has the dtype of the controls."""
-        if self.takes_bytes and namespace(x).isdtype(x.dtype, "unsigned integer"):
-            x = namespace(x).astype(x, states_like(controls, x).dtype)
+        if self.takes_bytes:
+            x = namespace(x).astype(x, states_like(controls, x).dtype, copy=False)
         return self.propagate(lambda l, entering: self.stages[l].forward(entering, controls[l]), x, keep)
 
     def backward_sweep(self, controls: Controls, states: list[Any], p: Array) -> tuple[list[Any], Controls]:
@@ -183,7 +185,7 @@ class Network:
                 if is_array(a) and tuple(a.shape) != shape:
                     raise InputError(f"{name} of stage {l} ({self.stages[l]}) has shape {a.shape}; expected {shape}")
                 check_together(images=x, **{f"the {name} of stage {l}": a})
-                if dtype is None and "float" in str(a.dtype):
+                if dtype is None and is_floating(a):
                     dtype = a.dtype  # of the first control
                 if a.dtype != dtype:
                     first = self.takes_bytes and dtype is not None
@@ -197,7 +199,7 @@ class Network:
             return x
         xp, axes = namespace(x), (0, *range(2, x.ndim))
         ends = xp.concat([f(x, axis=axes, keepdims=True) for f in (xp.min, xp.max)])
-        return self.stages[self.readers[0][0]].forward(xp.astype(ends, states_like(controls, x).dtype), ())
+        return self.stages[0].forward(xp.astype(ends, states_like(controls, x).dtype), ())
 
     def check_images(self, x: Array) -> None:
         """Raise InputError unless ``x`` is a non-empty batch of the network's input shape: bytes, uint8, where the
@@ -217,7 +219,7 @@ class Network:
                 f"images are {x.dtype}; expected bytes, uint8 from 0 to 255 as in the files: {self.stages[0]} at the "
                 "head of the network standardises them"
             )
-        if not self.takes_bytes and "float" not in str(x.dtype):
+        if not self.takes_bytes and not is_floating(x):
             raise InputError(
                 f"images are {x.dtype} on {device(x)}; convert them to float32 or float64 (and scale them), or put "
                 "Pixels at the head of the network, which takes bytes"
@@ -226,7 +228,7 @@ class Network:
 
 def states_like(controls: Controls, x: Array) -> Array:
     """An array with the dtype of the states: ``x``, or the first control where x are bytes."""
-    return x if "float" in str(x.dtype) or "complex" in str(x.dtype) else next(arrays_of(controls))
+    return next(arrays_of(controls)) if namespace(x).isdtype(x.dtype, "integral") else x
 
 
 def headed(head: Stage, network: Network) -> Network:

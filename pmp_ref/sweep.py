@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, device, namespace, sum64, sums, zeros
+from pmp_ref.arrays import Array, Controls, device, item_size, namespace, sum64, sums, zeros
 from pmp_ref.controls import Layout, add, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.loss import Loss
@@ -220,7 +220,7 @@ class Sweep:
 
     def bytes_per_sample(self, states: Array) -> int:
         """Bytes of the states x_1 … x_L of one sample, in the dtype of ``states``."""
-        return self.entries_per_sample * namespace(states).finfo(states.dtype).bits // 8
+        return self.entries_per_sample * item_size(states, 8)
 
     @property
     def entries_per_sample(self) -> int:

@@ -260,7 +260,11 @@ def test_bytes_need_pixels_at_the_head() -> None:
         (lambda: Pixels((float("nan"),), (0.1,)), ["finite"]),
         (lambda: Pixels(("0.5",), (0.1,)), ["mean is '0.5'", "number"]),
         (lambda: headed(Pixels((0.5,), (0.1,)), CONV), ["1 channels", "(2, 7, 6)"]),
-        (lambda: headed(HEAD, headed(HEAD, CONV)), ["stage 1", "reads the states (1,)", "images"]),
+        (
+            lambda: Network((HEAD, pr.Flatten(), pr.Flatten(), pr.WeightedSum()), (2, 3, 3), [[0], [1], [0], [2, 3]]),
+            ["stage 2 (Flatten()) reads the states (0,)", "alone"],
+        ),
+        (lambda: headed(HEAD, headed(HEAD, CONV)), ["stage 1", "reads the states (1,)", "stage 0"]),
     ],
 )
 def test_bad_heads(make: Any, words: list[str]) -> None:

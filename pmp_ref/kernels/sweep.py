@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, library
+from pmp_ref.arrays import Array, Controls, item_size, library
 from pmp_ref.controls import Layout, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
@@ -219,7 +219,7 @@ class FastSweep(Sweep):
 
     def chunk_size(self, x: Array) -> int:
         """Samples of a chunk of the batch x: by batch and dtype alone, where bytes count as float32."""
-        return self.chunk or chunk_size(x.shape[0], 8 if "64" in str(x.dtype) else 4)
+        return self.chunk or chunk_size(x.shape[0], item_size(x, 4))
 
     def _sweep(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool

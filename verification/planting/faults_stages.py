@@ -290,7 +290,7 @@ the largest value of standardised images is that of the darkest ones
 
 bytes are halved before they become numbers
   pmp_ref.network:Network.forward_sweep
-  - namespace(x).astype(x, states_like(controls, x).dtype)
-  + namespace(x).astype(planted(x) // 2, states_like(controls, x).dtype)
+  - astype(x, states_like(controls, x).dtype, copy=False)
+  + astype(planted(x) // 2, states_like(controls, x).dtype)
 """
 )

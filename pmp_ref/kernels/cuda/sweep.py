@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, joined, library, sums, zeros
+from pmp_ref.arrays import Array, Controls, item_size, joined, library, sums, zeros
 from pmp_ref.controls import Layout, arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
@@ -19,7 +19,7 @@ from pmp_ref.kernels.cuda.residual import CudaWeightedSum
 from pmp_ref.kernels.cuda.scaling import CudaScaleShift
 from pmp_ref.kernels.cuda.source import ENTRIES, applies
 from pmp_ref.kernels.cuda.terminal import terminal, terminal_applies
-from pmp_ref.kernels.gpu import BlockAveragePool, BlockMaxPool, GpuSweep, StridedConvolution, widest
+from pmp_ref.kernels.gpu import BlockAveragePool, BlockMaxPool, GpuSweep, StridedConvolution
 from pmp_ref.kernels.replay import Replays
 from pmp_ref.layers import (
     AveragePool,
@@ -193,7 +193,7 @@ class CudaSweep(GpuSweep):
     def largest_chunk(self, x: Array) -> int:
         """Samples swept at a time: the whole batch if its states and partial sums fit into ``memory`` bytes, else as
         many samples as do, at least one; and no more than the kernels can count."""
-        itemsize = widest(x)
+        itemsize = item_size(x, 8)
         most = min(x.shape[0], max(1, ENTRIES // max(map(math.prod, self.network.shapes))))
         affine = [a for a, _ in affine_stages(self.network)]
         sums = itemsize * max((a.workspace(KERNEL, most, itemsize) for a in affine), default=0)
