@@ -50,7 +50,7 @@ lowest: $(STAMP) ## run the tests with the lowest supported version of every dep
 
 # What takes CuPy's arrays. The CUDA that computes on the CPU is built in .venv/cuda-on-cpu, in two minutes, once.
 CUDA_TESTS := cuda_on_cpu kernels_cuda kernels_replay layout backend_fused backend_gpu_sweep backend_synchronisation \
-	backends_agree backend_libraries backend_command stages loss regulariser admissible metric sweep bsqh problem
+	backends_agree backend_libraries backend_command stages loss regulariser admissible metric sweep bsqh problem pixels
 
 cuda: $(STAMP) ## run CuPy's part of the tests, over a CUDA that computes on the CPU
 	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m verification.cuda_on_cpu -- python -m pytest -n $(JOBS) \
@@ -58,7 +58,7 @@ cuda: $(STAMP) ## run CuPy's part of the tests, over a CUDA that computes on the
 
 # What takes PyTorch's and JAX's arrays; JAX compiles each operation anew for each shape, so it has fewer files.
 TORCH_TESTS := backends_agree backend_libraries backend_gpu_sweep backend_synchronisation backend_docs layout stages \
-	loss regulariser admissible metric sweep problem network performance
+	loss regulariser admissible metric sweep problem network performance pixels
 JAX_TESTS := backends_agree backend_libraries layout stages metric
 OPTIONAL := OPENBLAS_NUM_THREADS=1 .venv/optional/bin/python -m pytest -n $(JOBS) -p no:cacheprovider
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pmp_ref.errors import InputError, nearest
@@ -14,13 +15,14 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
+    Pixels,
     ScaleShift,
     Stage,
     Standardise,
     activation,
     residual,
 )
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 
 
 class Images(Protocol):
@@ -34,6 +36,10 @@ class Images(Protocol):
     def classes(self) -> int:
         """How many classes there are."""
 
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of the training images divided by 255, one for each channel."""
+
 
 def size_of(images: Any, classes: int | None) -> tuple[tuple[int, ...], int]:
     """((C, H, W), classes) of a data set, or of a shape; ten classes if nobody says how many."""
@@ -42,13 +48,15 @@ def size_of(images: Any, classes: int | None) -> tuple[tuple[int, ...], int]:
     return images.input_shape, images.classes if classes is None else classes
 
 
-def fitted(name: str, make: Callable[[tuple[int, ...]], Network], shape: tuple[int, ...]) -> Network:
-    """``make(shape)``; InputError, saying what sizes the network takes, for images that are too small.
+def fitted(name: str, stages: Sequence[Stage | Block], images: Any, shape: tuple[int, ...]) -> Network:
+    """The stages as a network; for a data set behind ``Pixels``, so that it takes images as they are.
 
-    A stage at the head of a network that standardises bytes has its place here, before the others.
+    Raises InputError, saying what sizes the network takes, for images that are too small.
     """
+    make = partial(Network, stages)
     try:
-        return make(shape)
+        network = make(shape)
+        return network if isinstance(images, tuple | list) else headed(Pixels(*images.statistics), network)
     except InputError as error:
         least = smallest_side(make, shape[0]) if len(shape) == 3 else None
         if least is None or min(shape[1:]) >= least:
@@ -87,8 +95,8 @@ def lenet5(
 ) -> Network:
     """Classic LeNet-5, 6-16-120-84: 61,470 kernel entries for 28×28 grey images and ten classes.
 
-    ``images``: a data set, or the shape of an image, (C, H, W). With tanh and average pooling, the defaults, the loss
-    is analytic and the hypotheses of T5–T9 hold.
+    ``images``: a data set, whose images the network takes as they are, or the shape (C, H, W) of prepared ones. With
+    tanh and average pooling, the defaults, the loss is analytic and the hypotheses of T5–T9 hold.
     """
     shape, classes = size_of(images, classes)
     act = activation(activation_name)
@@ -106,7 +114,7 @@ def lenet5(
         act,
         Dense(classes),
     )
-    return fitted("lenet5", lambda shape: Network(stages, shape), shape)
+    return fitted("lenet5", stages, images, shape)
 
 
 def lenet5_caffe(
@@ -130,7 +138,7 @@ def lenet5_caffe(
         act,
         Dense(classes),
     )
-    return fitted("lenet5_caffe", lambda shape: Network(stages, shape), shape)
+    return fitted("lenet5_caffe", stages, images, shape)
 
 
 def residual_net(
@@ -169,7 +177,7 @@ def residual_net(
             projection = Convolution(channels, 1, stride=stride) if stride > 1 else None
             stages += [residual(*inner, step=step, projection=projection), act]
     stages += [GlobalAveragePool(), Dense(classes)]
-    return fitted("residual_net", lambda shape: Network(stages, shape), shape)
+    return fitted("residual_net", stages, images, shape)
 
 
 def resnet20(

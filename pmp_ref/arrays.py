@@ -62,6 +62,16 @@ def is_array(a: Any) -> bool:
     return isinstance(a, np.ndarray) or (not isinstance(a, np.generic) and array_api_compat.is_array_api_obj(a))
 
 
+def is_floating(a: Array) -> bool:
+    """True for real floating point numbers."""
+    return bool(namespace(a).isdtype(a.dtype, "real floating"))
+
+
+def item_size(a: Array, other: int) -> int:
+    """Bytes of a number in ``a``; ``other`` unless these are real floating point numbers."""
+    return int(namespace(a).finfo(a.dtype).bits) // 8 if is_floating(a) else other
+
+
 def check_together(**named: Array) -> None:
     """Raise InputError, naming both arguments, unless all arrays share one library and one device."""
     items = list(named.items())

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.admissible import Admissible, Box, FiniteSet
-from pmp_ref.arrays import Array, Controls, namespace, to_floats, to_numpy, unit_roundoff
+from pmp_ref.arrays import Array, Controls, is_floating, namespace, to_floats, to_numpy, unit_roundoff
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.problem import Problem
@@ -100,11 +100,12 @@ def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float
     if eps is not None and not (math.isfinite(eps) and eps > 0):
         raise InputError(f"eps is {eps}; expected a number > 0")
     problem.check(controls, x, y)
-    if y.dtype == x.dtype:  # targets, not labels
+    if is_floating(y):  # targets, not labels
         y = cast(((y,),), "float64")[0][0]
     # In float64 a float32 value or bound of the admissible set is another number: put it back.
     controls = map_controls(lambda a, u: a.widened(settled(u, a)), problem.admissible, controls)
-    x = cast(((x,),), "float64")[0][0]
+    if not problem.network.takes_bytes:
+        x = cast(((x,),), "float64")[0][0]
     e = problem.sweeper.forward_backward(controls, x, y)
     assert e.switching is not None
     rows = []

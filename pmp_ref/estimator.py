@@ -224,6 +224,11 @@ class SparseConvClassifier(ClassifierMixin, BaseEstimator):
             network = make(shape, classes)
         else:
             network = (default_network if self.network is None else self.network)(shape, classes)
+        if network.takes_bytes:
+            raise InputError(
+                f"the network begins with {network.stages[0]}, which takes bytes; the classifier standardises X "
+                "itself: give the network without that stage"
+            )
         if math.prod(network.input_shape) != features or network.output_shape != (classes,):
             raise InputError(
                 f"the network takes {network.input_shape} to {network.output_shape}; expected {features} features in "

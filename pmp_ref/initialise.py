@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, like
+from pmp_ref.arrays import Array, Controls, like, namespace
 from pmp_ref.layers import Activation, LeakyReLU, ScaleShift, SiLU, Softplus
 from pmp_ref.network import Network
 
 
-def initial_controls(network: Network, seed: int, example: Array) -> Controls:
+def initial_controls(network: Network, seed: int, example: Array, dtype: Any = None) -> Controls:
     """Kernels uniform on ±√(3·gain/fan_in), so that their variance is gain/fan_in; biases 0, scales 1.
 
-    gain is 2 where the next activation is of the ReLU kind (He), else 1 (LeCun). Library, dtype and device are those
-    of ``example``. The same seed gives the same numbers on every backend.
+    gain is 2 where the next activation is of the ReLU kind (He), else 1 (LeCun). Library and device are those of
+    ``example``, and so is the dtype unless one is given, "float32" or "float64"; for bytes it is float32. The same seed
+    gives the same numbers on every backend.
     """
+    if dtype is not None or example.dtype == namespace(example).uint8:
+        dtype = getattr(namespace(example), dtype or "float32")
     generator = np.random.default_rng(seed)
     controls = []
     for l, (stage, shapes) in enumerate(zip(network.stages, network.control_shapes, strict=True)):
@@ -29,7 +33,7 @@ def initial_controls(network: Network, seed: int, example: Array) -> Controls:
             else:
                 bound = math.sqrt(3 * _gain(network, l) / math.prod(shape[1:]))
                 host = generator.uniform(-bound, bound, shape)
-            arrays.append(like(host, example))
+            arrays.append(like(host, example, dtype))
         controls.append(tuple(arrays))
     return tuple(controls)
 

@@ -71,7 +71,8 @@ def solve(
     ``batch_size`` None: full batch, every step uses all data. ``method`` None: ``Method.full_batch()`` or
     ``Method.minibatch()``, the defaults of ``pmp-ref train``. ``controls`` None: drawn from ``seed``, which the order
     of the batches follows too. When to stop is said by at least one of ``steps`` (accepted ones), ``epochs``,
-    ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x.
+    ``increment``, ``residual``, or by ``stop``, see :class:`Stop`. Library, dtype and device are those of x; for bytes
+    the dtype is float32.
 
     ``vary`` = ``FlipsAndShifts(shift, flip)``: the images of a mini-batch are moved and mirrored at random, anew in
     every epoch; J and loss of the solution are those of the images as they are.

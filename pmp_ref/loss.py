@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, device, namespace, to_numpy
+from pmp_ref.arrays import Array, device, is_floating, namespace, to_numpy
 from pmp_ref.errors import InputError
 
 
@@ -113,7 +113,7 @@ class SquaredLoss(Loss):
         return dx
 
     def check(self, shape: Any, y: Array) -> None:
-        if tuple(y.shape[1:]) != tuple(shape) or not namespace(y).isdtype(y.dtype, "real floating"):
+        if tuple(y.shape[1:]) != tuple(shape) or not is_floating(y):
             raise InputError(
                 f"targets have shape {tuple(y.shape)} and dtype {y.dtype}; expected floats of shape (B, *{shape})"
             )

@@ -8,8 +8,8 @@ one filter or neuron. Each kernel is stored in the form that takes fewer bytes, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ import numpy as np
 from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls, namespace, to_numpy
 from pmp_ref.controls import arrays_of, kernel_entries
-from pmp_ref.data import standardise
 from pmp_ref.errors import InputError
 from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_atomically
-from pmp_ref.network import Network
+from pmp_ref.layers import Pixels
+from pmp_ref.network import Network, headed
 from pmp_ref.sweep import quiet
 
-FORMAT = 2  # in 1, the stages of networks with skips had other numbers
+FORMAT = 3  # up to 2, mean and deviation stood beside the network; in 1, stages behind skips had other numbers
 COMPACT, MODEL = "compact.npz", "model.npz"  # what a run's directory holds
 AT_ONCE = 1024  # images at a time: bounds the memory
 _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled up: 0.5 GiB in float32
@@ -34,17 +34,13 @@ _EXPAND = 2**27  # entries of all kernels together when sparse ones are filled u
 class Model:
     """A network with its controls and the names of the classes ("0", "1", … unless given).
 
-    ``mean`` and ``std``, one for each channel, are those of the training images in a model that takes images as they
-    are, bytes; empty in one that takes images as its network does. ``forms``: how each stage runs, as
-    ``pmp_ref.compact.runner`` takes it; empty for all dense.
+    ``forms``: how each stage runs, as ``pmp_ref.compact.runner`` takes it; empty for all dense.
     """
 
     network: Network
     controls: Controls
     class_names: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         end = self.network.output_shape
@@ -59,56 +55,36 @@ class Model:
         return next((str(np.dtype(to_numpy(a[:0]).dtype)) for a in arrays_of(self.controls)), "float32")
 
     def run(self) -> Callable[[np.ndarray], np.ndarray]:
-        """The map from images as the network takes them, NumPy (N, …), to final states x_L.
-
-        It raises InputError for images as they are (bytes), which would give wrong classes in silence.
-        """
+        """The map from images as the network takes them, NumPy (N, …), to final states x_L."""
         from pmp_ref.compact import runner  # not above: loads SciPy
 
-        through = runner(self.network, self.controls, self.forms or None)
-
-        def run(x: np.ndarray) -> np.ndarray:
-            if x.dtype.kind != "f":
-                raise InputError(
-                    f"the images are {x.dtype}; this map takes standardised ones: give bytes to "
-                    "model.outputs, which standardises them as in training"
-                )
-            return through(x)
-
-        return run
+        return runner(self.network, self.controls, self.forms or None)
 
     def outputs(self, images: Array) -> Array:
         """The scores x_L (N, classes), a few images at a time; of library and device of the controls.
 
-        With ``mean`` and ``std``: of bytes, uint8 (N, C, H, W) or, of one channel, (N, H, W), standardised as the
-        training images were. Without: of images as the network takes them. Raises InputError for any others.
+        A network that begins with ``Pixels``, such as ``lenet5(data)``, takes images as they are, uint8 (N, C, H, W)
+        or, of one channel, (N, H, W), and standardises them as in training; another takes floats, prepared as those
+        that it was trained on. Raises InputError for the other kind, and for shapes that do not fit.
         """
         x = self._taken(images)
         parts = [x[i : i + AT_ONCE, ...] for i in range(0, x.shape[0], AT_ONCE)] or [x]
         if isinstance(x, np.ndarray):
-            run = self.run()
-            found = [run(standardise(part, self.mean, self.std, self.dtype) if self.mean else part) for part in parts]
-            return np.concatenate(found)
+            return np.concatenate([run(part) for run in [self.run()] for part in parts])
         with quiet():
-            return namespace(x).concat([self.network.forward_sweep(self.controls, part)[-1] for part in parts])
+            states = (self.network.forward_sweep(self.controls, part, keep=False) for part in parts)
+            return namespace(x).concat([each[-1] for each in states])
 
     def _taken(self, images: Array) -> Array:
-        """The images in the shape, library and dtype of the model, or InputError."""
+        """The images in the shape and dtype that the network takes, or InputError."""
         shape = self.network.input_shape
-        if self.mean:
-            x = np.asarray(images)
-            x = x[:, np.newaxis] if x.ndim == 3 and shape[0] == 1 else x
-            if x.dtype != np.uint8 or x.shape[1:] != shape:
-                raise InputError(
-                    f"images are {x.dtype} {x.shape}; expected bytes, uint8 (N, *{shape}), "
-                    "0 to 255 as in the files: standardised images go to model.run()"
-                )
-            return x
-        if tuple(images.shape[1:]) != shape or not namespace(images).isdtype(images.dtype, "real floating"):
-            raise InputError(
-                f"images are {images.dtype} {tuple(images.shape)}; expected floats (N, *{shape}), prepared as those "
-                "that the model was trained on"
-            )
+        if self.network.takes_bytes and len(images.shape) == 3 and shape[0] == 1:
+            images = images[:, None, ...]
+        if tuple(images.shape[1:]) != shape:
+            raise InputError(f"images have shape {tuple(images.shape)}; expected (N, *{shape})")
+        self.network.check_dtype(images)
+        if self.network.takes_bytes:
+            return images
         return namespace(images).astype(images, getattr(namespace(images), self.dtype))
 
     def predict(self, images: Array) -> Array:
@@ -140,7 +116,7 @@ class Model:
         if images is None:
             generator, shape = np.random.default_rng(0), (16, *self.network.input_shape)
             drawn = generator.integers(0, 256, shape, np.uint8), generator.standard_normal(shape, np.float32)
-            images = drawn[0] if self.mean else drawn[1]
+            images = drawn[0] if self.network.takes_bytes else drawn[1]
         content, sentence = export(self, images, sparse)
         write_atomically(Path(path), content)
         return sentence
@@ -164,12 +140,18 @@ class Model:
         return f"<Model: {shape} to {len(self.class_names)} classes, {kept:,} of {entries:,} weights, {self.dtype}>"
 
 
+def behind_pixels(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
+    """The model of images as they are, x, that ``model`` is of (x/255 − mean)/std."""
+    network = headed(Pixels(tuple(mean), tuple(std)), model.network)
+    return replace(model, network=network, controls=((), *model.controls), forms=model.forms and ("", *model.forms))
+
+
 def to_bytes(model: Model) -> bytes:
     """The content of a model's file."""
     from pmp_ref.compact.description import describe
     from pmp_ref.compact.sparse import forms_of
 
-    arrays: dict[str, np.ndarray] = {"mean": np.asarray(model.mean), "std": np.asarray(model.std)}
+    arrays: dict[str, np.ndarray] = {}
     for name, a in to_arrays(model.network, model.controls).items():
         arrays |= _smallest(name, a) if name.endswith(".kernel") and a.ndim > 1 else {name: a}
     note = {
@@ -267,7 +249,7 @@ def check_format(found: Any, source: str, network: Network) -> None:
 
     if found == 1 and not network.is_chain:
         raise InputError(f"{source!r} cannot be used: {OLDER}")
-    if found not in (1, FORMAT):
+    if found not in range(1, FORMAT + 1):
         raise InputError(
             f"{source!r} has format {found!r}, expected {FORMAT}: use the version of pmp_ref that wrote it"
         )
@@ -288,14 +270,23 @@ def _compact(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
 
 
 def _ordinary(arrays: dict[str, np.ndarray], note: Any, source: str) -> Model:
+    network = _network_of(note, source)
+    check_format(note.get("format", 1), source, network)
+    return _model(network, arrays, (), note.get("class_names", []), source)
+
+
+def _network_of(note: Any, source: str) -> Network:
+    """The network that a run's ``model.npz`` names: in full, or up to format 2 by architecture."""
+    from pmp_ref.compact.description import network_from
+
+    if "network" in note:
+        return network_from(note["network"])
     make: Any = ARCHITECTURES[note["name"]]
     pool = {} if note["pooling"] is None else {"pool": note["pooling"]}
     shape, classes = note["input_shape"], note["classes"]
     if not all(type(n) is int and 0 < n < 2**16 for n in (*shape, classes)):
         raise InputError(f"{source!r} has the input shape {shape} and {classes} classes: restore a copy")
-    network = make(tuple(shape), classes, note["activation"], **pool)
-    check_format(note.get("format", 1), source, network)
-    return _model(network, arrays, (), note.get("class_names", []), source)
+    return make(tuple(shape), classes, note["activation"], **pool)  # type: ignore[no-any-return]
 
 
 def _model(
@@ -304,23 +295,19 @@ def _model(
     if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
         raise InputError(f"{source!r} has class names that are no texts: restore a copy")
     controls = from_arrays(network, arrays, "", source, np.asarray)
-    mean, std = (tuple(map(float, arrays[name].ravel())) for name in ("mean", "std"))
-    return Model(network, controls, tuple(class_names), forms, mean, std)
+    if "mean" not in arrays or not arrays["mean"].size:
+        return Model(network, controls, tuple(class_names), forms)
+    mean, std = (tuple(map(float, arrays[name].ravel())) for name in ("mean", "std"))  # up to format 2
+    return behind_pixels(Model(network, controls, tuple(class_names), forms), mean, std)
 
 
 def _check(model: Model, source: str) -> None:
-    """One floating dtype, finite numbers, one mean and deviation per channel, a vector of classes at the end."""
+    """One floating dtype, finite numbers, a vector of classes at the end."""
     everything = [a for u in model.controls for a in u]
     if len({a.dtype for a in everything}) > 1 or any(a.dtype.name not in ("float32", "float64") for a in everything):
         raise InputError(f"{source!r} mixes dtypes, or has other numbers than floats: restore a copy")
-    statistics = np.asarray([*model.mean, *model.std])
-    if not all(np.all(np.isfinite(a)) for a in (*everything, statistics)) or min(model.std, default=1) <= 0:
-        raise InputError(f"{source!r} holds NaN or infinity, or a deviation that is not positive: restore a copy")
-    shape, end = model.network.input_shape, model.network.output_shape
-    standardised = len(shape) == 3 and len(model.mean) == len(model.std) == shape[0]
-    as_they_are = len(model.mean) == len(model.std) == 0
-    if not (standardised or as_they_are) or len(end) != 1:
-        raise InputError(
-            f"{source!r} takes states of shape {shape} with {len(model.mean)} means and {len(model.std)} deviations to "
-            f"{end}; expected images (channels, rows, columns) with one of each per channel, or none, and a vector"
-        )
+    if not all(np.all(np.isfinite(a)) for a in everything):
+        raise InputError(f"{source!r} holds NaN or infinity: restore a copy")
+    end = model.network.output_shape
+    if len(end) != 1:
+        raise InputError(f"{source!r} leads to states of shape {end}; expected a vector, a score for each class")

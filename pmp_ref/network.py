@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, check_together, device, is_array, library
+from pmp_ref.arrays import Array, Controls, check_together, device, is_array, is_floating, library, namespace
+from pmp_ref.controls import arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Shape, Stage
+from pmp_ref.layers.pixels import Pixels
 from pmp_ref.layers.residual import Block, Reads, chain
 
 
@@ -76,6 +78,10 @@ class Network:
                 raise InputError(
                     f"stage {l} ({stage}) reads the states {states}; expected {stage.arity} of them, named in reads"
                 )
+            if l > 0 and (isinstance(stage, Pixels) or (self.takes_bytes and 0 in states)):
+                raise InputError(
+                    f"stage {l} ({stage}) reads the states {states}; Pixels is to be stage 0, alone to read the images"
+                )
             if not all(0 <= i <= l for i in states):
                 raise InputError(f"stage {l} ({stage}) reads the states {states}; there are states 0 to {l} before it")
         each = range(len(self.stages))
@@ -93,6 +99,11 @@ class Network:
     def output_shape(self) -> Shape:
         """Per-sample shape of x_L."""
         return self.shapes[-1]
+
+    @property
+    def takes_bytes(self) -> bool:
+        """True if x_0 are images as they are, uint8, for stage 0 is :class:`pmp_ref.layers.Pixels`."""
+        return bool(self.stages) and isinstance(self.stages[0], Pixels)
 
     @property
     def is_chain(self) -> bool:
@@ -139,7 +150,10 @@ class Network:
                 costates[i] = part if costates[i] is None else add(i, costates[i], part)
 
     def forward_sweep(self, controls: Controls, x: Array, keep: bool = True) -> list[Any]:
-        """States [x_0, …, x_L] of the batch x, shape (B, *input_shape); without ``keep`` only x_L is left."""
+        """States [x_0, …, x_L] of the batch x, shape (B, *input_shape); without ``keep`` only x_L is left. Of images as
+        they are x_0 has the dtype of the controls."""
+        if self.takes_bytes:
+            x = namespace(x).astype(x, states_like(controls, x).dtype, copy=False)
         return self.propagate(lambda l, entering: self.stages[l].forward(entering, controls[l]), x, keep)
 
     def backward_sweep(self, controls: Controls, states: list[Any], p: Array) -> tuple[list[Any], Controls]:
@@ -159,10 +173,11 @@ class Network:
         return costates, tuple(g)
 
     def check_controls(self, controls: Controls, x: Array) -> None:
-        """Raise InputError unless the controls have the network's nesting and shapes, and the library, device and
-        dtype of ``x``."""
+        """Raise InputError unless the controls have the network's nesting and shapes, the library and device of ``x``,
+        and one floating dtype, that of ``x`` unless these are bytes."""
         if len(controls) != len(self.stages):
             raise InputError(f"controls hold {len(controls)} stages; the network has {len(self.stages)}")
+        dtype = None if self.takes_bytes else x.dtype
         for l, (u, shapes) in enumerate(zip(controls, self.control_shapes, strict=True)):
             if len(u) != len(shapes):
                 raise InputError(f"controls of stage {l} hold {len(u)} arrays; {self.stages[l]} has {len(shapes)}")
@@ -170,20 +185,56 @@ class Network:
                 if is_array(a) and tuple(a.shape) != shape:
                     raise InputError(f"{name} of stage {l} ({self.stages[l]}) has shape {a.shape}; expected {shape}")
                 check_together(images=x, **{f"the {name} of stage {l}": a})
-                if a.dtype != x.dtype:
-                    raise InputError(
-                        f"images are {x.dtype} but the {name} of stage {l} is {a.dtype}; expected one dtype"
-                    )
+                if dtype is None and is_floating(a):
+                    dtype = a.dtype  # of the first control
+                if a.dtype != dtype:
+                    first = self.takes_bytes and dtype is not None
+                    others = f"other controls are {dtype}" if first else f"images are {x.dtype}"
+                    raise InputError(f"{others} but the {name} of stage {l} is {a.dtype}; expected one floating dtype")
+
+    def extremes(self, controls: Controls, x: Array) -> Array:
+        """Images with the largest absolute value of x; where x are bytes two images, of the least and the largest value
+        of each channel as Pixels makes them."""
+        if not self.takes_bytes:
+            return x
+        xp, axes = namespace(x), (0, *range(2, x.ndim))
+        ends = xp.concat([f(x, axis=axes, keepdims=True) for f in (xp.min, xp.max)])
+        return self.stages[0].forward(xp.astype(ends, states_like(controls, x).dtype), ())
 
     def check_images(self, x: Array) -> None:
-        """Raise InputError unless ``x`` is a non-empty floating batch of the network's input shape."""
+        """Raise InputError unless ``x`` is a non-empty batch of the network's input shape: bytes, uint8, where the
+        network begins with Pixels, else floating."""
         if not is_array(x):
             raise InputError(f"images are a {library(x)}; expected an array of shape (B, *{self.input_shape})")
         if tuple(x.shape[1:]) != self.input_shape:
             raise InputError(f"images have shape {tuple(x.shape)}; the network expects (B, *{self.input_shape})")
         if x.shape[0] == 0:
             raise InputError("the batch of images is empty; expected at least one sample")
-        if "float" not in str(x.dtype):
+        self.check_dtype(x)
+
+    def check_dtype(self, x: Array) -> None:
+        """Raise InputError unless x are bytes, uint8, where the network begins with Pixels, and floats elsewhere."""
+        if self.takes_bytes and x.dtype != namespace(x).uint8:
             raise InputError(
-                f"images are {x.dtype} on {device(x)}; convert them to float32 or float64 (and scale them)"
+                f"images are {x.dtype}; expected bytes, uint8 from 0 to 255 as in the files: {self.stages[0]} at the "
+                "head of the network standardises them"
             )
+        if not self.takes_bytes and not is_floating(x):
+            raise InputError(
+                f"images are {x.dtype} on {device(x)}; convert them to float32 or float64 (and scale them), or put "
+                "Pixels at the head of the network, which takes bytes"
+            )
+
+
+def states_like(controls: Controls, x: Array) -> Array:
+    """An array with the dtype of the states: ``x``, or the first control where x are bytes."""
+    return next(arrays_of(controls)) if namespace(x).isdtype(x.dtype, "integral") else x
+
+
+def headed(head: Stage, network: Network) -> Network:
+    """``network`` behind a stage that makes its input, such as Pixels of the training images' mean and deviation.
+
+    Stage l becomes stage l + 1. ``head`` keeps the shape of the images.
+    """
+    reads = [(0,), *(tuple(i + 1 for i in states) for states in network.reads)]
+    return Network((head, *network.stages), network.input_shape, reads)

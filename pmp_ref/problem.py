@@ -193,7 +193,8 @@ class Problem:
     def check(self, controls: Controls, x: Array, y: Array) -> float:
         """Raise InputError unless controls, images and labels fit this problem, are finite and admissible.
 
-        Returns the largest absolute value of the images, see :func:`scale_advice`.
+        Returns the largest absolute value of the images, standardised ones if they are bytes: see
+        :func:`scale_advice`.
         """
         self.network.check_images(x)
         check_together(images=x, labels=y)
@@ -204,10 +205,10 @@ class Problem:
         self.network.check_controls(controls, x)
         xp = namespace(x)
         targets = {} if xp.isdtype(y.dtype, "integral") else {"targets": y}
-        largest: dict[str, float] = {}
-        for name, a in {"images": x, **targets}.items():
-            if a.dtype != x.dtype:
-                raise InputError(f"images are {x.dtype} but {name} are {a.dtype}; expected one dtype: convert one")
+        images, largest = self.network.extremes(controls, x), {}
+        for name, a in {"images": images, **targets}.items():
+            if a.dtype != images.dtype:
+                raise InputError(f"images are {images.dtype} but {name} are {a.dtype}; expected one dtype: convert one")
             largest[name] = float(xp.max(xp.abs(a)))  # NaN if there is one
             if not math.isfinite(largest[name]):
                 raise InputError(f"the {name} hold NaN or infinite values; remove or replace them")
@@ -249,7 +250,7 @@ def scale_advice(largest: float) -> str | None:
         return None
     return (
         f"the largest absolute value in the images is {largest:.3g}; expected about 1 (from {low:g} to {high:g}): "
-        "standardise them, (x − mean)/std for each channel, as pmp_ref.data.prepare does"
+        "standardise them, (x − mean)/std for each channel, as Pixels at the head of a network does with bytes"
     )
 
 

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, device, namespace, sum64, sums, zeros
+from pmp_ref.arrays import Array, Controls, device, item_size, namespace, sum64, sums, zeros
 from pmp_ref.controls import Layout, add, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.loss import Loss
-from pmp_ref.network import Network
+from pmp_ref.network import Network, states_like
 from pmp_ref.summation import ALONE, Alone, Tree
 
 
@@ -113,7 +113,7 @@ class Sweep:
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
-        return self._forward(controls, x, y, keep=x.shape[0] * self.bytes_per_sample(x) <= self.memory)
+        return self._forward(controls, x, y, self.keeps(controls, x))
 
     def _forward(self, controls: Controls, x: Array, y: Array, keep: bool) -> Evaluation:
         xp = namespace(x)
@@ -214,9 +214,18 @@ class Sweep:
         """L_B = (1/B) Σ_s Φ_s over all samples of the batch, summed in float64; 0-d."""
         return self.sums(e.x, [e.losses])[0] / e.x.shape[0]
 
-    def bytes_per_sample(self, x: Array) -> int:
-        """Bytes of the states x_1 … x_L of one sample."""
-        return sum(map(math.prod, self.network.shapes[1:])) * namespace(x).finfo(x.dtype).bits // 8
+    def keeps(self, controls: Controls, x: Array) -> bool:
+        """Whether the states of the batch fit the memory."""
+        return bool(x.shape[0] * self.bytes_per_sample(states_like(controls, x)) <= self.memory)
+
+    def bytes_per_sample(self, states: Array) -> int:
+        """Bytes of the states x_1 … x_L of one sample, in the dtype of ``states``."""
+        return self.entries_per_sample * item_size(states, 8)
+
+    @property
+    def entries_per_sample(self) -> int:
+        """Entries of the states x_1 … x_L of one sample."""
+        return sum(map(math.prod, self.network.shapes[1:]))
 
 
 def chunk_sums(values: Sequence[Array], cuts: Sequence[slice]) -> Array:

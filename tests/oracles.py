@@ -18,6 +18,8 @@ def forward(stage: L.Stage, x: Any, u: Any) -> Any:
     match stage:
         case L.WeightedSum():
             return each(lambda *parts: sum(w * a for w, a in zip(stage.weights, parts, strict=True)), *x)
+        case L.Pixels():
+            return np.stack([(a / 255 - m) / s for a, m, s in zip(x, stage.mean, stage.std, strict=True)])
         case L.Convolution():
             return convolution(stage, x, u)
         case L.Dense():
@@ -121,6 +123,8 @@ def loss(kind: Loss, x: np.ndarray, y: Any) -> Any:
 def absolute_tangent(stage: L.Stage, x: Any, u: Any, dx: Any, v: Any) -> Any:
     """|∂_xΛ| |dx| + |∂_uΛ| |v|, or a bound of it: the scale of the roundings of ``tangent``."""
     match stage:
+        case L.Pixels():
+            return stage.tangent(x, u, np.abs(dx), v)
         case L.WeightedSum():
             return sum(abs(w) * np.abs(a) for w, a in zip(stage.weights, dx, strict=True))
         case L.AffineStage():

@@ -21,6 +21,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -32,7 +33,7 @@ from pmp_ref.layers import (
     WeightedSum,
     residual,
 )
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 
 LAYOUTS = ("contiguous", "permuted", "strided", "reversed")
 
@@ -134,6 +135,13 @@ def _standardisations(draw: st.DrawFn) -> tuple[Stage, Any]:
 
 
 @st.composite
+def _pixels(draw: st.DrawFn) -> tuple[Stage, Any]:
+    shape = draw(shapes)
+    values = st.lists(st.sampled_from([0.125, 0.3, 0.9]), min_size=shape[0], max_size=shape[0])
+    return Pixels(tuple(draw(values)), tuple(draw(values))), shape
+
+
+@st.composite
 def _dense(draw: st.DrawFn) -> tuple[Stage, Any]:
     return Dense(draw(st.integers(1, 5)), draw(st.booleans())), draw(vectors)
 
@@ -162,6 +170,7 @@ PLAIN: dict[str, st.SearchStrategy[tuple[Stage, Any]]] = {
     "GlobalAveragePool": _fixed(GlobalAveragePool(), images),
     "Flatten": _fixed(Flatten(), shapes),
     "Standardise": _standardisations(),
+    "Pixels": _pixels(),
 }
 
 
@@ -200,9 +209,9 @@ def skips_over_skips(channels: int, act: Stage, weight: float) -> Block:
 
 
 @st.composite
-def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None) -> Network:
+def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None, heads: bool = False) -> Network:
     """Small networks: convolution, activation, pooling, (nested) residual block or skips over skips, standardisation,
-    dense layers."""
+    dense layers; with ``heads`` also such that take images as they are, see ``images_for``."""
     act = st.sampled_from([Tanh(), Sigmoid(), Softplus(), SiLU()] if smooth else [ReLU(), LeakyReLU(0.1), Tanh()])
     input_shape = (draw(st.integers(1, 2)), draw(st.integers(4, 6)), draw(st.integers(4, 6)))
     channels = draw(st.integers(1, 3))
@@ -225,4 +234,14 @@ def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None) -
     if draw(st.booleans()):
         stages += [Dense(draw(st.integers(2, 4))), draw(act)]
     stages.append(Dense(draw(st.integers(2, 4)) if classes is None else classes))
-    return Network(stages, input_shape)
+    network = Network(stages, input_shape)
+    if heads and draw(st.booleans()):
+        means, stds = (draw(st.lists(st.sampled_from([0.3, 0.5]), min_size=2, max_size=2)) for _ in range(2))
+        network = headed(Pixels(tuple(means[: input_shape[0]]), tuple(stds[: input_shape[0]])), network)
+    return network
+
+
+def images_for(network: Network, generator: np.random.Generator, samples: int) -> np.ndarray:
+    """Images as the network takes them: bytes, or standard normal numbers."""
+    shape = (samples, *network.input_shape)
+    return generator.integers(0, 256, shape, np.uint8) if network.takes_bytes else generator.standard_normal(shape)

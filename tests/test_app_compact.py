@@ -35,6 +35,7 @@ from pmp_ref.data import load
 from pmp_ref.errors import InputError
 from pmp_ref.files import OutputError, decode, pack, unpack, write_atomically
 from pmp_ref.model import Model, from_file, to_bytes
+from pmp_ref.network import headed
 from tests.app_data import bad, run, write_images
 from tests.test_compact import chains, drawn_controls, same, sample
 from tests.test_docs_code import blocks
@@ -66,7 +67,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(data, out, "--rho", "0") == 0
     thin_out(
         out / "model.npz",
-        {"00.kernel": np.s_[[1, 4]], "03.kernel": np.s_[:, 2], "07.kernel": np.s_[:30], "09.kernel": np.s_[:, 30:33]},
+        {"01.kernel": np.s_[[1, 4]], "04.kernel": np.s_[:, 2], "08.kernel": np.s_[:30], "10.kernel": np.s_[:, 30:33]},
     )
     return out
 
@@ -106,15 +107,23 @@ def test_the_directory_holds_the_model_and_the_report(compacted: Path) -> None:
     assert {p.name for p in compacted.iterdir()} == EXACT_FILES
 
 
+def standardised_here(model: Model, raw: np.ndarray) -> np.ndarray:
+    """The final states by the stages behind the head, of images standardised here."""
+    head = model.network.stages[0]
+    assert isinstance(head, pr.Pixels)
+    x = ((raw / 255 - head.mean[0]) / head.std[0]).astype(np.float32)
+    rest = pr.Network(model.network.stages[1:], model.network.input_shape)
+    return rest.forward_sweep(model.controls[1:], x)[-1]
+
+
 def test_the_compact_model_gives_the_outputs_of_the_run(trained: Path, compacted: Path, data: Path) -> None:
     """By a way of its own: the library's stages on controls read with NumPy, images standardised here."""
     before, after = models.read_model(trained / "model.npz"), models.read_model(compacted / "compact.npz")
     raw = load(str(data)).test_images
     assert raw is not None
-    x = ((raw / 255 - before.mean[0]) / before.std[0]).astype(np.float32)
-    y = before.network.forward_sweep(before.controls, x)[-1]
-    assert np.max(np.abs(after.run()(x) - y)) < 1e-4
-    assert np.max(np.abs(after.network.forward_sweep(after.controls, x)[-1] - y)) < 1e-4
+    y = standardised_here(before, raw)
+    assert np.max(np.abs(after.run()(raw) - y)) < 1e-4
+    assert np.max(np.abs(after.network.forward_sweep(after.controls, raw)[-1] - y)) < 1e-4
     assert np.max(np.abs(y)) > 0.1
 
 
@@ -139,7 +148,7 @@ def test_the_report_counts_what_is_there(trained: Path, compacted: Path, data: P
         "after": (compacted / "compact.npz").stat().st_size,
     }
     assert all(r["seconds_per_image"][name] > 0 for name in ("before", "after", "single_before", "single_after"))
-    assert [f["stage"] for f in r["forms"]] == [0, 3, 7, 9, 11] and not r["disconnected"]
+    assert [f["stage"] for f in r["forms"]] == [1, 4, 8, 10, 12] and not r["disconnected"]
     for f in r["forms"]:
         assert f["form"] == ("sparse" if f["sparse_seconds"] < 0.95 * f["dense_seconds"] else "dense")
     c = r["checked"]
@@ -202,7 +211,7 @@ def test_a_wrong_compaction_is_not_written(
         """Right in float64, wrong in what would be written."""
         model, timings = right(*a)
         controls = [list(u) for u in model.controls]
-        controls[7][0] = controls[7][0] * np.float32(1.001)
+        controls[8][0] = controls[8][0] * np.float32(1.001)
         return replace(model, controls=tuple(tuple(u) for u in controls)), timings
 
     with monkeypatch.context() as m:
@@ -219,7 +228,7 @@ def test_a_wrong_compaction_is_not_written(
 def test_a_disconnected_run_is_reported(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copied = tmp_path / "r"
     shutil.copytree(trained, copied)
-    thin_out(copied / "model.npz", {"07.kernel": np.s_[:]})
+    thin_out(copied / "model.npz", {"08.kernel": np.s_[:]})
     assert main(["compact", str(copied)]) == 0
     out, err = capsys.readouterr()
     assert "disconnected" in out and "warning: the network is disconnected" in err
@@ -227,14 +236,14 @@ def test_a_disconnected_run_is_reported(trained: Path, tmp_path: Path, capsys: p
     assert r["disconnected"] and len(r["constant_output"]) == 3 and r["weights"]["nonzero_after"] == 0
     assert len(r["unread_pixels"]) == r["pixels"] == 144
     after = models.read_model(copied)
-    y = after.run()(np.zeros((1, 1, 12, 12), np.float32))[0]
+    y = after.run()(np.zeros((1, 1, 12, 12), np.uint8))[0]
     assert np.max(np.abs(y - r["constant_output"])) < 1e-5
 
 
 def test_a_run_in_float64_stays_in_float64(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     assert run(data, out, "--steps", "2", "--epochs", "none", "--dtype", "float64") == 0
-    thin_out(out / "model.npz", {"00.kernel": np.s_[1]})
+    thin_out(out / "model.npz", {"01.kernel": np.s_[1]})
     assert main(["compact", str(out), "--form", "sparse"]) == 0
     assert models.read_model(out).dtype == "float64" and report(out)["checked"]["allowed"] < 1e-7
 
@@ -284,10 +293,9 @@ def test_models_come_back_as_they_were(network: pr.Network, seed: int, dtype: st
     if len(network.input_shape) != 3 or len(network.output_shape) != 1:
         return
     controls = tuple(tuple(a.astype(dtype) for a in u) for u in drawn_controls(network, seed))
-    ones = (1.0,) * network.input_shape[0]
     forms = tuple(f and "sparse" for f in forms_of(network))
-    again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, (), forms, ones, ones))), "x.npz")
-    assert again.network == network and again.forms == forms and again.mean == again.std == ones
+    again = from_file(unpack(Path("x.npz"), to_bytes(Model(network, controls, (), forms))), "x.npz")
+    assert again.network == network and again.forms == forms
     assert all(
         a.dtype == dtype and np.array_equal(a, b)
         for a, b in zip(arrays_of(again.controls), arrays_of(controls), strict=True)
@@ -315,7 +323,7 @@ def small_model() -> dict[str, np.ndarray]:
     controls = [[np.ones(s, np.float32) for s in shapes] for shapes in network.control_shapes]
     controls[3][0][:, 1:20] = 0
     frozen = tuple(tuple(u) for u in controls)
-    return unpack(Path("x.npz"), to_bytes(Model(network, frozen, forms=forms_of(network), mean=(0.5,), std=(0.2,))))
+    return unpack(Path("x.npz"), to_bytes(Model(network, frozen, forms=forms_of(network))))
 
 
 def test_the_smaller_storage_is_taken() -> None:
@@ -359,14 +367,23 @@ def _sum(weights: Any) -> Callable[[dict[str, np.ndarray]], None]:
     return _edit(change)
 
 
+def _head(fields: dict[str, Any]) -> Callable[[dict[str, np.ndarray]], None]:
+    """Pixels in place of the activation, which is no worse a place here."""
+
+    def change(note: Any) -> Any:
+        note["network"]["stages"][1] = {"kind": "Pixels"} | fields
+        return note
+
+    return _edit(change)
+
+
 BROKEN: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
     "no note": lambda a: a.pop("compact"),
-    "no mean": lambda a: a.pop("mean"),
     "note that is no JSON": _replace("compact", np.frombuffer(b"{", np.uint8)),
     "names that are no texts": _edit(lambda n: n | {"class_names": [1, 2, 3]}),
     "names too few": _edit(lambda n: n | {"class_names": ["a", "b"]}),
     "note that is a list": _edit(lambda n: [n]),
-    "later format": _edit(lambda n: n | {"format": 3}),
+    "later format": _edit(lambda n: n | {"format": 4}),
     "unknown stage": _stage(1, kind="Evil"),
     "stage of another kind": _stage(1, kind="Dense"),
     "reads of text": _edit(lambda n: n | {"network": n["network"] | {"reads": ["0"] * 4}}),
@@ -401,9 +418,12 @@ BROKEN: dict[str, Callable[[dict[str, np.ndarray]], Any]] = {
     "a value that is NaN": _replace("03.kernel.value", np.full(15, np.nan, np.float32)),
     "a bias of another shape": _replace("03.bias", np.ones(4, np.float32)),
     "a kernel that is missing": lambda a: a.pop("00.kernel"),
-    "two means": _replace("mean", np.ones(2)),
-    "a deviation of zero": _replace("std", np.zeros(1)),
-    "no deviation": _replace("std", np.zeros(0)),
+    "too many means": _head({"mean": [0.5] * 3, "std": [0.2] * 3}),
+    "a deviation of zero": _head({"mean": [0.5], "std": [0.0]}),
+    "no deviation": _head({"mean": [0.5], "std": []}),
+    "a mean of text": _head({"mean": ["0.5"], "std": [0.2]}),
+    "a mean that is no number": _head({"mean": [float("nan")], "std": [0.2]}),
+    "a mean beside the network, without its deviation": _replace("mean", np.ones(1)),
 }
 
 
@@ -425,7 +445,7 @@ def test_damaged_bytes_are_refused_or_read_as_a_model(at: int, bytes_: bytes, cu
         tuple(np.eye(*s[:2], dtype=np.float32).reshape(s) if s == (3, 24) else np.ones(s, np.float32) for s in shapes)
         for shapes in network.control_shapes
     )
-    content = to_bytes(Model(network, controls, forms=forms_of(network), mean=(0.5,), std=(0.2,)))
+    content = to_bytes(Model(network, controls, forms=forms_of(network)))
     at %= len(content)
     broken = content[:at] if cut else content[:at] + bytes_ + content[at + len(bytes_) :]
     with tempfile.TemporaryDirectory() as directory:
@@ -497,8 +517,7 @@ def test_all_forms_of_images_give_the_same(
 ) -> None:
     model = str(compacted / "compact.npz")
     reference = models.read_model(trained / "model.npz")
-    x = ((test_images()[:, None] / 255 - reference.mean[0]) / reference.std[0]).astype(np.float32)
-    z = reference.network.forward_sweep(reference.controls, x)[-1].astype(float)
+    z = standardised_here(reference, test_images()[:, None]).astype(float)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     expected = [(int(q.argmax()), q) for q in p]
     one_by_one = predicted(capsys, model, *(str(files[f"{e}{k}"]) for e in ("png", "pgm") for k in range(3)))
@@ -542,8 +561,8 @@ def test_a_directory_takes_the_compact_model_first(
     )
     assert main(["compact", str(tmp_path / "r")]) == 0
     assert (
-        models.read_model(tmp_path / "r").network.stages[0]
-        != models.read_model(trained / "model.npz").network.stages[0]
+        models.read_model(tmp_path / "r").network.stages[1]
+        != models.read_model(trained / "model.npz").network.stages[1]
     )
 
 
@@ -731,8 +750,7 @@ def test_the_command_writes_an_onnx_file_that_runs(
     assert "agrees on" in capsys.readouterr().out
     states, probabilities = run_onnx((tmp_path / "net.onnx").read_bytes(), test_images()[:, None])
     model = models.read_model(compacted)
-    x = ((test_images()[:, None] / 255 - model.mean[0]) / model.std[0]).astype(np.float32)
-    assert np.max(np.abs(states - model.run()(x))) < 1e-4
+    assert np.max(np.abs(states - standardised_here(model, test_images()[:, None]))) < 1e-4
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
@@ -748,11 +766,14 @@ def test_drawn_networks_run_alike_in_onnxruntime(network: pr.Network, seed: int)
 
     controls = drawn_controls(network, seed)
     c = network.input_shape[0]
-    model = Model(network, controls, (), forms_of(network), (0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
     raw = np.random.default_rng(seed).integers(0, 256, (3, *network.input_shape), np.uint8)
-    states, _ = run_onnx(Graph(model).build(onnx), raw)
-    y = model.run()(command.model_input(model, raw))
-    assert np.max(np.abs(states - y)) <= 1e-4 * max(1, np.max(np.abs(y)))
+    head = pr.Pixels((0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
+    bytes_ = Model(headed(head, network), ((), *controls), forms=("", *forms_of(network)))
+    floats = Model(network, controls, forms=forms_of(network))
+    for model, x in ((bytes_, raw), (floats, head.forward(raw.astype(np.float32), ()))):
+        states, _ = run_onnx(Graph(model).build(onnx), x)
+        y = model.run()(x)
+        assert np.max(np.abs(states - y)) <= 1e-4 * max(1, np.max(np.abs(y)))
 
 
 @needs_onnx

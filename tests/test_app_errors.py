@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--batch-size", "full", "--averaging", "0.5"], ["--averaging 0.5", "need mini-batches", "leave"]),
         (["--network", "lenet-5"], ["did you mean 'lenet5'"]),
         (["--activation", "tahn"], ["did you mean 'tanh'"]),
-        (["--layer-weights", "1=2"], ["stages [1]", "the stages with controls are"]),
+        (["--layer-weights", "0=2"], ["stages [0]", "the stages with controls are"]),
         (["--box", "0.1", "--regulariser", "group-l0"], ["GroupL0", "whole line"]),
         (["--epochs", "none", "--steps", "none"], ["no stop was given"]),
         (["--threads", "0"], ["--threads", "'0'"]),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pmp_ref import model as models
-from pmp_ref.data import load, standardise
+from pmp_ref.compact.description import describe
+from pmp_ref.data import load, standardise, statistics
 from pmp_ref.errors import InputError
-from pmp_ref.model import Model, read_model
+from pmp_ref.files import unpack
+from pmp_ref.layers import Pixels
+from pmp_ref.model import Model, from_file, read_model, to_bytes
+from pmp_ref.network import Network
 from tests.app_data import run, write_images
 
 
@@ -22,15 +27,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "run", data
 
 
-def test_bytes_are_standardised_as_in_training(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a way of its own: the library's stages on images standardised here; a few at a time or all at once."""
+def test_images_are_standardised_as_in_training(trained: tuple[Path, Path]) -> None:
+    """By a way of its own: the other stages of the network on images standardised here."""
     directory, data = trained
     model, raw = read_model(str(directory)), load(str(data)).train_images
-    x = ((raw / 255 - model.mean[0]) / model.std[0]).astype(model.dtype)
-    expected = model.network.forward_sweep(model.controls, x)[-1]
-    for at_once in (1024, 5):
-        monkeypatch.setattr(models, "AT_ONCE", at_once)
-        np.testing.assert_allclose(model.outputs(raw), expected, rtol=1e-4, atol=1e-5)
+    head = model.network.stages[0]
+    assert isinstance(head, Pixels)
+    np.testing.assert_allclose((head.mean, head.std), statistics(raw), rtol=0.01)  # some images are held out
+    x = ((raw / 255 - head.mean[0]) / head.std[0]).astype(model.dtype)
+    rest = Network(model.network.stages[1:], model.network.input_shape)
+    expected = rest.forward_sweep(model.controls[1:], x)[-1]
+    np.testing.assert_allclose(model.outputs(raw), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.outputs(raw[:, 0]), expected, rtol=1e-4, atol=1e-5)
     assert model.outputs(raw[:0]).shape == (0, expected.shape[1])
     np.testing.assert_array_equal(model.predict(raw), expected.argmax(axis=1))
@@ -39,14 +46,67 @@ def test_bytes_are_standardised_as_in_training(trained: tuple[Path, Path], monke
     assert model.accuracy(raw, labels) == pytest.approx(1 - (len(labels) // 2) / len(labels))
 
 
+def older(arrays: dict[str, np.ndarray], head: Pixels) -> dict[str, np.ndarray]:
+    """The arrays of a file up to format 2: stages counted without the head, whose numbers lie beside the network."""
+    moved = {"mean": np.asarray(head.mean), "std": np.asarray(head.std)}
+    for name, a in arrays.items():
+        moved[f"{int(name[:2]) - 1:02}{name[2:]}" if name[:2].isdigit() else name] = a
+    return moved
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_files_are_read(version: int, trained: tuple[Path, Path]) -> None:
+    """Their models give the same outputs, up to the rounding of the standardisation."""
+    directory, data = trained
+    raw, new = load(str(data)).train_images, read_model(directory / "model.npz")
+    head = new.network.stages[0]
+    assert isinstance(head, Pixels)
+    note: dict[str, Any] = {"name": "lenet5", "activation": "tanh", "pooling": None} | (
+        {"format": 2} if version == 2 else {}
+    )
+    ordinary = older(unpack(directory / "model.npz"), head)
+    ordinary["network"] = packed(note | {"input_shape": [1, 12, 12], "classes": 3})
+    compact = older(unpack(Path("x"), to_bytes(new)), head)
+    whole = describe(Network(new.network.stages[1:], new.network.input_shape))
+    if version == 1:
+        del whole["reads"]
+    compact["compact"] = packed({"format": version, "network": whole, "forms": list(new.forms[1:])})
+    floats = older(unpack(Path("x"), to_bytes(new)), head) | {"mean": np.zeros(0), "std": np.zeros(0)}
+    floats["compact"] = compact["compact"]
+    for arrays in (ordinary, compact):
+        old = from_file(arrays, "x.npz")
+        assert old.network == new.network and old.forms == new.forms
+        np.testing.assert_array_equal(old.outputs(raw), new.outputs(raw))
+    assert from_file(floats, "x.npz").network == Network(new.network.stages[1:], new.network.input_shape)
+
+
+def packed(note: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(note).encode(), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["Split", "residual"])
+def test_older_files_of_networks_with_skips_are_refused(trained: tuple[Path, Path], kind: str) -> None:
+    arrays = unpack(trained[0] / "model.npz")
+    note: Any = {"name": "residual", "activation": "tanh", "pooling": None, "input_shape": [1, 12, 12], "classes": 3}
+    if kind == "Split":
+        network = {"input_shape": [1, 4, 4], "stages": [{"kind": "Split"}]}
+        arrays, note = {}, {"format": 1, "network": network, "forms": [""]}
+    arrays["compact" if kind == "Split" else "network"] = np.frombuffer(json.dumps(note).encode(), np.uint8)
+    with pytest.raises(InputError, match=r"x\.npz.*older version, which numbered the stages.*train again") as error:
+        from_file(arrays, "x.npz")
+    assert "\n" not in str(error.value)
+
+
 def test_wrong_scales_are_refused(trained: tuple[Path, Path]) -> None:
     directory, data = trained
     model, raw = read_model(directory), load(str(data)).train_images
     assert isinstance(model, Model)
-    with pytest.raises(InputError, match=r"images are uint8; this map takes standardised ones"):
-        model.run()(raw)
-    for wrong in (raw / 255, standardise(raw, model.mean, model.std), raw.astype(np.int64), raw[:, :, 1:], raw[0, 0]):
-        with pytest.raises(InputError, match=r"expected bytes, uint8"):
+    for wrong in (raw / 255, standardise(raw, *statistics(raw)), raw.astype(np.int64)):
+        for take in (model.outputs, model.run()):
+            with pytest.raises(InputError, match=r"expected bytes, uint8"):
+                take(wrong)
+    for wrong in (raw[:, :, 1:], raw[0, 0]):
+        with pytest.raises(InputError, match=r"images have shape"):
             model.outputs(wrong)
     with pytest.raises(InputError, match="labels for"):
         model.accuracy(raw, np.zeros(3, int))

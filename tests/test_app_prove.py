@@ -67,7 +67,7 @@ def test_the_intervals_hold_the_numbers_of_the_history(proven: Path) -> None:
         assert low <= high and abs(float(values["delta_J"]) - low) < 1e-5 and high - low < 1e-9
         low, high = map(number, step["tau"])
         assert low <= high and abs(float(values["tau"]) / low - 1) < 1e-5
-        assert number(step["switching"]["distance"]) < 1e-5 and not step["switching"]["inside"]
+        assert number(step["switching"]["distance"]) < 5e-5 and not step["switching"]["inside"]
 
 
 def test_the_files_of_a_few_steps_hold_all_that_a_checker_needs(proven: Path) -> None:
@@ -75,8 +75,9 @@ def test_the_files_of_a_few_steps_hold_all_that_a_checker_needs(proven: Path) ->
     assert named == ["proof/step-000001.npz", "proof/step-000002.npz", "proof/step-000004.npz"]
     arrays = unpack(proven / named[0])
     note, stages = decode(arrays["note"]), decode(arrays["stages"])
-    assert stages[0]["kind"] == "Convolution" and note["samples"] == len(arrays["x"]) == len(arrays["before_mid"])
-    assert arrays["u/00.kernel"].dtype == np.float32 and arrays["g_rad/00.kernel"].dtype == np.float64
+    assert stages[0]["kind"] == "Pixels" and arrays["x"].dtype == np.uint8
+    assert note["samples"] == len(arrays["x"]) == len(arrays["before_mid"])
+    assert arrays["u/01.kernel"].dtype == np.float32 and arrays["g_rad/01.kernel"].dtype == np.float64
 
 
 def test_the_report_has_a_section_and_a_picture(proven: Path) -> None:

@@ -290,7 +290,8 @@ def test_a_damaged_checkpoint(damage: str, data: Path, tmp_path: Path, capsys: p
         {"lengths": None},
         {"tally": {"x": 1}},
         {"format": 1},  # of the version before iterates had parts
-        {"format": 3},
+        {"format": 2},  # of the version whose controls lack the stage of the images
+        {"format": 4},
         {"iterate": {"eps": 1.0, "smoothed": None, "current": {}, "memory": {}, "place": {}, "counts": {}}},
         {"seconds": "x"},
         {"status": "x"},
@@ -314,7 +315,7 @@ def test_controls_that_are_not_finite(data: Path, tmp_path: Path, capsys: pytest
     path = tmp_path / "a" / "checkpoint.npz"
     arrays = unpack(path)
     note = json.loads(arrays.pop("state").tobytes())
-    arrays["controls/00.kernel"][0] = np.nan
+    arrays["controls/01.kernel"][0] = np.nan
     path.write_bytes(pack(arrays, {"state": note}))
     refused(tmp_path / "a", capsys, "NaN")
 

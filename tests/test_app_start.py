@@ -17,6 +17,7 @@ from pmp_ref.app.main import main
 from pmp_ref.app.options import from_json, resolve, to_json
 from pmp_ref.app.start import read_start
 from pmp_ref.controls import arrays_of, cast
+from pmp_ref.model import behind_pixels
 from tests.app_data import TINY, bad, results, run, summary, write_images
 from tests.test_app_resume import Killed, break_after
 
@@ -43,8 +44,8 @@ def own(data: Path, with_statistics: bool = True, seed: int = 3) -> pr.Model:
     network = pr.Network(stages, (c, h, w))
     controls = cast(pr.initial_controls(network, seed, np.zeros(1)), "float32")
     names = tuple(f"kind {k}" for k in range(images.classes))
-    statistics = ((0.3,) * c, (0.4,) * c) if with_statistics else ((), ())
-    return pr.Model(network, controls, names, (), *statistics)
+    model = pr.Model(network, controls, names)
+    return behind_pixels(model, (0.3,) * c, (0.4,) * c) if with_statistics else model
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,6 @@ def test_a_run_begins_with_the_weights_given(data: Path, start: Path, tmp_path: 
     assert run(data, tmp_path / "r", "--start", str(start), "--steps", "0", "--epochs", "none") == 0
     before, after = pr.read_model(start), pr.read_model(tmp_path / "r")
     assert after.network == before.network and after.class_names == before.class_names
-    assert (after.mean, after.std) == (before.mean, before.std)
     for a, b in zip(arrays_of(after.controls), arrays_of(before.controls), strict=True):
         assert a.tobytes() == b.tobytes()
 
@@ -139,19 +139,19 @@ def test_certify_gives_the_certificate_of_the_library(
     data: Path, start: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = certified(start, data, capsys, "--rho", "1e-3", "--images", "20")
-    model, images = pr.read_model(start), pr.load(data)
-    x = pr.standardise(images.train_images[:20], model.mean, model.std)
-    problem = pr.Problem(model.network, rho=1e-3)
-    c = pr.certify(problem, cast(model.controls, "float64"), x, images.train_labels[:20])
+    model, floats, images = pr.read_model(start), own(data, with_statistics=False), pr.load(data)
+    x = pr.standardise(images.train_images[:20], (0.3,), (0.4,))
+    problem = pr.Problem(floats.network, rho=1e-3)
+    c = pr.certify(problem, cast(floats.controls, "float64"), x, images.train_labels[:20])
     stored = found["certificate"]
     assert stored["eps_star"] == pytest.approx(c.eps_star, rel=1e-9) and stored["eps"] == stored["eps_star"]
     assert stored["images"] == 20 and stored["loss"] == pytest.approx(c.loss, rel=1e-12)
     assert found["accuracy"]["part"] == model.accuracy(images.train_images[:20], images.train_labels[:20])
     said = " ".join(found["words"])
     largest = max(c.controls, key=lambda r: r.eps_star)
-    assert f"Farthest from the maximum principle is the {largest.name} of stage {largest.stage} (" in said
+    assert f"Farthest from the maximum principle is the {largest.name} of stage {largest.stage + 1} (" in said
     steepest = max(c.controls, key=lambda r: r.residual)
-    assert f"Farthest from stationary is the {steepest.name} of stage {steepest.stage} (" in said
+    assert f"Farthest from stationary is the {steepest.name} of stage {steepest.stage + 1} (" in said
     assert "no point of the maximum principle yet" in said
 
 
@@ -178,13 +178,12 @@ def test_words_of_a_point_of_the_maximum_principle(data: Path) -> None:
     """Zero weights where no class is more frequent than another: the loss has no slope there, and nothing is kept."""
     model, images = own(data), pr.load(data)
     zero = tuple(tuple(np.zeros(a.shape) for a in u) for u in model.controls)
-    x = pr.standardise(images.train_images, model.mean, model.std)
     assert len(set(np.bincount(images.train_labels))) == 1
-    c = pr.certify(pr.Problem(model.network, rho=1e-3), zero, x, images.train_labels, eps=1.0)
+    c = pr.certify(pr.Problem(model.network, rho=1e-3), zero, images.x, images.y, eps=1.0)
     assert math.hypot(c.residual_support, c.residual_unpenalised) < 1e-12
     said = " ".join(words(c, model.network))
     assert "it is a point of the maximum principle there" in said and "not stationary" not in said
-    assert "The kernels of stages [0, 2, 6] are all zero" in said
+    assert "The kernels of stages [1, 3, 7] are all zero" in said
 
 
 def test_bad_arguments_of_certify(data: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

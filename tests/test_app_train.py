@@ -24,7 +24,7 @@ from pmp_ref.app.inspect import GAP_HEAD, HEAD, control_rows, gap_rows
 from pmp_ref.app.main import main
 from pmp_ref.app.options import NO_TEST, resolve
 from pmp_ref.certificate import DECADES, certify
-from pmp_ref.data import load
+from pmp_ref.data import load, statistics
 from pmp_ref.files import decode, unpack
 from pmp_ref.sweep import mean_loss
 from tests.app_data import TINY, rows, run, summary, write_images
@@ -80,8 +80,10 @@ def test_the_summary_is_complete_and_agrees_with_the_model(drawn: Path, data: Pa
     # the test accuracy by a way of its own
     dataset = load(str(data))
     assert dataset.test_images is not None and dataset.test_labels is not None
-    x = (dataset.test_images / 255 - model["mean"]) / model["std"]
-    final = setup.network.forward_sweep(controls, x.astype(np.float32))[-1]
+    mean, std = statistics(dataset.train_images)
+    x = ((dataset.test_images / 255 - mean[0]) / std[0]).astype(np.float32)
+    rest = Network(setup.network.stages[1:], setup.network.input_shape)
+    final = rest.forward_sweep(controls[1:], x)[-1]
     assert s["test_accuracy"] == np.mean(np.argmax(final, axis=1) == dataset.test_labels)
     assert decode(model["network"])["name"] == "lenet5" and int(model["classes"]) == 3
 
@@ -217,7 +219,7 @@ def test_a_run_without_acceptance_test_is_marked_everywhere(
         ["--sweep", "clear"],
         ["--network", "residual"],
         ["--dtype", "float64"],
-        ["--layer-weights", "0=0.5,3=2"],
+        ["--layer-weights", "1=0.5,4=2"],
         ["--held-out", "0"],
     ],
 )
@@ -238,7 +240,7 @@ def test_box_and_finite_set_hold(data: Path, tmp_path: Path) -> None:
     model = unpack(tmp_path / "s" / "model.npz")
     values = {float(v) for name, a in model.items() if name.endswith(".kernel") for v in a.ravel()}
     assert values <= {float(np.float32(v)) for v in (-0.1, 0.0, 0.1)}
-    assert {float(v) for v in model["00.bias"]} - values  # biases are free
+    assert {float(v) for v in model["01.bias"]} - values  # biases are free
 
 
 def test_data_without_test_images(tmp_path: Path) -> None:

@@ -604,6 +604,11 @@ def test_forms_are_measured_for_every_dense_and_convolutional_stage() -> None:
         assert t.form == ("sparse" if t.sparse < 0.95 * t.dense else "dense")
 
 
+def test_a_pixel_that_one_of_two_stages_reads_is_read() -> None:
+    network = pr.Network((pr.Dense(3), pr.WeightedSum()), (3,), [[0], [0, 1]])
+    assert not unread_inputs(network, ((np.zeros((3, 3)), np.zeros(3)), ())).any()
+
+
 def test_unread_pixels_of_a_dense_net_are_named() -> None:
     network = pr.Network((pr.Flatten(), pr.Dense(3), pr.Tanh(), pr.Dense(2)), (1, 3, 4))
     u = full(network)

@@ -173,6 +173,9 @@ def test_how_a_run_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
         clone(PLAIN).set_params(method=hasty, batch_size=None).fit(X, y)
 
 
+BYTES = pr.Pixels((0.5,) * 5, (0.25,) * 5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -182,6 +185,7 @@ def test_how_a_run_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"network": "lenet5"}, "lenet5 takes images, and image_shape is None"),
         ({"network": pr.Network((pr.Dense(3),), (4,))}, "expected 5 features in all"),
         ({"network": pr.Network((pr.Dense(2),), (5,))}, r"and \(3,\), a score for each class"),
+        ({"network": pr.Network((BYTES, pr.Dense(3)), (5,))}, "give the network without that stage"),
         ({"batch_size": "full"}, "batch_size is 'full'; expected an integer"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 1.5}, "epochs is 1.5"),

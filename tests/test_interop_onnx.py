@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import pmp_ref as pr
 from pmp_ref.controls import arrays_of, cast
+from pmp_ref.model import behind_pixels
 from tests.strategies import networks
 from tests.test_compact import drawn_controls
 
@@ -96,19 +97,23 @@ def test_drawn_networks_come_back_with_the_bits_of_their_weights(
     if sparse:
         controls = tuple(tuple(np.where(generator.random(a.shape) < 0.9, F32(0), a) for a in u) for u in controls)
     c = network.input_shape[0]
-    given_statistics = ((0.4,) * c, tuple(np.linspace(0.2, 0.3, c))) if as_bytes else ((), ())
-    model = pr.Model(network, controls, (), (), *given_statistics)
+    model = pr.Model(network, controls)
+    if as_bytes:
+        model = behind_pixels(model, (0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
     content = Graph(model).build(onnx, sparse)
     back = parse(onnx, content, "drawn", None)
-    assert back.network.reads == network.reads
-    assert [type(s) for s in back.network.stages] == [type(s) for s in network.stages]
+    assert back.network.reads == model.network.reads
+    assert [type(s) for s in back.network.stages] == [type(s) for s in model.network.stages]
     for a, b in zip(arrays_of(back.controls), arrays_of(controls), strict=True):
         assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
     shape = (3, *network.input_shape)
     x = generator.integers(0, 256, shape, np.uint8) if as_bytes else generator.standard_normal(shape).astype(F32)
     close(back.outputs(x), run(content, x, "states"))
     close(back.outputs(x), model.outputs(x))
-    assert back.mean == pytest.approx(model.mean, rel=1e-6) and back.std == pytest.approx(model.std, rel=1e-6)
+    if as_bytes:
+        there, here = back.network.stages[0], model.network.stages[0]
+        assert isinstance(there, pr.Pixels) and isinstance(here, pr.Pixels)
+        assert there.mean == pytest.approx(here.mean, rel=1e-6) and there.std == pytest.approx(here.std, rel=1e-6)
 
 
 @needs_onnx

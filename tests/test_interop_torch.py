@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import pmp_ref as pr
 from pmp_ref.controls import arrays_of, cast
+from pmp_ref.model import behind_pixels
 from tests.strategies import networks
 from tests.test_compact import drawn_controls
 
@@ -55,8 +57,9 @@ def test_drawn_networks_come_back_with_the_bits_of_their_weights(
 ) -> None:
     controls = cast(drawn_controls(network, seed), dtype)
     c = network.input_shape[0]
-    statistics = ((0.4,) * c, tuple(np.linspace(0.2, 0.3, c))) if as_bytes else ((), ())
-    model = pr.Model(network, controls, (), (), *statistics)
+    model = pr.Model(network, controls)
+    if as_bytes:
+        model = behind_pixels(model, (0.4,) * c, tuple(np.linspace(0.2, 0.3, c)))
     module = model.to_torch()
     generator, shape = np.random.default_rng(seed), (3, *network.input_shape)
     x = generator.integers(0, 256, shape, np.uint8) if as_bytes else generator.standard_normal(shape).astype(dtype)
@@ -64,11 +67,11 @@ def test_drawn_networks_come_back_with_the_bits_of_their_weights(
 
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
-    other = pr.Model(network, tuple(tuple(0 * a for a in u) for u in controls), (), (), *statistics).to_torch()
+    other = replace(model, controls=tuple(tuple(0 * a for a in u) for u in model.controls)).to_torch()
     other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     back = pr.from_torch(other, torch.from_numpy(x))
-    assert back.network == network and (back.mean, back.std) == (model.mean, model.std)
-    same_bits(back.controls, controls)
+    assert back.network == model.network
+    same_bits(back.controls, model.controls)
 
 
 @needs_torch
@@ -79,7 +82,7 @@ def test_drawn_networks_are_read_from_what_torch_runs(network: pr.Network, seed:
 
     controls = cast(drawn_controls(network, seed), dtype)
     module = pr.Model(network, controls).to_torch()
-    back = Reader(fx.symbolic_trace(module), network.input_shape).model((), (), ())
+    back = Reader(fx.symbolic_trace(module), network.input_shape).model(())
     x = np.random.default_rng(seed).standard_normal((3, *network.input_shape)).astype(dtype)
     close(back.outputs(x), torch_outputs(module, x))
     same_bits(back.controls, controls)

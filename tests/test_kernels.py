@@ -278,6 +278,11 @@ NETWORKS = {
         (1, 5, 5),
         [[0], [1], [1], [3, 2], [4], [5], [6]],
     ),
+    "two sums hand the same costate to states that others read too": Network(
+        (Convolution(3, 3), Tanh(), Sigmoid(), WeightedSum(), WeightedSum(), Flatten(), Dense(2)),
+        (1, 5, 5),
+        [[0], [1], [1], [1, 2], [4, 3], [5], [6]],
+    ),
     "two poolings of one activation": Network(
         (Convolution(3, 3), ReLU(), AveragePool(2), MaxPool(2), WeightedSum((-0.5, 1.0)), ReLU(), Flatten(), Dense(2)),
         (2, 7, 6),

@@ -20,6 +20,7 @@ from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls, to_vector
 from pmp_ref.kernels import FastSweep
 from pmp_ref.library import suited
+from pmp_ref.network import headed
 from pmp_ref.one_step import step as clear_step
 from tests.app_data import write_images
 
@@ -203,8 +204,14 @@ def test_a_model_comes_back_from_its_file(small: pr.Dataset, tmp_path: Path) -> 
         back = pr.read_model(path)
         assert back.class_names == ("one", "two", "three") and back.network == model.network
         np.testing.assert_array_equal(back.outputs(small.x), model.outputs(small.x))
-    with pytest.raises(pr.InputError, match=r"images are uint8 .*; expected floats"):
-        model.outputs(small.train_images)
+    np.testing.assert_array_equal(model.outputs(small.x[:, 0]), model.outputs(small.x))  # of one channel
+    with pytest.raises(pr.InputError, match=r"images are float64; expected bytes"):
+        model.outputs(small.x / 255)
+    floats = pr.Model(pr.lenet5(small.input_shape, 3), model.controls[1:])
+    x = pr.prepare(small).train_images
+    np.testing.assert_allclose(floats.outputs(x), model.outputs(small.x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(pr.InputError, match=r"images are uint8.*or put Pixels at the head"):
+        floats.outputs(small.x)
     with pytest.raises(pr.InputError, match="2 class names for 3 scores"):
         replace(model, class_names=("a", "b"))
     with pytest.raises(pr.OutputError, match=r"cannot write .*what was there is intact"):
@@ -215,7 +222,7 @@ def test_builders_take_a_data_set_or_a_shape(small: pr.Dataset) -> None:
     shape = small.input_shape
     for build in (pr.lenet5, pr.lenet5_caffe, pr.residual_net):
         if build is not pr.lenet5_caffe:  # which takes 16×16
-            assert build(small) == build(shape, small.classes)
+            assert build(small) == headed(pr.Pixels(*small.statistics), build(shape, small.classes))
         assert build((1, 28, 28)).output_shape == (10,)
     with pytest.raises(pr.InputError, match=r"8×8 pixels are too small for lenet5, which takes 12×12 and larger"):
         pr.lenet5((1, 8, 8))

@@ -27,7 +27,7 @@ from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, Polynomial
 from pmp_ref.sweep import Sweep
 from tests.planted import fails_under, fixed_examples
-from tests.strategies import networks, seeds
+from tests.strategies import images_for, networks, seeds
 from verification.claim import Case, Context
 from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
 from verification.libraries import load
@@ -95,12 +95,12 @@ def certificate_is_sharp(
     for library in LIBRARIES:
         rng = np.random.default_rng(seed)
         convert = load(library).asarray
-        x = convert(rng.standard_normal((4, *network.input_shape)))
+        x = convert(images_for(network, rng, 4))
         y = convert(rng.integers(0, network.output_shape[0], 4))
         problem = Problem(
             network, CrossEntropy(), r, rho=rho, admissible=admissible, sweep=Sweep(network, CrossEntropy(), chunk=3)
         )
-        u = initial_controls(network, seed, x)
+        u = initial_controls(network, seed, x, "float64")
         u = problem.project(map_controls(lambda a: a * like(rng.random(a.shape) < 0.7, a), u))  # noqa: B023
         e = problem.sweeper.backward(u, problem.sweeper.forward(u, x, y))
         assert e.switching is not None
@@ -126,7 +126,7 @@ sets = st.sampled_from([WHOLE_LINE, Box(-0.6, 0.4), FiniteSet((-1.0, 0.0, 1.0)),
 penalties = st.sampled_from([L0(), Polynomial(a0=0.5, a2=0.25)])
 rhos = st.sampled_from([0.001, 0.03, 0.5])
 multiples = st.sampled_from([0.5, 0.9, 1.001, 3.0])
-certificates = (networks(classes=3), seeds, penalties, sets, rhos, multiples)
+certificates = (networks(classes=3, heads=True), seeds, penalties, sets, rhos, multiples)
 
 
 @given(draws, factors)
@@ -142,7 +142,7 @@ def test_certificate_is_the_smallest_augmentation(
     certificate_is_sharp(network, seed, r, admissible, rho, t)
 
 
-sharp_on_the_line = (networks(classes=3), seeds, st.just(L0()), st.just(WHOLE_LINE), rhos, multiples)
+sharp_on_the_line = (networks(classes=3, heads=True), seeds, st.just(L0()), st.just(WHOLE_LINE), rhos, multiples)
 
 
 def test_the_marginal_draws_hold_without_a_fault() -> None:

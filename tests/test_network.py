@@ -250,6 +250,13 @@ def test_initial_controls(backend: Backend) -> None:
     assert np.all(ones == 1) and not zeros_.any()
 
 
+def test_the_gain_is_that_of_the_activation_that_reads_the_kernel() -> None:
+    stages = (L.Dense(90), L.ReLU(), L.Tanh(), L.WeightedSum())
+    network = Network(stages, (90,), [[0], [0], [1], [2, 3]])  # ReLU reads the images
+    kernel = initial_controls(network, 0, np.zeros(1))[0][0]
+    assert np.max(np.abs(kernel)) <= np.sqrt(3 / 90)
+
+
 @given(networks(), seeds)
 def test_controls_as_vectors(network: Network, seed: int) -> None:
     u, _, _ = setting(network, seed)

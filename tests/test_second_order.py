@@ -17,7 +17,7 @@ from pmp_ref.problem import Problem
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
 from pmp_ref.sweep import Sweep
 from tests.backends import Backend
-from tests.strategies import networks, seeds
+from tests.strategies import images_for, networks, seeds
 
 SMALL = Network(
     (
@@ -34,8 +34,9 @@ SMALL = Network(
 
 def setting(network: Network, seed: int, loss: Loss | None = None, batch: int = 3) -> tuple[Problem, Any, Any, Any]:
     generator = np.random.default_rng(seed)
-    x = generator.standard_normal((batch, *network.input_shape))
-    u = map_controls(lambda a: a + 0.1 * generator.standard_normal(a.shape), initial_controls(network, seed, x))
+    x = images_for(network, generator, batch)
+    u = initial_controls(network, seed, x, "float64")
+    u = map_controls(lambda a: a + 0.1 * generator.standard_normal(a.shape), u)
     if isinstance(loss, SquaredLoss):
         return Problem(network, loss, rho=0.0), u, x, generator.standard_normal((batch, *network.output_shape))
     return Problem(network, CrossEntropy(), rho=0.0), u, x, generator.integers(0, network.output_shape[0], batch)
@@ -52,7 +53,7 @@ def gradient(problem: Problem, u: Any, x: Any, y: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), SquaredLoss()], ids=str)
-@given(network=networks(), seed=seeds)
+@given(network=networks(heads=True), seed=seeds)
 def test_hessian_vector_product_is_the_complex_step_of_the_switching_function(
     loss: Loss, network: Network, seed: int
 ) -> None:
@@ -67,7 +68,7 @@ def test_hessian_vector_product_is_the_complex_step_of_the_switching_function(
     assert np.linalg.norm(actual - expected) <= 1e-10 * np.linalg.norm(expected) + 1e-14
 
 
-@given(networks(), seeds)
+@given(networks(heads=True), seeds)
 def test_hessian_vector_product_is_a_difference_of_switching_functions(network: Network, seed: int) -> None:
     """A second path, without complex numbers; the error is h² times a fourth derivative of the loss."""
     problem, u, x, y = setting(network, seed)
@@ -78,7 +79,7 @@ def test_hessian_vector_product_is_a_difference_of_switching_functions(network: 
     assert np.linalg.norm(actual - (plus - minus) / (2 * h)) <= 1e-3 * scale
 
 
-@given(networks(), seeds)
+@given(networks(heads=True), seeds)
 def test_hessians_are_symmetric(network: Network, seed: int) -> None:
     """⟨v, Hw⟩ = ⟨w, Hv⟩."""
     problem, u, x, y = setting(network, seed)

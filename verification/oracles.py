@@ -28,6 +28,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -56,6 +57,9 @@ SCALAR: dict[type, Callable[[Any, float], float]] = {
 
 def forward_by_loops(stage: Stage, x: Any, u: tuple[np.ndarray, ...]) -> Any:
     """Λ(x, u) of any stage, entry by entry from its definition, with compensated sums (``math.fsum``)."""
+    if isinstance(stage, Pixels):
+        pairs = zip(stage.mean, stage.std, strict=True)
+        return np.stack([_each(lambda a, m=m, s=s: (a / 255 - m) / s, x[:, c]) for c, (m, s) in enumerate(pairs)], 1)
     if isinstance(stage, WeightedSum):
         return _each(lambda *parts: math.fsum(w * a for w, a in zip(stage.weights, parts, strict=True)), *x)
     if type(stage) in SCALAR:
@@ -375,6 +379,9 @@ def torch_gradient(s: Setting) -> np.ndarray:
 
 
 def _torch_stage(torch: Any, functional: Any, stage: Stage, x: Any, u: tuple[Any, ...]) -> Any:
+    if isinstance(stage, Pixels):
+        channels = [(x[:, c : c + 1] / 255 - m) / s for c, (m, s) in enumerate(zip(stage.mean, stage.std, strict=True))]
+        return torch.cat(channels, dim=1)
     if isinstance(stage, WeightedSum):
         return sum(w * a for w, a in zip(stage.weights, x, strict=True))
     bias = u[1] if len(u) > 1 else None

@@ -276,7 +276,7 @@ def average(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """The mean of each window."""
     places, padding, counts = windows(s, x.shape[1:])
     big = padded(n, x, padding)
-    inside = pixels(big, padding)
+    inside = on_image(big, padding)
     y = np.empty((x.shape[0], *counts), object)
     for r, c, i, j in places:
         patch = big[:, i, j].reshape(x.shape[0], -1)
@@ -284,7 +284,7 @@ def average(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     return y
 
 
-def pixels(big: Array, padding: tuple[int, int]) -> Any:
+def on_image(big: Array, padding: tuple[int, int]) -> Any:
     """True on the image, False on the padding around it."""
     inside = np.zeros(big.shape[1:], bool)
     cropped(inside[None], padding)[...] = True
@@ -300,7 +300,7 @@ def average_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     """p/n at every entry of the window."""
     places, padding, _ = windows(s, x.shape[1:])
     big = padded(n, x, padding)
-    inside, q = pixels(big, padding), zeros(n, big.shape)
+    inside, q = on_image(big, padding), zeros(n, big.shape)
     for r, c, i, j in places:
         patch = q[:, i, j]
         patch += (p[:, r, c] / entries(s, inside[i, j]))[:, None, None]
@@ -321,7 +321,7 @@ def maximum(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """The largest entry of each window."""
     places, padding, counts = windows(s, x.shape[1:])
     big = padded(n, x, padding)
-    inside = pixels(big, padding)
+    inside = on_image(big, padding)
     y = np.empty((x.shape[0], *counts), object)
     for r, c, i, j in places:
         for channel in range(x.shape[0]):
@@ -338,7 +338,7 @@ def maximum_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     """p at the largest entry; a part of it at each where several may be."""
     places, padding, _ = windows(s, x.shape[1:])
     big = padded(n, x, padding)
-    inside, q = pixels(big, padding), zeros(n, big.shape)
+    inside, q = on_image(big, padding), zeros(n, big.shape)
     for r, c, i, j in places:
         own = np.argwhere(inside[i, j])
         for channel in range(x.shape[0]):
@@ -385,6 +385,17 @@ def standardise_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
     return np.concatenate(parts).reshape(x.shape), ()
 
 
+def pixels(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
+    """(x_c/255 − m_c)/s_c."""
+    mean, std = (spread(objects(n, s[name]), x) for name in ("mean", "std"))
+    return (x / 255 - mean) / std
+
+
+def pixels_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
+    """p_c/(255 s_c)."""
+    return p / (255 * spread(objects(n, s["std"]), x)), ()
+
+
 def flatten(n: Numbers, s: Stage, x: Array, u: Any) -> Array:
     """One axis."""
     return x.reshape(-1)
@@ -417,6 +428,7 @@ VALUE: dict[str, Any] = {
     "GlobalAveragePool": global_average,
     "Standardise": standardise,
     "Flatten": flatten,
+    "Pixels": pixels,
     "WeightedSum": weighted_sum,
 } | {name: activation for name in ("Tanh", "Sigmoid", "Softplus", "SiLU", "ReLU", "LeakyReLU")}
 BACK: dict[str, Any] = {
@@ -428,6 +440,7 @@ BACK: dict[str, Any] = {
     "GlobalAveragePool": global_average_back,
     "Standardise": standardise_back,
     "Flatten": flatten_back,
+    "Pixels": pixels_back,
     "WeightedSum": weighted_sum_back,
 } | {name: activation_back for name in ("Tanh", "Sigmoid", "Softplus", "SiLU", "ReLU", "LeakyReLU")}
 

@@ -21,15 +21,16 @@ from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import FlipsAndShifts, take_batch
 from pmp_ref.controls import cast, map_controls
-from pmp_ref.data import Dataset, load, standardise, statistics
+from pmp_ref.data import Dataset, load, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.kernels import make_sweep
+from pmp_ref.layers import Pixels
 from pmp_ref.loss import CrossEntropy, Loss
 from pmp_ref.method import Method, Ramp
 from pmp_ref.metric import METRICS
 from pmp_ref.model import Model
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.stop import Stop
 from pmp_ref.summation import ALONE, Alone
@@ -51,8 +52,6 @@ class Setup:
     y: Array
     held_out: tuple[Array, Array] | None
     controls: Controls
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     advice: str | None = None  # on ill-scaled images
     start: Model | None = None  # what the run began with, where it is no network by name
     vary: FlipsAndShifts | None = None  # how the images of a batch are moved and mirrored
@@ -73,12 +72,8 @@ class Setup:
             return self.x, self.y
         return take_batch(self.x, self.y, self.batches, position, self.options.seed, epoch, vary=self.vary)
 
-    def images(self, raw: np.ndarray) -> Array:
-        """uint8 images standardised with the training images' mean and deviation, on the run's device."""
-        return mover(self.options.backend)(standardise(raw, self.mean, self.std, self.options.dtype))
-
-    def labels(self, raw: np.ndarray) -> Array:
-        """Labels on the run's device."""
+    def move(self, raw: np.ndarray) -> Array:
+        """Images, as they are, or labels on the run's device."""
         return mover(self.options.backend)(raw)
 
 
@@ -93,24 +88,19 @@ def build(
     resize = None if options.resize is None else parse.size(options.resize)
     dataset = load(options.data, resize=resize, colour=options.colour)
     train, held = split(dataset, options.held_out)
-    if start is None:
-        mean, std = statistics(dataset.train_images[train] if held is not None else dataset.train_images)
-    else:
-        mean, std = prepared(start, dataset)
-    x, y = (
-        move(a)
-        for a in (standardise(dataset.train_images[train], mean, std, options.dtype), dataset.train_labels[train])
-    )
-    aside = None
-    if held is not None:
-        aside = (move(standardise(held[0], mean, std, options.dtype)), move(held[1]))
-    network = build_network(options, dataset) if start is None else start.network
+    images, labels = dataset.train_images, dataset.train_labels
+    if held is not None:  # else all of them, which need no copy
+        images, labels = images[train], labels[train]
+    x, y = move(images), move(labels)
+    aside = None if held is None else (move(held[0]), move(held[1]))
+    start = None if start is None else prepared(start, dataset)
+    network = build_network(options, dataset, images) if start is None else start.network
     problem = build_problem(options, network, x, threads or world.threads, world.ranks)
     n = x.shape[0]
     if not options.full_batch and int(options.batch_size) > n:
         raise InputError(f"--batch-size {options.batch_size} for {n} images to train on; expected 1 to {n}, or full")
     if start is None:
-        first = initial_controls(network, options.seed, x)
+        first = initial_controls(network, options.seed, x, options.dtype)
     else:
         first = map_controls(move, cast(start.controls, options.dtype))
     controls = problem.project(first)
@@ -132,8 +122,6 @@ def build(
         y=y,
         held_out=aside,
         controls=controls,
-        mean=mean,
-        std=std,
         advice=advice,
         start=start,
         vary=build_vary(options, dataset.input_shape),
@@ -202,11 +190,12 @@ def mover(backend: str) -> Callable[[np.ndarray], Array]:
     return cupy.asarray  # type: ignore[no-any-return]
 
 
-def build_network(options: Options, dataset: Dataset) -> Network:
-    """The named network, its input shape and classes those of the data."""
+def build_network(options: Options, dataset: Dataset, images: np.ndarray) -> Network:
+    """The named network, its input shape and classes those of the data, behind the statistics of these images."""
     pool = {} if options.pooling is None else {"pool": options.pooling}
     make: Any = ARCHITECTURES[str(options.network)]
-    return make(dataset, activation_name=options.activation, **pool)  # type: ignore[no-any-return]
+    network = make(dataset.input_shape, dataset.classes, activation_name=options.activation, **pool)
+    return headed(Pixels(*statistics(images)), network)
 
 
 def build_vary(options: Options, shape: tuple[int, ...]) -> FlipsAndShifts | None:

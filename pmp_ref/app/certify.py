@@ -19,7 +19,7 @@ from pmp_ref.app.start import note, prepared, read_start
 from pmp_ref.app.summary import certificate_json, versions
 from pmp_ref.certificate import Certificate, ControlCertificate
 from pmp_ref.controls import cast
-from pmp_ref.data import load, standardise
+from pmp_ref.data import load
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.loss import CrossEntropy
@@ -44,13 +44,11 @@ class Wish:
 
 def main(path: Path, wish: Wish) -> int:
     """Certify the model and print; the exit code."""
-    model = read_start(path)
-    dataset = load(wish.data)
-    mean, std = prepared(model, dataset)
+    given, dataset = read_start(path), load(wish.data)
+    model = prepared(given, dataset)
     with one_thread(), quiet():
         controls = cast(model.controls, "float64")
-        x = standardise(dataset.train_images[: wish.images], mean, std)
-        y = dataset.train_labels[: wish.images]
+        x, y = dataset.train_images[: wish.images], dataset.train_labels[: wish.images]
         problem = Problem(
             model.network,
             CrossEntropy(),
@@ -64,7 +62,7 @@ def main(path: Path, wish: Wish) -> int:
         trained = accuracy(model.network, controls, x, y)
         tested = None
         if dataset.test_images is not None and dataset.test_labels is not None:
-            tested = accuracy(model.network, controls, standardise(dataset.test_images, mean, std), dataset.test_labels)
+            tested = accuracy(model.network, controls, dataset.test_images, dataset.test_labels)
     rows = certificate_json(c, model.network, len(x))
     said = words(c, model.network)
     answer = {
@@ -77,7 +75,7 @@ def main(path: Path, wish: Wish) -> int:
         "certificate": rows,
         "versions": versions("numpy"),
     }
-    if (unsaid := note(model)) is not None:
+    if (unsaid := note(given)) is not None:
         print(f"pmp-ref: note: {unsaid}", file=sys.stderr)
     if wish.json:
         print(json.dumps(answer, indent=2, allow_nan=False))  # ASCII: stdout may have any encoding

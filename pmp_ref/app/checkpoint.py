@@ -24,7 +24,7 @@ from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_at
 from pmp_ref.iterate import Counts, Current, Iterate, Memory, Place
 from pmp_ref.result import Status
 
-FORMAT = 2
+FORMAT = 3
 PARTS = {"current": Current, "memory": Memory, "place": Place, "counts": Counts}  # of the iterate, stored by name
 ARRAYS = {
     "controls": ("controls",),

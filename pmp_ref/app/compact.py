@@ -23,7 +23,7 @@ from pmp_ref.compact import choose_forms, compact, constant_output, kept, paired
 from pmp_ref.compact.reduction import in_float64
 from pmp_ref.compact.sparse import CHUNK, FORMS, forms_of
 from pmp_ref.controls import cast
-from pmp_ref.data import load, standardise
+from pmp_ref.data import load
 from pmp_ref.errors import InputError
 from pmp_ref.files import OutputError, unpack, write_atomically
 from pmp_ref.kernels.blas import one_thread
@@ -118,17 +118,11 @@ def images(data: str, model: Model, options: Options) -> np.ndarray:
     return np.concatenate([found[:CHECKED], noise, *ends])
 
 
-def pixel_range(model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """The standardised values of pixels 0 and 255, by channel."""
-    mean, std = (np.asarray(a).reshape(-1, 1, 1) for a in (model.mean, model.std))
-    return (0 - mean) / std, (1 - mean) / std
-
-
 def smaller(model: Model, raw: np.ndarray, form: str, batch: int) -> tuple[Model, list[dict[str, Any]]]:
     """The compact model with the form of each stage, and the timings that decided where the form is ``auto``."""
-    network, controls = compact(model.network, model.controls, pixel_range(model))
+    network, controls = compact(model.network, model.controls)
     if form == "auto":
-        forms, timings = choose_forms(network, controls, model_input(model, raw[: min(batch, CHUNK)]))
+        forms, timings = choose_forms(network, controls, raw[: min(batch, CHUNK)])
         noted = [
             {"stage": t.stage, "dense_seconds": t.dense, "sparse_seconds": t.sparse, "form": t.form} for t in timings
         ]
@@ -138,11 +132,6 @@ def smaller(model: Model, raw: np.ndarray, form: str, batch: int) -> tuple[Model
             {"stage": l, "dense_seconds": None, "sparse_seconds": None, "form": f} for l, f in enumerate(forms) if f
         ]
     return replace(model, network=network, controls=controls, forms=forms), noted
-
-
-def model_input(model: Model, raw: np.ndarray, dtype: str | None = None) -> np.ndarray:
-    """Unsigned bytes as the network takes them."""
-    return standardise(raw, model.mean, model.std, dtype or model.dtype)
 
 
 def forward(network: Network, controls: Controls, x: np.ndarray) -> np.ndarray:
@@ -158,20 +147,18 @@ def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
     In float64 compaction itself, by the stages of the library. In the run's dtype what will be read back from the
     file, as it will run; it may differ from the exact outputs as the network as trained does in that dtype.
     """
-    x64 = model_input(before, raw, "float64")
-    exact = forward(before.network, in_float64(before.network, before.controls), x64)
+    exact = forward(before.network, in_float64(before.network, before.controls), raw)
     scale = max(1.0, float(np.max(np.abs(exact))))
-    pair = compact(before.network, cast(before.controls, "float64"), pixel_range(before))
-    difference64 = float(np.max(np.abs(forward(*pair, x64) - exact)))
+    pair = compact(before.network, cast(before.controls, "float64"))
+    difference64 = float(np.max(np.abs(forward(*pair, raw) - exact)))
     stored = models.from_file(unpack(Path(COMPACT), models.to_bytes(after)), COMPACT)
-    x = model_input(before, raw)
-    trained = forward(before.network, before.controls, x)
-    as_read = stored.run()(x)
+    trained = forward(before.network, before.controls, raw)
+    as_read = stored.run()(raw)
     difference = float(np.max(np.abs(as_read - exact)))
     own = float(np.max(np.abs(trained - exact)))
     allowed64 = allowed = EXACT * scale
     if before.dtype != "float64":
-        allowed = ROUNDING * own + FLOOR * float(np.finfo(x.dtype).eps) * scale
+        allowed = ROUNDING * own + FLOOR * float(np.finfo(before.dtype).eps) * scale
     if not (difference64 <= allowed64 and difference <= allowed):
         raise InputError(
             f"the compact network gives other outputs: they differ by {difference64:.3g} in float64 (allowed "
@@ -194,11 +181,11 @@ def check(before: Model, after: Model, raw: np.ndarray) -> dict[str, Any]:
 def measure(run: Path, before: Model, after: Model, raw: np.ndarray, size: int) -> dict[str, Any]:
     """Weights, multiply-adds, bytes and times before and after, and what was not removed."""
     old, new = sizes(before.network, before.controls), sizes(after.network, after.controls)
-    x = model_input(before, raw[:CHUNK])
+    x = raw[:CHUNK]
     runs = [runner(before.network, before.controls), after.run()]
     batch = [t / len(x) for t in paired(*(lambda f=f: f(x) for f in runs))]
     single = paired(*(lambda f=f: f(x[:1]) for f in runs))
-    end = constant_output(after.network, after.controls, pixel_range(before))
+    end = constant_output(after.network, after.controls)
     unread = unread_inputs(after.network, after.controls)
     stages = [
         {
@@ -238,9 +225,7 @@ def measure(run: Path, before: Model, after: Model, raw: np.ndarray, size: int) 
         "disconnected": end is not None,
         "constant_output": None if end is None else end.tolist(),
         "stages": stages,
-        "kept": [
-            asdict(k) | {"units": list(k.units)} for k in kept(after.network, after.controls, pixel_range(before))
-        ],
+        "kept": [asdict(k) | {"units": list(k.units)} for k in kept(after.network, after.controls)],
         "unread_pixels": np.flatnonzero(unread).tolist(),
         "pixels": int(unread.size),
         "versions": versions("numpy"),

@@ -15,11 +15,10 @@ from pmp_ref.app.checkpoint import State
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
 from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import certificate_json, summarise
-from pmp_ref.arrays import to_numpy
 from pmp_ref.certificate import Certificate, certify
-from pmp_ref.controls import map_controls
+from pmp_ref.compact.description import describe
 from pmp_ref.files import pack, to_arrays, write_atomically
-from pmp_ref.model import FORMAT, Model, to_bytes
+from pmp_ref.model import FORMAT
 from pmp_ref.sweep import quiet
 
 REPORT, CERTIFICATE = "report.html", "certificate.json"
@@ -84,29 +83,16 @@ def write_model(directory: Path, content: bytes) -> None:
 
 
 def model(setup: Setup, controls: Any) -> bytes:
-    """``model.npz``: controls by stage and name, standardisation of the images, classes, network; plain arrays."""
-    options = setup.options
-    if setup.start is not None:  # a network of its own, which no name builds
-        began = setup.start
-        return to_bytes(
-            Model(setup.network, map_controls(to_numpy, controls), began.class_names, (), setup.mean, setup.std)
-        )
+    """``model.npz``: controls by stage and name, and the network, which standardises its images; plain arrays."""
     arrays = to_arrays(setup.network, controls)
-    arrays |= {
-        "mean": np.asarray(setup.mean),
-        "std": np.asarray(setup.std),
-        "classes": np.asarray(setup.dataset.classes),
-    }
-    network = {
+    names = setup.dataset.class_names if setup.start is None else setup.start.class_names
+    note = {
         "format": FORMAT,
-        "name": options.network,
-        "activation": options.activation,
-        "pooling": options.pooling,
-        "input_shape": list(setup.network.input_shape),
-        "classes": setup.dataset.classes,
-        "class_names": list(setup.dataset.class_names),
+        "name": setup.options.network,
+        "network": describe(setup.network),
+        "class_names": list(names),
     }
-    return pack(arrays, {"network": network})
+    return pack(arrays | {"classes": np.asarray(setup.dataset.classes)}, {"network": note})
 
 
 def final_certificate(setup: Setup, state: State) -> Certificate:
@@ -120,5 +106,5 @@ def test_accuracy(setup: Setup, controls: Any, world: World) -> Accuracy | str:
     """Accuracy on the test images; the only place where they are used."""
     if setup.dataset.test_images is None or setup.dataset.test_labels is None:
         return "the data set has no test images"
-    x = setup.images(setup.dataset.test_images)
-    return shared_accuracy(world, setup.network, controls, x, setup.labels(setup.dataset.test_labels))
+    x, y = setup.move(setup.dataset.test_images), setup.move(setup.dataset.test_labels)
+    return shared_accuracy(world, setup.network, controls, x, y)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pmp_ref.acceptance import AbsoluteTest, Acceptance, RelativeTest
 from pmp_ref.arrays import Array, Controls, namespace, sum64, to_floats, unit_roundoff
 from pmp_ref.controls import cast, inner, map_controls, subtract, total
+from pmp_ref.network import states_like
 from pmp_ref.problem import Problem
 from pmp_ref.sweep import Sweep, quiet
 
@@ -72,10 +73,11 @@ def recheck(
     problem: Problem, test: Acceptance, u: Controls, w: Controls, metric: Any, x: Array, y: Array, rho: float
 ) -> Reading:
     """The step from u to w on the batch (x, y), in float64 on the clear path."""
-    u_mach = unit_roundoff(x)
-    x, u, w = cast(((x,),), "float64")[0][0], cast(u, "float64"), cast(w, "float64")
+    u_mach, xp = unit_roundoff(states_like(u, x)), namespace(x)
+    x = x if problem.network.takes_bytes else cast(((x,),), "float64")[0][0]
+    u, w = cast(u, "float64"), cast(w, "float64")
     d = None if metric is None else cast(metric, "float64")
-    sweep, xp = Sweep(problem.network, problem.loss), namespace(x)
+    sweep = Sweep(problem.network, problem.loss)
     with quiet():
         before, after = sweep.forward(u, x, y), sweep.forward(w, x, y)
         delta = subtract(w, u)

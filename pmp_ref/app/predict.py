@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.data import idx, pictures, standardise
+from pmp_ref.data import idx, pictures
 from pmp_ref.data.files import opened, read_all
 from pmp_ref.data.npz import array_of, names_of, parse_array
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
+from pmp_ref.layers import Pixels
 from pmp_ref.loss import softmax
 from pmp_ref.model import Model, read_model
 
 PICTURES = {".png": "PNG", ".pgm": "PPM", ".ppm": "PPM", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MODES = {1: ("L", "1"), 3: ("RGB",)}  # Pillow's names: 8 bits grey, black and white, red-green-blue
 MAX_PICTURE = 2**26  # bytes of a picture's file: one of a few thousand pixels, with whatever notes it carries
-AT_ONCE = 256  # images standardised at a time: bounds the memory
+AT_ONCE = 256  # images at a time: bounds the memory
 NEARER = 0.2  # how much nearer to the inverted training images the mean brightness must be for the note
 
 
@@ -62,7 +63,7 @@ def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[
     """Class, its probability, and the probabilities of all classes: softmax of the final state, in float64."""
     results = []
     for start in range(0, len(raw), AT_ONCE):
-        z = run(standardise(raw[start : start + AT_ONCE], model.mean, model.std, model.dtype)).astype(np.float64)
+        z = run(raw[start : start + AT_ONCE]).astype(np.float64)
         if not np.all(np.isfinite(z)):
             raise InputError(f"the model gives NaN or infinity on an image of {source!r}: use another")
         for p in softmax(z):
@@ -74,7 +75,10 @@ def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[
 
 def looks_inverted(model: Model, raw: np.ndarray) -> str | None:
     """A note if the mean brightness is much nearer to that of inverted training images."""
-    mean, expected = float(raw.mean()) / 255, float(np.mean(model.mean))
+    head = model.network.stages[0]
+    if not isinstance(head, Pixels):
+        return None
+    mean, expected = float(raw.mean()) / 255, float(np.mean(head.mean))
     if abs(mean - expected) - abs(mean - (1 - expected)) < NEARER:
         return None
     return (

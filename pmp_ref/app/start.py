@@ -7,7 +7,7 @@ from pathlib import Path
 from pmp_ref.data import Dataset
 from pmp_ref.errors import InputError
 from pmp_ref.interop import from_onnx
-from pmp_ref.model import Model, read_model
+from pmp_ref.model import Model, behind_pixels, read_model
 
 START = "start.npz"  # the copy in the run's directory
 
@@ -17,8 +17,8 @@ def read_start(path: Path) -> Model:
     return from_onnx(path) if path.suffix.lower() == ".onnx" else read_model(path)
 
 
-def prepared(model: Model, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of (x/255 − mean)/std as the model takes images: its own, or 0 and 1 where it states none.
+def prepared(model: Model, dataset: Dataset) -> Model:
+    """The model, which takes images as they are: behind x/255 where it does not say how it standardises them.
 
     Raises InputError if the data have other images or another number of classes than the model.
     """
@@ -28,12 +28,12 @@ def prepared(model: Model, dataset: Dataset) -> tuple[tuple[float, ...], tuple[f
             f"the model takes {model.network.input_shape} to {classes} classes; the data have images of shape "
             f"{shape} and {dataset.classes} classes: give the data that it was trained on"
         )
-    return (model.mean, model.std) if model.mean else ((0.0,) * shape[0], (1.0,) * shape[0])
+    return model if model.network.takes_bytes else behind_pixels(model, (0.0,) * shape[0], (1.0,) * shape[0])
 
 
 def note(model: Model) -> str | None:
     """A sentence where the model does not say how images are prepared."""
-    if model.mean:
+    if model.network.takes_bytes:
         return None
     return (
         "the model states no mean and deviation: it gets pixel/255; for others save it from Python, "

@@ -176,9 +176,10 @@ def ball_bound(problem: Problem, u: Controls, x: Array, y: Array) -> BallBound:
     states = network.forward_sweep(u, x)
     costates, _ = network.backward_sweep(u, states, problem.loss.gradient(states[-1], y))
     layers: list[Layer] = []
-    jacobian = np.zeros((samples, math.prod(network.input_shape), 0))
+    first = network.controlled.index(True) - 1  # the states up to x_first are data
+    jacobian = np.zeros((samples, math.prod(network.shapes[first]), 0))
     jacobians, turns = [jacobian], []
-    for l, stage in enumerate(network.stages):
+    for l, stage in enumerate(network.stages[first:], first):
         if not isinstance(stage, AffineStage | Activation | AveragePool | GlobalAveragePool | Flatten):
             raise InputError(f"no ball bound for {stage}; expected a chain of smooth stages without standardisation")
         if isinstance(stage, Activation):

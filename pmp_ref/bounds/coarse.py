@@ -24,6 +24,7 @@ from pmp_ref.controls import map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.layers import Activation, AffineStage, Stage, WeightedSum
 from pmp_ref.loss import CrossEntropy, SquaredLoss
+from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 
 ROUNDING = 1 + 1e-10  # covers the rounding of a bound that is a product of at most some thousand positive terms
@@ -35,14 +36,19 @@ def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
     ``radii`` is nested like the controls (Frobenius norms), see :func:`radii_of_box` and :func:`radii_around`.
     Raises InputError for standardisation and for stages that are not smooth: they are left out.
     """
-    flat = to_numpy(x).astype(np.float64).reshape(x.shape[0], -1)
-    first = (np.linalg.norm(flat, axis=1), np.zeros(x.shape[0]), np.zeros(x.shape[0]))
     network = problem.network
+    known = data(network, to_numpy(x).astype(np.float64))
+
+    def still(x: np.ndarray) -> Any:
+        length = np.linalg.norm(x.reshape(x.shape[0], -1), axis=1)
+        return length, 0 * length, 0 * length
 
     def step(l: int, state: Any) -> Any:
+        if known[l + 1] is not None:
+            return still(known[l + 1])
         return propagate(network.stages[l], network.entering(l, network.shapes), radii[l], state)
 
-    X, Z, Y = network.propagate(step, first, keep=False)[-1]
+    X, Z, Y = network.propagate(step, still(known[0]), keep=False)[-1]
     if isinstance(problem.loss, CrossEntropy):
         bound = 0.5 * Z**2 + math.sqrt(2) * Y
     elif isinstance(problem.loss, SquaredLoss):  # Φ″ = 1, ‖Φ′‖ ≤ ‖x_L‖ + ‖y‖
@@ -50,6 +56,15 @@ def global_constant(problem: Problem, radii: Any, x: Array, y: Array) -> float:
     else:
         raise InputError(f"no bound for the loss {problem.loss}; expected cross-entropy or squared")
     return 0.5 * float(np.mean(bound)) * ROUNDING
+
+
+def data(network: Network, x: np.ndarray) -> list[Any]:
+    """The states that depend on no control, computed from the images x; None in place of the others."""
+
+    def step(l: int, entering: Any) -> Any:
+        return None if network.controlled[l + 1] else network.stages[l].forward(entering, ())
+
+    return network.propagate(step, x)
 
 
 def propagate(stage: Stage, shape: Any, radius: tuple[float, ...], state: Any) -> Any:

@@ -32,6 +32,7 @@ from pmp_ref.layers import (
     Convolution,
     Flatten,
     GlobalAveragePool,
+    Pixels,
     Stage,
     WeightedSum,
 )
@@ -45,6 +46,8 @@ def enclose_stage(stage: Stage, jet: Any, u: Any, delta: Any, rows: Rows) -> Jet
     enclosure."""
     if isinstance(stage, WeightedSum):
         return weighted_sum(stage, [spread(each, rows) for each in jet])
+    if isinstance(stage, Pixels):
+        return pixels(stage, jet)
     if isinstance(stage, AffineStage):
         return affine(stage, jet, u, delta, rows)
     if isinstance(stage, Activation):
@@ -158,6 +161,16 @@ def average(stage: Any, jet: Jet) -> Jet:
         rounding = column(slack * Point(top.mid, np.zeros(top.mid.shape[0])).largest, stage.forward(top.mid, ()))
         top = Ball(stage.forward(top.mid, ()), upward(stage.forward(top.rad, ()) + rounding, terms + 4))
     return Jet(tuple(mean(x) for x in jet.thin), top, jet.moving)
+
+
+def pixels(stage: Pixels, jet: Jet) -> Jet:
+    """(x/255 − mean)/std of the images: data, but for three roundings."""
+    x = jet.thin[0]
+    assert x is not None
+    least = min(stage.std)
+    size = (x.largest / 255 + max(map(abs, stage.mean))) / least
+    error = (x.err / 255 / least + 8 * U * size) * UP
+    return Jet((Point(stage.forward(x.mid, ()), error), *jet.thin[1:]), None, moving=False)
 
 
 def weighted_sum(stage: WeightedSum, jets: list[Jet]) -> Jet:

@@ -27,6 +27,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ScaleShift,
     Sigmoid,
     SiLU,
@@ -56,9 +57,12 @@ class Entries:
 def constants(network: Network, controls: Controls, input_range: Range = None) -> list[Entries]:
     """:class:`Entries` of each state x_0, …, x_L.
 
-    ``input_range`` is (low, high), numbers or arrays that broadcast to the input shape, if the inputs are bounded.
+    ``input_range`` is (low, high), numbers or arrays that broadcast to the input shape, if the inputs are bounded;
+    bytes are, by 0 and 255.
     """
     first = _unknown(network.input_shape)
+    if input_range is None and network.takes_bytes:
+        input_range = 0, 255
     if input_range is not None:
         low, high = (np.broadcast_to(np.asarray(a, float), (1, *network.input_shape)) for a in input_range)
         if not np.all(low <= high):
@@ -88,6 +92,8 @@ def propagate(stage: Stage, u: Any, e: Any, leaving: Shape) -> Entries:
         return _entries(known, *(stage.forward(a, ()) for a in (e.value, e.low, e.high)))
     if type(stage) is Standardise:
         return _standardise(stage, e)
+    if type(stage) is Pixels:  # an affine map that rises
+        return _entries(e.known, *(stage.forward(a, ()) for a in (e.value, e.low, e.high)))
     return _unknown(leaving)
 
 

@@ -21,6 +21,7 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
+    Pixels,
     ScaleShift,
     Stage,
     Standardise,
@@ -140,7 +141,7 @@ def _reads(stage: Stage, u: Any, shape: Any, read: Any) -> Any:
         return tuple(read & (w != 0) for w in stage.weights)
     if type(stage) in (Dense, Convolution, ScaleShift):
         return stage.adjoint_state((1, *shape), (u[0] != 0) * 1.0, read * 1.0) > 0  # type: ignore[attr-defined]
-    if isinstance(stage, Activation):
+    if isinstance(stage, Activation | Pixels):
         return read
     if type(stage) in (Flatten, AveragePool, GlobalAveragePool):
         return stage.adjoint(np.zeros((1, *shape)), read * 1.0) > 0  # type: ignore[attr-defined]

@@ -28,12 +28,13 @@ from pmp_ref.layers import (
     Flatten,
     GlobalAveragePool,
     MaxPool,
+    Pixels,
     ScaleShift,
     Standardise,
     WeightedSum,
 )
 from pmp_ref.layers.windows import Windows
-from pmp_ref.network import Network
+from pmp_ref.network import Network, states_like
 
 FORMS = ("dense", "sparse")
 GAIN = 0.95  # the sparse form is taken if its time is below this part of the dense one; nearer is a draw
@@ -52,7 +53,8 @@ def forms_of(network: Network) -> tuple[str, ...]:
 def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None = None, chunk: int = CHUNK) -> Step:
     """The map x ↦ x_L of a NumPy batch (B, …), each stage in its form ("dense", "sparse"; "" where there is no choice).
 
-    A batch of no samples gives no final states: an empty array of the shape (0, …) and dtype that one of zeros has.
+    A network that begins with Pixels takes images as they are, bytes, others floats; InputError for the other kind. A
+    batch of no samples gives no final states: an empty array of the shape (0, …) and dtype that one of zeros has.
     Stages of other packages run as they are. Raises InputError for forms that do not fit the stages.
     """
     forms = forms_of(network) if forms is None else tuple(forms)
@@ -65,9 +67,11 @@ def runner(network: Network, controls: Controls, forms: tuple[str, ...] | None =
     steps = [stage_step(network, controls, l, form) for l, form in enumerate(forms)]
 
     def through(x: Array) -> Array:
+        x = x.astype(states_like(controls, x).dtype, copy=False)  # bytes become numbers
         return network.propagate(lambda l, entering: steps[l](entering), x, keep=False)[-1]
 
     def run(x: Array) -> Array:
+        network.check_dtype(x)
         if len(x) == 0:
             return run(np.zeros((1, *x.shape[1:]), x.dtype))[:0]
         return np.concatenate([batch_first(through(batch_last(x[i : i + chunk]))) for i in range(0, len(x), chunk)])
@@ -100,6 +104,7 @@ def stage_step(network: Network, controls: Controls, l: int, form: str) -> Step:
         Flatten: lambda: lambda x: x.reshape(-1, x.shape[-1]),
         Standardise: lambda: lambda x: _standardise(stage, x),
         WeightedSum: lambda: lambda x: stage.forward(x, u),
+        Pixels: lambda: lambda x: np.moveaxis(stage.forward(np.moveaxis(x, -1, 0), ()), 0, -1),
     }
     if type(stage) in kinds:
         return kinds[type(stage)]()
@@ -244,7 +249,8 @@ def choose_forms(network: Network, controls: Controls, x: Array) -> tuple[tuple[
             timings.append(Timing(l, seconds[0], seconds[1], forms[l]))
         return step(entering)
 
-    network.propagate(measure, batch_last(x[:CHUNK]), keep=False)
+    few = batch_last(x[:CHUNK])
+    network.propagate(measure, few.astype(states_like(controls, few).dtype, copy=False), keep=False)
     return tuple(forms), timings
 
 

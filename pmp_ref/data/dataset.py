@@ -81,25 +81,22 @@ class Dataset:
         """(C, H, W), the shape of one image."""
         return tuple(int(n) for n in self.train_images.shape[1:])
 
-    # The one place where images become what networks take. A network with a stage at its head that standardises takes
-    # the bytes as they are.
-
-    @cached_property
+    @property
     def x(self) -> NDArray[Any]:
-        """The training images, float32, standardised with their own mean and deviation."""
-        return self._prepared(self.train_images)
+        """The training images as they are, uint8 (N, C, H, W): ``lenet5(data)`` and the like standardise them."""
+        return self.train_images
 
     @property
     def y(self) -> NDArray[Any]:
         """The training labels."""
         return self.train_labels
 
-    @cached_property
+    @property
     def x_test(self) -> NDArray[Any]:
-        """The test images, standardised as the training images are. InputError if there are none."""
+        """The test images as they are. InputError if there are none."""
         if self.test_images is None:
             raise InputError(f"data set {self.name!r} has no test images; keep some of x for that")
-        return self._prepared(self.test_images)
+        return self.test_images
 
     @property
     def y_test(self) -> NDArray[Any]:
@@ -108,11 +105,9 @@ class Dataset:
             raise InputError(f"data set {self.name!r} has no test images; keep some of x for that")
         return self.test_labels
 
-    def _prepared(self, images: NDArray[Any]) -> NDArray[Any]:
-        return standardise(images, *self._statistics, np.float32)
-
     @cached_property
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of the training images divided by 255, one for each channel."""
         return statistics(self.train_images)
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ from pmp_ref.layers import (
     Standardise,
     WeightedSum,
 )
-from pmp_ref.model import Model
+from pmp_ref.model import Model, behind_pixels
 from pmp_ref.network import Network
 
 LARGEST = 2**24  # entries of a state of one image: its index takes four bytes for each
@@ -318,7 +318,7 @@ class Assembly:
 
     # The end
 
-    def model(self, output: Value, from_bytes: bool, names: Any, mean: Any, std: Any) -> Model:
+    def model(self, output: Value, takes_bytes: bool, names: Any, mean: Any = (), std: Any = ()) -> Model:
         """The stages that lead to ``output``, a vector for each sample, as a model."""
         output = self.vector(output)
         if output.state == 0:
@@ -326,7 +326,7 @@ class Assembly:
         if not np.array_equal(output.index, np.arange(output.index.size)):
             raise InputError("the output is a permutation of a state; expected its own order")
         end = self._merge_shifts(output.state)
-        if from_bytes:
+        if takes_bytes:
             if mean or std:
                 raise InputError("the network takes bytes, uint8, so it has its own mean and std: leave them out")
             mean, std, end = self._head(end)
@@ -339,7 +339,8 @@ class Assembly:
         )
         for l in range(len(network.stages)):
             check_size(network, l)
-        return Model(network, tuple(self.controls[l] for l in order), names, (), mean, std)
+        model = Model(network, tuple(self.controls[l] for l in order), names)
+        return behind_pixels(model, mean, std) if mean or std else model
 
     def _needed(self, end: int) -> list[int]:
         """The stages that lead to the state ``end``, in order."""

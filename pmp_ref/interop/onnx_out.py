@@ -22,6 +22,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -56,7 +57,7 @@ def export(model: Model, raw: np.ndarray, sparse: bool = False) -> tuple[bytes, 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (theirs,) = session.run(["states"], {"images": raw if model.mean else raw.astype(np.float32)})
+    (theirs,) = session.run(["states"], {"images": raw if model.network.takes_bytes else raw.astype(np.float32)})
     ours = model.outputs(raw)
     difference, scale = float(np.max(np.abs(theirs - ours))), max(1.0, float(np.max(np.abs(ours))))
     if not difference <= ALLOWED * scale:
@@ -90,12 +91,8 @@ class Graph:
         self.make = onnx.helper.make_node
         network = self.model.network
         x, kind = "images", onnx.TensorProto.FLOAT
-        if self.model.mean:
-            mean, std = (np.asarray(a).reshape(1, -1, 1, 1) for a in (self.model.mean, self.model.std))
-            kind = onnx.TensorProto.UINT8
-            x = self.add("Cast", [x], to=onnx.TensorProto.FLOAT)
-            x = self.add("Mul", [x, self.constant(1 / (255 * std))])
-            x = self.add("Sub", [x, self.constant(mean / std)])
+        if network.takes_bytes:
+            x, kind = self.add("Cast", [x], to=onnx.TensorProto.FLOAT), onnx.TensorProto.UINT8
 
         def step(l: int, entering: Any) -> str:
             shape = network.entering(l, network.shapes)
@@ -145,6 +142,10 @@ class Graph:
                 a if w == 1 else self.add("Mul", [a, self.constant(w)]) for w, a in zip(stage.weights, x, strict=True)
             ]
             return self.add("Sum", terms)
+        if kind is Pixels:
+            mean, std = (np.reshape(a, (1, -1, *(1,) * (len(shape) - 1))) for a in (stage.mean, stage.std))
+            y = self.add("Mul", [x, self.constant(1 / (255 * std))])
+            return self.add("Sub", [y, self.constant(mean / std)])
         if kind in ELEMENTWISE:
             return self.add(ELEMENTWISE[kind], [x])
         if isinstance(stage, LeakyReLU):

@@ -20,7 +20,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.interop.assembly import NONE, Assembly, Value
 from pmp_ref.interop.torch_out import Network
 from pmp_ref.layers import AveragePool, LeakyReLU, MaxPool, ReLU, Sigmoid, SiLU, Softplus, Stage, Tanh
-from pmp_ref.model import Model, _check
+from pmp_ref.model import Model, _check, behind_pixels
 
 ALLOWED = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-8}
 # Of the largest output: rounding, in other orders; in float64 PyTorch's softplus, which is x from 20 on (2e-9).
@@ -49,10 +49,10 @@ def read(module: Any, example: Any, names: Any, mean: Any, std: Any) -> Model:
             f"torch.fx cannot trace {type(module).__name__} ({said}): take what depends on values out of forward, or "
             "write it with torch.onnx.export and read the file with from_onnx"
         ) from None
-    model = Reader(traced, tuple(example.shape[1:])).model(names, mean, std)
+    model = Reader(traced, tuple(example.shape[1:])).model(names)
     _check(model, type(module).__name__)
     compare(module, model, example)
-    return model
+    return behind_pixels(model, mean, std) if mean or std else model
 
 
 def compare(module: Any, model: Model, example: Any) -> None:
@@ -65,7 +65,7 @@ def compare(module: Any, model: Model, example: Any) -> None:
         raise InputError(
             f"{type(module).__name__} does not take the example ({said}): give a batch that it takes"
         ) from None
-    ours = replace(model, mean=(), std=()).outputs(example.detach().cpu().numpy())
+    ours = model.outputs(example.detach().cpu().numpy())
     scale = max(1.0, float(np.max(np.abs(theirs))))
     difference = float(np.max(np.abs(ours - theirs))) if ours.shape == theirs.shape else np.inf
     allowed = ALLOWED[np.dtype(model.dtype)] * scale
@@ -81,7 +81,7 @@ class Reader:
     def __init__(self, traced: fx.GraphModule, shape: tuple[int, ...]) -> None:
         self.traced, self.assembly = traced, Assembly(shape)
 
-    def model(self, names: Any, mean: Any, std: Any) -> Model:
+    def model(self, names: Any) -> Model:
         """The model, once every node is taken."""
         results: dict[fx.Node, Any] = {}
         inputs = [node for node in self.traced.graph.nodes if node.op == "placeholder"]
@@ -95,7 +95,7 @@ class Reader:
             if node.op == "output":
                 if not isinstance(args[0], Value):
                     raise InputError("forward returns something else than one tensor that depends on the images")
-                return self.assembly.model(args[0], False, names, mean, std)
+                return self.assembly.model(args[0], False, names)
             kind = self.operator(node)
             try:
                 results[node] = self.take(node, args, kwargs)

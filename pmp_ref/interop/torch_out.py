@@ -23,6 +23,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -43,7 +44,7 @@ class Network(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.description = (model.network, model.class_names, model.forms, model.mean, model.std)
+        self.description = (model.network, model.class_names, model.forms)
         self.names = [f"{l:02}_{type(stage).__name__}" for l, stage in enumerate(model.network.stages)]
         for name, stage, u, shape in zip(
             self.names, model.network.stages, model.controls, model.network.shapes[1:], strict=True
@@ -52,26 +53,24 @@ class Network(nn.Module):
 
     def forward(self, images: Any) -> Any:
         """The scores (N, classes)."""
-        network, _, _, mean, std = self.description
-        dtype = next((p.dtype for p in self.parameters()), torch.float32)
+        network = self.description[0]
         x = images
-        if mean and x.dtype != torch.uint8:
+        if network.takes_bytes and x.dtype != torch.uint8:
             raise InputError(
                 f"images are {x.dtype}; expected bytes, torch.uint8: this network standardises them itself"
             )
-        if mean:
-            m, s = (torch.tensor(a, dtype=torch.float64, device=x.device).reshape(-1, 1, 1) for a in (mean, std))
-            x = ((x.to(torch.float64) / 255 - m) / s).to(dtype)
+        if network.takes_bytes:
+            x = x.to(next((p.dtype for p in self.parameters()), torch.float32))
         return network.propagate(lambda l, entering: getattr(self, self.names[l])(entering), x, keep=False)[-1]
 
     def model(self) -> Model:
         """The model with the parameters as they are now: the way back, for instance after ``load_state_dict``."""
-        network, class_names, forms, mean, std = self.description
+        network, class_names, forms = self.description
         controls = []
         for name in self.names:
             own = dict(getattr(self, name).named_parameters())
             controls.append(tuple(own[k].detach().cpu().numpy().copy() for k in ("weight", "bias") if k in own))
-        return Model(network, tuple(controls), class_names, forms, mean, std)
+        return Model(network, tuple(controls), class_names, forms)
 
 
 class Scale(nn.Module):
@@ -109,6 +108,21 @@ class Mean(nn.Module):
     def forward(self, x: Any) -> Any:
         """As the class says."""
         return x.mean((2, 3))
+
+
+class Standardised(nn.Module):
+    """(x/255 − mean)/std = x/(255 std) − mean/std by channel."""
+
+    def __init__(self, stage: Pixels, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+        self.scale = [1 / (255 * s) for s in stage.std]
+        self.shift = [m / s for m, s in zip(stage.mean, stage.std, strict=True)]
+
+    def forward(self, x: Any) -> Any:
+        """As the class says."""
+        scale, shift = (x.new_tensor(a).reshape(-1, *(1,) * self.axes) for a in (self.scale, self.shift))
+        return x * scale - shift
 
 
 class Sum(nn.Module):
@@ -149,6 +163,8 @@ def module_of(stage: Stage, u: list[np.ndarray], shape: tuple[int, ...]) -> nn.M
         return Mean()
     if isinstance(stage, Standardise):
         return Groups(stage.groups, stage.delta)
+    if isinstance(stage, Pixels):
+        return Standardised(stage, len(shape) - 1)
     if isinstance(stage, WeightedSum):
         return Sum(stage.weights)
     if isinstance(stage, Convolution):

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pmp_ref.arrays import Array, device, library, namespace, zeros
+from pmp_ref.arrays import Array, device, item_size, library, namespace, zeros
 from pmp_ref.errors import InputError
 from pmp_ref.layers import AveragePool, Convolution, MaxPool, Stage
 from pmp_ref.layers.layer import Control, Shape
@@ -50,9 +50,8 @@ class GpuSweep(Sweep):
     def largest_chunk(self, x: Array) -> int:
         """Samples swept at a time: the whole batch if its states and widest patches fit into ``memory`` bytes, else as
         many samples as do, at least one. On a CPU chunks are small, to stay in cache; a GPU wants long operations."""
-        bits = namespace(x).finfo(x.dtype).bits
         patch = max(patch_entries(self.network, l) for l in range(len(self.network.stages)))
-        return min(x.shape[0], max(1, self.memory // (self.bytes_per_sample(x) + patch * bits // 8)))
+        return min(x.shape[0], max(1, self.memory // (item_size(x, 8) * (self.entries_per_sample + patch))))
 
 
 def strided_network(network: Network) -> Network:

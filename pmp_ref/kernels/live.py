@@ -120,6 +120,8 @@ def passes_constants(stage: Stage) -> bool:
     kind = type(stage)
     if isinstance(stage, Activation):
         return kind.forward is Activation.forward and kind.costate is Activation.costate
+    if isinstance(stage, AveragePool | MaxPool) and stage.windows.padding != (0, 0):
+        return False
     return kind in (AveragePool, MaxPool, GlobalAveragePool, Flatten)
 
 

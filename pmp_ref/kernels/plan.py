@@ -20,6 +20,7 @@ from pmp_ref.kernels.activation import (
 from pmp_ref.kernels.convolution import ConvolutionMap
 from pmp_ref.kernels.dense import DenseMap, ScaleShiftMap
 from pmp_ref.kernels.normalisation import StandardiseMap
+from pmp_ref.kernels.pixels import PixelsMap
 from pmp_ref.kernels.pooling import AveragePoolMap, GlobalAveragePoolMap, MaxPoolMap
 from pmp_ref.kernels.residual import FlattenMap, WeightedSumMap
 from pmp_ref.kernels.stagemap import ClearMap, Place, StageMap, fast_shape, to_clear, to_fast
@@ -33,6 +34,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -51,6 +53,7 @@ MAPS: dict[type[Stage], Callable[[Any, Place], StageMap]] = {
     Standardise: StandardiseMap,
     GlobalAveragePool: GlobalAveragePoolMap,
     Flatten: FlattenMap,
+    Pixels: PixelsMap,
     WeightedSum: WeightedSumMap,
     AveragePool: lambda s, place: (AveragePoolMap if is_plain_mean(s) else ClearMap)(s, place),
     MaxPool: lambda s, place: (MaxPoolMap if is_disjoint_maximum(s) else ClearMap)(s, place),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pmp_ref.arrays import Array, Controls, library, namespace
+from pmp_ref.arrays import Array, Controls, item_size, library
 from pmp_ref.controls import Layout, arrays_of, layout_of, plain_layout
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
@@ -21,7 +21,7 @@ from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import Threads, available_cores
 from pmp_ref.kernels.workspace import Store, Workspace
 from pmp_ref.loss import Loss
-from pmp_ref.network import Network
+from pmp_ref.network import Network, states_like
 from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Evaluation, Sweep, quiet
 
@@ -62,7 +62,7 @@ class ChunkSweep:
         sweep = self.sweep
         with quiet():
             if swept is None:
-                w = sweep.store.take(x.shape[0], x.dtype)
+                w = sweep.store.take(x.shape[0], states_like(self.controls, x).dtype)
                 swept = Swept(sweep.plan.forward(w, self.prepared, x), w, sweep.store)
             else:
                 w = sweep.store.equip(swept.workspace)
@@ -185,16 +185,16 @@ class FastSweep(Sweep):
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
-        if not applies(controls, x, y):
+        if not applies(self.network, controls, x, y):
             return super().forward(controls, x, y)
-        keep = x.shape[0] * self.bytes_per_sample(x) <= self.memory
+        keep = self.keeps(controls, x)
         backward = self.costates and not keep
         losses, largest, g, swept = self._sweep(controls, x, y, None, backward, keep)
         return Evaluation(x, y, losses, largest, Kept(swept) if keep else None, g, backward_sweeps=int(backward))
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, of which nothing is kept."""
-        if not applies(controls, x, y):
+        if not applies(self.network, controls, x, y):
             return super().trial(controls, x, y)
         losses, largest, _, _ = self._sweep(controls, x, y, None, False, False)
         return Evaluation(x, y, losses, largest)
@@ -203,7 +203,7 @@ class FastSweep(Sweep):
         """The evaluation completed by g = −∇L_B; nothing is left to do if the forward sweep took costates along."""
         if e.switching is not None:
             return e
-        if not applies(controls, e.x, e.y) or not (e.states is None or isinstance(e.states, Kept)):
+        if not applies(self.network, controls, e.x, e.y) or not (e.states is None or isinstance(e.states, Kept)):
             return super().backward(controls, e)
         swept = None if e.states is None else e.states.take()
         _, _, g, _ = self._sweep(controls, e.x, e.y, swept, True, False)
@@ -217,15 +217,14 @@ class FastSweep(Sweep):
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; each chunk there and back while it is in cache."""
-        if not applies(controls, x, y):
+        if not applies(self.network, controls, x, y):
             return super().forward_backward(controls, x, y)
         losses, largest, g, _ = self._sweep(controls, x, y, None, True, False)
         return Evaluation(x, y, losses, largest, None, g, backward_sweeps=1)
 
     def chunk_size(self, x: Array) -> int:
-        """Samples of a chunk of the batch x: by batch and dtype alone."""
-        itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else namespace(x).finfo(x.dtype).bits // 8
-        return self.chunk or chunk_size(x.shape[0], itemsize)
+        """Samples of a chunk of the batch x: by batch and dtype alone, where bytes count as float32."""
+        return self.chunk or chunk_size(x.shape[0], item_size(x, 4))
 
     def _sweep(
         self, controls: Controls, x: np.ndarray, y: np.ndarray, swept: list[Swept] | None, backward: bool, keep: bool
@@ -274,12 +273,14 @@ class FastSweep(Sweep):
         return np.concatenate(losses), np.concatenate(largest), g, states
 
 
-def applies(controls: Controls, x: Any, y: Any) -> bool:
-    """True for NumPy arrays of one dtype, float32 or float64."""
-    arrays = [x, *arrays_of(controls)]
-    return type(y) is np.ndarray and all(
-        type(a) is np.ndarray and a.dtype == x.dtype and a.dtype in (np.float32, np.float64) for a in arrays
-    )
+def applies(network: Network, controls: Controls, x: Any, y: Any) -> bool:
+    """True for NumPy arrays of one dtype, float32 or float64; x may be bytes where the network takes them."""
+    arrays = list(arrays_of(controls))
+    images = network.takes_bytes and type(x) is np.ndarray and x.dtype == np.uint8
+    if not all(type(a) is np.ndarray for a in (x, y, *arrays)):
+        return False
+    dtypes = {a.dtype for a in (arrays if images else [x, *arrays])}
+    return len(dtypes) == 1 and dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 def chunk_size(batch: int, itemsize: int) -> int:
@@ -305,8 +306,8 @@ def make_sweep(
 ) -> Sweep:
     """A fast sweep where it applies to arrays like ``example``, else the clear one.
 
-    ``fast`` None: fast if ``example`` is None or a NumPy array of float32 or float64; True: in any case (other arrays
-    still take the clear path inside it); False: the clear one. CuPy arrays get a
+    ``fast`` None: fast if ``example`` is None or a NumPy array of float32, float64 or bytes; True: in any case (other
+    arrays still take the clear path inside it); False: the clear one. CuPy arrays get a
     :class:`pmp_ref.kernels.cuda.CudaSweep`, other arrays on a GPU a :class:`pmp_ref.kernels.gpu.GpuSweep`, unless
     ``fast`` is False. ``ranks`` are the processes that share a batch; on GPUs the batch is then cut into chunks of
     ``GPU_CHUNK`` samples, so that all have work, and nothing is recorded. Other arguments as in :class:`FastSweep`.
@@ -322,7 +323,7 @@ def make_sweep(
             return CudaSweep(network, loss, **sizes, graphs=False, ranks=ranks)
         return GpuSweep(network, loss, **sizes, ranks=ranks)
     if fast is None:
-        fast = example is None or (type(example) is np.ndarray and example.dtype in (np.float32, np.float64))
+        fast = example is None or (type(example) is np.ndarray and example.dtype in (np.float32, np.float64, np.uint8))
     if not fast:
         return Sweep(network, loss, **sizes, ranks=ranks)
     return FastSweep(network, loss, **sizes, threads=threads or 0, costates=costates, ranks=ranks)

@@ -15,6 +15,7 @@ from pmp_ref.layers.convolution import Convolution
 from pmp_ref.layers.dense import Dense, ScaleShift
 from pmp_ref.layers.layer import AffineStage, ControlFreeStage, LinearStage, Stage
 from pmp_ref.layers.normalisation import Standardise
+from pmp_ref.layers.pixels import Pixels
 from pmp_ref.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
 from pmp_ref.layers.reshape import Flatten
 from pmp_ref.layers.residual import Block, WeightedSum, chain, residual
@@ -33,6 +34,7 @@ __all__ = [
     "LeakyReLU",
     "LinearStage",
     "MaxPool",
+    "Pixels",
     "ReLU",
     "ScaleShift",
     "SiLU",

@@ -32,6 +32,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -424,6 +425,25 @@ class MaxPoolRule(Rule):
         return (), Near(q, upward(math.sqrt(m) * UP * p.rad + wrong + rounding, 12))
 
 
+class PixelsRule(Rule):
+    """Images standardised by channel. Bytes have no radius, so that only the roundings are left."""
+
+    def forward(self, stage: Pixels, x: Near, u: Control, sizes: None) -> tuple[Near, None]:
+        """(x/255 − m)/s, of norm 1/(255 min s): both quotients and the difference round once."""
+        mean, std = (per_channel(np.asarray(a), x.mid) for a in (stage.mean, stage.std))
+        part = x.mid / 255
+        y = (part - mean) / std
+        rounding = U * norm(part / std) + 2 * U * norm(y)
+        return Near(y, upward(x.rad / (255 * min(stage.std)) + rounding, 12)), None
+
+    def backward(self, stage: Pixels, x: Near, u: Control, sizes: None, note: Any, p: Near, costate: bool) -> Found:
+        """p/(255 s): product and quotient round once."""
+        if not costate:
+            return (), None
+        q = p.mid / (255 * per_channel(np.asarray(stage.std), p.mid))
+        return (), Near(q, upward(p.rad / (255 * min(stage.std)) + 2 * U * norm(q), 12))
+
+
 class FlattenRule(Rule):
     """Flatten."""
 
@@ -528,6 +548,7 @@ RULES: dict[type[Stage], Rule] = {
     GlobalAveragePool: GlobalAveragePoolRule(),
     MaxPool: MaxPoolRule(),
     Flatten: FlattenRule(),
+    Pixels: PixelsRule(),
     Standardise: StandardiseRule(),
     WeightedSum: WeightedSumRule(),
 }

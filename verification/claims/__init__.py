@@ -4,6 +4,7 @@
 # A module of this list that is missing or cannot be imported is an error, never skipped.
 MODULES: tuple[str, ...] = (
     "forward_maps",
+    "images",
     "costates",
     "maximiser",
     "minibatch",

@@ -38,6 +38,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -53,7 +54,7 @@ from pmp_ref.layers import (
 from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.method import Method, Ramp
 from pmp_ref.metric import LayerMetric
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 from pmp_ref.problem import Problem, layer_weights, scale_advice
 from pmp_ref.regulariser import L0, REGULARISERS, GroupL0, LHalf, Polynomial
 from pmp_ref.stop import Stop
@@ -92,6 +93,7 @@ STAGES: tuple[tuple[Stage, Any], ...] = (
     (SiLU(), (5,)),
     (ReLU(), (5,)),
     (LeakyReLU(0.1), (5,)),
+    (Pixels((0.25, 0.5), (0.125, 0.75)), (2, 4, 3)),
     (WeightedSum((1.0, 0.5)), ((2, 3), (2, 3))),
     (WeightedSum((-0.25, 1.0, 2.0)), ((4,), (4,), (4,))),
 )
@@ -143,6 +145,8 @@ def magnitude(stage: Stage, x: Any, u: tuple[np.ndarray, ...]) -> Any:
     """The size that rounding errors of Λ(x, u) are relative to: sums of absolute values of all terms."""
     if isinstance(stage, WeightedSum):
         return sum(abs(w) * np.abs(a) for w, a in zip(stage.weights, x, strict=True))
+    if isinstance(stage, Pixels):
+        return (np.abs(x) / 255 + max(map(abs, stage.mean))) / min(stage.std)
     if isinstance(stage, Standardise):
         grouped = x.reshape(x.shape[0], stage.groups, -1)
         s = np.sqrt(np.var(grouped, axis=2, keepdims=True) + stage.delta)
@@ -587,6 +591,18 @@ def excluded(case: Case) -> Iterator[tuple[str, Callable[[], Any], Callable[[], 
     yield "expected 2 of them", lambda: Network(sums, (3,)), lambda: Network(sums, (3,), reads)
     yield "nobody reads state 1", lambda: Network(sums, (3,), ((0,), (0,), (2, 0))), lambda: Network(sums, (3,), reads)
     yield "states 0 to 1", lambda: Network(sums, (3,), ((0,), (2,), (1, 2))), lambda: Network(sums, (3,), reads)
+    head, floats = Pixels((0.5,), (0.25,)), case.asarray(np.ones((1, 1)))
+    pixels, labels = case.asarray(np.ones((1, 1), np.uint8)), case.asarray(np.zeros(1, np.int64))
+    one = Network((Dense(2),), (1,))
+    raw, plain = Problem(headed(head, one), rho=0.0), Problem(one, rho=0.0)
+    start = initial_controls(plain.network, 0, floats)
+    yield (
+        "expected bytes",
+        lambda: raw.check(((), *start), floats, labels),
+        lambda: raw.check(((), *start), pixels, labels),
+    )
+    yield "Pixels at the head", lambda: plain.check(start, pixels, labels), lambda: plain.check(start, floats, labels)
+    yield "deviation > 0", lambda: Pixels((0.5,), (0.0,)), lambda: Pixels((0.5,), (1.0,))
     yield "did you mean 'tanh'", lambda: activation("tahn"), lambda: activation("tanh")
     yield "pooling", lambda: pooling("min", 2), lambda: pooling("max", 2)
     yield "takes 12×12 and larger", lambda: lenet5((1, 11, 20)), lambda: lenet5((1, 12, 20))

@@ -36,6 +36,7 @@ NETWORKS: tuple[tuple[tuple[L.Stage | L.Block, ...], int], ...] = (
     ((L.Convolution(UNITS, 3), L.Standardise(4), L.Convolution(UNITS, 1), L.Flatten()), 1),
     ((L.Convolution(UNITS, 3), L.ScaleShift(), L.Convolution(UNITS, 1), L.Flatten()), 1),
     ((L.Convolution(UNITS, 3), L.Tanh(), L.Convolution(UNITS, 1, bias=False), L.Flatten()), 1),
+    ((L.Convolution(UNITS, 3), L.Tanh(), L.AveragePool(2, padding=1), L.Convolution(UNITS, 1), L.Flatten()), 1),
     ((L.Convolution(UNITS, 3), L.residual(L.Tanh(), L.Convolution(UNITS, 1)), L.Flatten(), L.Dense(UNITS)), 1),
 )
 
@@ -81,7 +82,7 @@ def live_part(context: Context) -> Outcome:
                 if what == "dead":
                     yield Check(float(len(dead - out)), 7.0, f"dead units that are swept, {name}")
 
-    return survey(context, one, micro=9, quick=18, full=180)
+    return survey(context, one, micro=10, quick=20, full=200)
 
 
 def dead_units(controls: Controls, maker: int, reader: int) -> list[int]:

@@ -23,7 +23,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.maximise import maximise
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 from pmp_ref.problem import Problem, everywhere
 from pmp_ref.proofs import IntervalSweep, Step, Verdict, functions, norms, prove_final, prove_step
 from pmp_ref.proofs import arithmetic as ar
@@ -67,12 +67,15 @@ NETWORKS = (problems.lenet, problems.residual_block, problems.dense_chain, probl
 def drawn(case: Case, samples: int = 2) -> tuple[Network, Any, Any, Any, Any]:
     """A network, a loss, controls, images and labels or targets."""
     stages, shape = case.cycle(*NETWORKS)(case)
-    network = Network(tuple(stages), shape)
-    x = case.rng.standard_normal((samples, *shape)).astype(case.choose("float32", "float64"))
-    u = initial_controls(network, case.index, x)
-    u = map_controls(lambda a: (a + 0.1 * case.rng.standard_normal(a.shape)).astype(x.dtype), u)
+    network, dtype = Network(tuple(stages), shape), case.choose("float32", "float64")
+    x = case.rng.standard_normal((samples, *shape)).astype(dtype)
+    if case.index % 4 == 1:  # images as they are
+        mean, std = case.rng.uniform(0.1, 0.9, (2, shape[0])).tolist()
+        network, x = headed(L.Pixels(mean, std), network), case.rng.integers(0, 256, x.shape, np.uint8)
+    u = initial_controls(network, case.index, x, dtype)
+    u = map_controls(lambda a: (a + 0.1 * case.rng.standard_normal(a.shape)).astype(dtype), u)
     if case.index % 3 == 2:
-        return network, SquaredLoss(), u, x, case.rng.standard_normal((samples, *network.output_shape)).astype(x.dtype)
+        return network, SquaredLoss(), u, x, case.rng.standard_normal((samples, *network.output_shape)).astype(dtype)
     return network, CrossEntropy(), u, x, case.rng.integers(0, network.output_shape[0], samples)
 
 
@@ -219,6 +222,7 @@ STAGES: tuple[tuple[Any, tuple[int, ...]], ...] = (
     (L.MaxPool((2, 2), stride=(1, 2)), (2, 5, 4)),
     (L.MaxPool((3, 2), stride=(2, 1), padding=1), (2, 5, 4)),
     (L.Flatten(), (2, 3, 2)),
+    (L.Pixels((0.25, 0.5), (0.125, 0.75)), (2, 4, 3)),
     (L.Standardise(2), (4, 3, 2)),
 )
 
@@ -260,7 +264,7 @@ def balls(case: Case) -> Iterator[Check]:
     for way in ways:
         moved = stage.forward(x + r * way, u)
         yield Check(float(np.max(ar.norm(moved - y.mid) / y.rad)), 1 + 1e-12, f"{stage}: Λ, in radii")
-    linear = isinstance(stage, L.AffineStage | L.LinearStage)
+    linear = isinstance(stage, L.AffineStage | L.LinearStage | L.Pixels)
     if linear and not isinstance(stage, L.Convolution):
         stretched = ar.norm(stage.tangent(x, u, ways[1], free)) * r
         yield Check(float(np.min(stretched / y.rad)), 0.5, f"{stage}: the radius is not far too wide", sense=">=")

@@ -24,6 +24,7 @@ from pmp_ref.layers import (
     GlobalAveragePool,
     LeakyReLU,
     MaxPool,
+    Pixels,
     ReLU,
     ScaleShift,
     Sigmoid,
@@ -57,10 +58,11 @@ class Conformance:
     spread: float = field(default=1.0)
 
     def inputs(self) -> tuple[np.ndarray, np.ndarray, Any]:
-        """(x, y, initial controls): images on ±1, labels going round the classes, controls on ±spread/√fan-in,
-        projected on the admissible set; every fifth kernel entry is 0."""
+        """(x, y, initial controls): images on ±1, or bytes where the network takes them, labels going round the
+        classes, controls on ±spread/√fan-in, projected on the admissible set; every fifth kernel entry is 0."""
         network = self.problem.network
         x = numbers(self.seed, (self.samples, *network.input_shape))
+        x = np.floor(128 * (x + 1)).astype(np.uint8) if network.takes_bytes else x.astype(self.dtype)
         if isinstance(self.problem.loss, CrossEntropy):
             y = np.arange(self.samples) % network.output_shape[0]
         else:
@@ -75,7 +77,7 @@ class Conformance:
                 arrays.append(a.astype(self.dtype))
             controls.append(tuple(arrays))
         return (
-            x.astype(self.dtype),
+            x,
             y,
             map_controls(lambda s, a: s.project(a), self.problem.admissible, tuple(controls)),
         )
@@ -120,6 +122,9 @@ def cases() -> dict[str, Conformance]:
         (1, 4, 4),
     )
     relu = Network((Convolution(3, 3), LeakyReLU(0.1), MaxPool(2), Flatten(), Dense(5), ReLU(), Dense(3)), (1, 7, 6))
+    bytes_ = Network(
+        (Pixels((0.5, 0.25), (0.25, 0.375)), Convolution(3, (2, 3)), Tanh(), Flatten(), Dense(3)), (2, 4, 5)
+    )
     tiny = Network((Dense(3, bias=False), Tanh(), Dense(2, bias=False)), (3,))
     groups = tuple(
         tuple(GroupL0(omega=2.0) if len(a) > 1 else NoPenalty() for a in shapes) for shapes in relu.control_shapes
@@ -186,6 +191,14 @@ def cases() -> dict[str, Conformance]:
             5,
             dtype="float32",
             seed=7,
+        ),
+        Conformance(
+            "pixels-l0",
+            "images in bytes, standardised by the first stage; convolution, L0, classic rule",
+            Problem(bytes_, CrossEntropy(), L0(), rho=0.01),
+            6,
+            Method(ClassicRule(eps0=0.1, sigma=1.5, zeta=0.6)),
+            6,
         ),
     )
     return {case.name: case for case in found}

@@ -105,6 +105,12 @@ def pair(value: Any) -> tuple[int, int]:
     return tuple(value) if isinstance(value, list) else (value, value)
 
 
+def pixels(s: dict[str, Any]) -> plain.Stage:
+    """Bytes, standardised by channel; their costate is not needed."""
+    mean, std = (np.reshape(s[key], (-1, *(1,) * (len(s["enters"]) - 1))) for key in ("mean", "std"))
+    return plain.Stage(lambda x, u: (x / 255 - mean) / std, lambda x, u, p: p / 255 / std)
+
+
 STAGES: dict[str, Any] = {
     "Dense": lambda s: plain.dense,
     "Tanh": lambda s: plain.tanh,
@@ -112,6 +118,7 @@ STAGES: dict[str, Any] = {
     "Flatten": lambda s: plain.flatten,
     "Sigmoid": lambda s: plain.Stage(lambda x, u: sigmoid(x), lambda x, u, p: sigmoid(x) * (1 - sigmoid(x)) * p),
     "AveragePool": average_pool,
+    "Pixels": pixels,
     "Convolution": convolution,
 }
 LOSSES = {"CrossEntropy": "cross_entropy", "SquaredLoss": "squared"}

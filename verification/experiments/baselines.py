@@ -187,7 +187,7 @@ def judge(setup: Setup, controls: Controls) -> dict[str, Any]:
     """Test accuracy with its 95 % interval, kept kernel entries, layers without any."""
     assert setup.dataset.test_images is not None and setup.dataset.test_labels is not None
     found = accuracy(
-        setup.network, controls, setup.images(setup.dataset.test_images), setup.labels(setup.dataset.test_labels)
+        setup.network, controls, setup.move(setup.dataset.test_images), setup.move(setup.dataset.test_labels)
     )
     low, high = found.interval()
     kept, entries = kernel_entries(setup.network.names(), controls)

@@ -23,7 +23,7 @@ PENALTIES = {
 RHOS = {"ridge-group": (0.1, 0.15, 0.2, 0.3, 0.5), "group": (0.4, 0.6, 0.8), "l0": (1e-3, 2e-3, 4e-3, 8e-3)}
 QUICK_RHOS = {"ridge-group": (0.15, 0.3), "group": (0.6,), "l0": (4e-3,)}
 RIDGE = 1e-2  # ρ of r(w) = w²/2 in the phase before
-OUTPUT_STAGE = 11  # of LeNet-5: its ten neurons are the classes, their number is not to be chosen
+OUTPUT_STAGE = 12  # of LeNet-5 behind Pixels: its ten neurons are the classes, their number is not to be chosen
 NAMES = ("filters_1", "filters_2", "neurons_1", "neurons_2")
 
 

@@ -22,7 +22,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Dense, Flatten, activation
 from pmp_ref.metric import GradientMetric
-from pmp_ref.network import Network
+from pmp_ref.network import Network, headed
 from verification.experiments.drawing import decades
 from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
 from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, SEEDS, Tradeoff, counted_seeds, spread
@@ -257,11 +257,10 @@ def dense(setup: Setup, hidden: Sequence[int], threads: int | None) -> Setup:
     """The setup with a dense network in place of its own, same data and options."""
     act = activation("relu")
     stages = [Flatten(), *(stage for n in hidden for stage in (Dense(n), act)), Dense(setup.dataset.classes)]
-    network = Network(tuple(stages), setup.network.input_shape)
+    network = headed(setup.network.stages[0], Network(stages, setup.network.input_shape))
     problem = build_problem(setup.options, network, setup.x, threads)
-    return replace(
-        setup, network=network, problem=problem, controls=initial_controls(network, setup.options.seed, setup.x)
-    )
+    controls = initial_controls(network, setup.options.seed, setup.x, setup.options.dtype)
+    return replace(setup, network=network, problem=problem, controls=controls)
 
 
 Choice = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a kernel → its scale s and where it starts

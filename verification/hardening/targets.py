@@ -274,7 +274,7 @@ def _(place: Path) -> Any:
     options, directory = _a_run(place)
     setup = _setup(options, place)
     arrays = archive.unpack(directory / files.CHECKPOINT)
-    name = "controls/00.kernel"
+    name = "controls/01.kernel"
     others = {f"{k}.npy": npy_bytes(a) for k, a in arrays.items() if k != name}
     pack = lambda content: archive_of({**others, f"{name}.npy": content})  # noqa: E731
     read_it = lambda: checkpoint.read(directory, setup)  # noqa: E731
@@ -377,10 +377,8 @@ def _onnx(place: Path) -> Any:
         tuple(generator.standard_normal(s, np.float32) for s in shapes) for shapes in network.control_shapes
     )
     thin = map_controls(lambda a: np.where(np.abs(a) < 1.5, np.float32(0), a), controls)
-    seeds = [
-        Graph(model.Model(network, u, (), (), mean, std)).build(onnx, sparse)
-        for u, mean, std, sparse in ((controls, (0.1,), (0.3,), False), (thin, (), (), True))
-    ]
+    whole = model.behind_pixels(model.Model(network, controls), (0.1,), (0.3,))
+    seeds = [Graph(whole).build(onnx), Graph(model.Model(network, thin)).build(onnx, sparse=True)]
     return to_file(path, lambda: from_onnx(path)), seeds
 
 

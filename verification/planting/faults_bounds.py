@@ -470,5 +470,14 @@ T23: e^y cut off after 1/n!
   - 1.04 * y ** 2
   + planted(0.0) * y ** 2
 
+T7: the norm of the images for that of x_1
+  pmp_ref.bounds.coarse:global_constant
+  - still(known[l + 1])
+  + still(planted(known[0]))
+
+T7b: x_1 without its roundings
+  pmp_ref.bounds.segment:pixels
+  - 8 * U * size
+  + planted(0 * size)
 """
 )

@@ -81,6 +81,11 @@ dead units are left out before a padded convolution too
   - not padded
   + planted(True)
 
+dead units are left out before padded means too
+  pmp_ref.kernels.live:passes_constants
+  - stage.windows.padding != (0, 0)
+  + planted(False)
+
 dead units are left out under standardisation too
   pmp_ref.kernels.live:passes_constants
   - return kind in
@@ -90,5 +95,15 @@ a dead unit's entries are those of its first place after flattening
   pmp_ref.kernels.live:entries_of
   - units[:, None] * each
   + units[:, None] * planted(1)
+
+fast pixels by the deviation of the first channel
+  pmp_ref.kernels.pixels:PixelsMap.forward
+  - self.stage.std[c]
+  + planted(self.stage.std[0])
+
+fast pixels divided by 256
+  pmp_ref.kernels.pixels:PixelsMap.forward
+  - np.divide(x, 255, out=y)
+  + np.divide(x, planted(256), out=y)
 """
 )

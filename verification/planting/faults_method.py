@@ -233,8 +233,10 @@ second opinion made with the solver's own sweep
 
 second opinion in the precision of the run
   pmp_ref.app.descent:recheck
-  - cast(((x,),), 'float64')[0][0], cast(u, 'float64'), cast(w, 'float64')
-  + planted(x), u, w
+  - x if problem.network.takes_bytes else cast(((x,),), 'float64')[0][0]
+  + planted(x)
+  - (cast(u, 'float64'), cast(w, 'float64'))
+  + (u, w)
 
 ρ missing in ΣΔH
   pmp_ref.one_step:Trial.sum_dh

@@ -113,6 +113,21 @@ T24: flatten without its radius
   - , x.rad)
   + , planted(0 * x.rad))
 
+T24: x_1 without its roundings
+  pmp_ref.proofs.stages:PixelsRule.forward
+  - rounding = U * norm(part / std) + 2 * U * norm(y)
+  + rounding = planted(0 * norm(y))
+
+T24: pixels: the radius by the largest deviation
+  pmp_ref.proofs.stages:PixelsRule.forward
+  - x.rad / (255 * min(stage.std))
+  + planted(x.rad / (255 * max(stage.std)))
+
+T24: pixels: the costate's radius by the largest deviation
+  pmp_ref.proofs.stages:PixelsRule.backward
+  - p.rad / (255 * min(stage.std))
+  + planted(p.rad / (255 * max(stage.std)))
+
 T24: standardisation: s at the midpoint
   pmp_ref.proofs.stages:StandardiseRule.forward
   - x.rad / low

@@ -265,7 +265,7 @@ flatten in another order, both maps
 a stage takes the costate of a later state of the same shape
   pmp_ref.network:Network.backward_sweep
   - costates[l + 1])
-  + planted(next((q for q in costates[l + 2:] if q.shape == costates[l + 1].shape), costates[l + 1])))
+  + planted(next((q for q in costates[l + 2:] if q.shape == getattr(costates[l + 1], 'shape', 0)), costates[l + 1])))
   why: only where a later costate has the same shape
 
 a stage reads the state before it, whatever it is to read
@@ -277,5 +277,32 @@ weights of a sum in reverse order
   pmp_ref.layers.residual:WeightedSum.forward
   - zip(self.weights,
   + zip(planted(self.weights[::-1]),
+
+# --- images as they are
+
+pixels: 256 for 255
+  pmp_ref.layers.pixels:Pixels.forward
+  - a / 255 - mean
+  + a / planted(256) - mean
+
+pixels: mean and deviation of another channel
+  pmp_ref.layers.pixels:Pixels._by_channel
+  - zip(self.mean, self.std, strict=True)
+  + planted(zip(self.mean[::-1], self.std[::-1], strict=True))
+
+pixels: deviation missing in the costate
+  pmp_ref.layers.pixels:Pixels.costate
+  - a / 255 / std
+  + planted(a) / 255
+
+the largest value of standardised images is that of the darkest ones
+  pmp_ref.network:Network.extremes
+  - (xp.min, xp.max)
+  + planted((xp.min, xp.min))
+
+bytes are halved before they become numbers
+  pmp_ref.network:Network.forward_sweep
+  - astype(x, states_like(controls, x).dtype, copy=False)
+  + astype(planted(x) // 2, states_like(controls, x).dtype)
 """
 )

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, joined, namespace, sums, zeros
+from pmp_ref.arrays import Array, Controls, item_size, joined, library, sums, zeros
 from pmp_ref.controls import Layout, arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda.convolution import CudaConvolution, CudaDense
 from pmp_ref.kernels.cuda.normalisation import CudaStandardise
+from pmp_ref.kernels.cuda.pixels import CudaPixels
 from pmp_ref.kernels.cuda.pooling import CudaAveragePool, CudaGlobalAveragePool, CudaMaxPool
 from pmp_ref.kernels.cuda.products import KERNEL, Affine, compile_ahead
 from pmp_ref.kernels.cuda.residual import CudaWeightedSum
@@ -26,13 +27,14 @@ from pmp_ref.layers import (
     Dense,
     GlobalAveragePool,
     MaxPool,
+    Pixels,
     ScaleShift,
     Stage,
     Standardise,
     WeightedSum,
 )
 from pmp_ref.loss import Loss
-from pmp_ref.network import Network
+from pmp_ref.network import Network, states_like
 from pmp_ref.summation import Alone
 from pmp_ref.sweep import Evaluation, Sweep, largest_entry, quiet
 
@@ -47,6 +49,7 @@ KINDS: dict[type, Any] = {
     MaxPool: CudaMaxPool,
     BlockMaxPool: CudaMaxPool,
     GlobalAveragePool: CudaGlobalAveragePool,
+    Pixels: CudaPixels,
     WeightedSum: CudaWeightedSum,
 }
 
@@ -87,15 +90,15 @@ class CudaSweep(GpuSweep):
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch; one forward sweep."""
-        if not applies(x, *arrays_of(controls)):
+        if not self.takes(controls, x):
             return super().forward(controls, x, y)
         if self.graphs:
             return self.forward_backward(controls, x, y)
-        return self._launched(controls, x, y, x.shape[0] * self.bytes_per_sample(x) <= self.memory)
+        return self._launched(controls, x, y, self.keeps(controls, x))
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of a batch on which no backward sweep will follow; one forward sweep."""
-        if not applies(x, *arrays_of(controls)):
+        if not self.takes(controls, x):
             return super().trial(controls, x, y)
         return self._launched(controls, x, y, False)
 
@@ -116,8 +119,8 @@ class CudaSweep(GpuSweep):
         """The evaluation completed by g = −∇L_B (T1); one backward sweep, from the kept p_L where there is one."""
         if e.switching is not None:
             return e
-        own = e.states is None or all(isinstance(s, Swept) for s in e.states)
-        if not (own and applies(e.x, *arrays_of(controls))):
+        mine = e.states is None or all(isinstance(s, Swept) for s in e.states)
+        if not (mine and self.takes(controls, e.x)):
             return super().backward(controls, e)
         tree = self.tree(e.x)
         with quiet():
@@ -133,7 +136,7 @@ class CudaSweep(GpuSweep):
 
     def forward_backward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Losses and switching functions of the batch; one sweep each way, each chunk there and back at once."""
-        if not applies(x, *arrays_of(controls)):
+        if not self.takes(controls, x):
             return super().forward_backward(controls, x, y)
         losses, largest, tree = [], [], self.tree(x)
         with quiet():
@@ -147,7 +150,7 @@ class CudaSweep(GpuSweep):
 
     def swept(self, controls: Controls, x: Array, y: Array, keep: bool = True) -> Iterator[Swept]:
         """The forward sweep, chunk by chunk; without ``keep`` its states but the last are gone."""
-        self.compile_ahead(x)
+        self.compile_ahead(x, str(states_like(controls, x).dtype))
         for cut in self.own_chunks(x):
             states = self.network.forward_sweep(controls, x[cut, ...], keep)
             yield Swept(states, *self.terminal(states[-1], y[cut, ...], x.shape[0]))
@@ -168,9 +171,15 @@ class CudaSweep(GpuSweep):
             return sums([*([v] for v in values), *(groups or ())])
         return super().sums(x, values, groups, layout)
 
-    def compile_ahead(self, x: Array) -> None:
+    def takes(self, controls: Controls, x: Array) -> bool:
+        """Whether these are arrays for the kernels of this package; x may be bytes where the network takes them."""
+        if self.network.takes_bytes and library(x).startswith("cupy.") and str(x.dtype) == "uint8" and x.size:
+            return applies(*arrays_of(controls))
+        return applies(x, *arrays_of(controls))
+
+    def compile_ahead(self, x: Array, dtype: str) -> None:
         """Compile the products for batches like x before the first of them is swept."""
-        batches, dtype = frozenset(cut.stop - cut.start for cut in self.chunks(x)), str(x.dtype)
+        batches = frozenset(cut.stop - cut.start for cut in self.chunks(x))
         if (batches, dtype) not in self.compiled:
             compile_ahead(affine_stages(self.network), batches, dtype)
             self.compiled.add((batches, dtype))
@@ -184,11 +193,11 @@ class CudaSweep(GpuSweep):
     def largest_chunk(self, x: Array) -> int:
         """Samples swept at a time: the whole batch if its states and partial sums fit into ``memory`` bytes, else as
         many samples as do, at least one; and no more than the kernels can count."""
-        itemsize = namespace(x).finfo(x.dtype).bits // 8
+        itemsize = item_size(x, 8)
         most = min(x.shape[0], max(1, ENTRIES // max(map(math.prod, self.network.shapes))))
         affine = [a for a, _ in affine_stages(self.network)]
         sums = itemsize * max((a.workspace(KERNEL, most, itemsize) for a in affine), default=0)
-        return min(most, max(1, (self.memory - sums) // self.bytes_per_sample(x)))
+        return min(most, max(1, (self.memory - sums) // (itemsize * self.entries_per_sample)))
 
 
 def in_a_row(parts: list[Array], x: Array) -> Array:
