@@ -111,7 +111,7 @@ def model(setup: Setup, controls: Any) -> bytes:
 
 def final_certificate(setup: Setup, state: State) -> Certificate:
     """In float64 on all images trained on, at the ρ the run has come to and its last ε."""
-    rho = setup.method.rho_at(setup.problem.rho, setup.stop.progress(state.iterate.place, setup.batches))
+    rho = setup.last_rho(state.iterate)
     with quiet():
         return certify(replace(setup.problem, rho=rho), state.iterate.controls, setup.x, setup.y, state.iterate.eps)
 

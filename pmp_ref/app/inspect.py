@@ -50,7 +50,7 @@ def headline(summary: dict[str, Any]) -> str:
     lines += [
         f"test accuracy: {accuracy}; held out: {percent(summary['held_out_accuracy'])}",
         f"kept weights: {summary['kept_weights']:,} of {summary['total_weights']:,} "
-        f"({percent(summary['kept_fraction'])})",
+        f"({percent(summary['kept_fraction'])}){wished(summary)}",
         f"steps: {summary['accepted_steps']} accepted, {summary['rejections']} rejected trials, "
         f"{summary['skipped_batches']} batches skipped; {summary['forward_sweeps']} forward and "
         f"{summary['backward_sweeps']} backward sweeps, {summary['seconds']:.1f} s",
@@ -68,6 +68,15 @@ def headline(summary: dict[str, Any]) -> str:
             "disconnected there; use a smaller --rho"
         )
     return "\n".join(lines)
+
+
+def wished(summary: dict[str, Any]) -> str:
+    """What became of ``--keep``; nothing without it."""
+    if summary.get("wished_weights") is None:
+        return ""
+    cut = summary["projected_weights"]
+    how = f"ρ steered to {summary['rho']:.3g}" + (f", {cut:,} weights cut off" if cut else "")
+    return f"; wished: at most {summary['wished_weights']:,} ({how})"
 
 
 def percent(value: float | None) -> str:
