@@ -23,7 +23,7 @@ from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Regulariser
 
 PRICE = 10.0  # κ₀: where κ ended in runs on MNIST, digits and CIFAR-10, 8 to 25; the feedback finds the rest
-SWING = 2.0  # |e| counts as at most this: one batch does not move ρ by more than e^(2·gain)
+SWING = 1.0  # |e| counts as at most this, so that ρ does not run ahead of weights that need time to go
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class AtMost:
     start: float = 0.1
     stop: float = 0.6
     hold: float = 0.7
-    gain: float = 1.5
-    rate: float = 10.0
+    gain: float = 0.7
+    rate: float = 3.0
 
     def __post_init__(self) -> None:
         as_floats(self, "keep", "start", "stop", "hold", "gain", "rate")

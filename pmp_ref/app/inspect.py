@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pmp_ref.app.diagnosis import BAD, GOOD, NOTE, from_json
 from pmp_ref.app.files import CONFIG, SUMMARY, read_json
 from pmp_ref.certificate import DECADES
 from pmp_ref.errors import InputError
@@ -62,11 +63,8 @@ def headline(summary: dict[str, Any]) -> str:
             f"descent: {summary['descent_violations']} violations in {summary['descent_checked']} steps "
             f"checked in float64 (allowance at most {summary['descent_slack']:.1e})"
         )
-    if summary["emptied_layers"]:
-        lines.append(
-            f"warning: the kernels of stages {summary['emptied_layers']} are all zero: the network is "
-            "disconnected there; use a smaller --rho"
-        )
+    marks = {GOOD: "well", NOTE: "note", BAD: "look"}
+    lines += [f"{marks[f.level]}: {f.sentence}" for f in from_json(summary.get("diagnosis"))]
     return "\n".join(lines)
 
 

@@ -20,7 +20,12 @@ from pmp_ref.result import Status
 
 
 def summarise(
-    setup: Setup, state: State, certificate: Certificate | None, test: Accuracy | str, held_out: Accuracy | str
+    setup: Setup,
+    state: State,
+    certificate: Certificate | None,
+    test: Accuracy | str,
+    held_out: Accuracy | str,
+    trained: Accuracy | str,
 ) -> dict[str, Any]:
     """All numbers of a run; a text in place of an accuracy is the reason why there is none."""
     it, options = state.iterate, setup.options
@@ -52,6 +57,7 @@ def summarise(
         **({"notice": options.notice} if options.notice else {}),
         **measured("test_accuracy", test),
         **measured("held_out_accuracy", held_out),
+        **measured("train_accuracy", trained),
         "train_loss": certified("train_loss", "loss"),
         "train_objective": certified("train_objective", "J"),
         "kept_fraction": kernels / entries,

@@ -133,7 +133,7 @@ def law(wish: AtMost, s: Setting, result: Any, k: int, size: int, length: int, b
         if t >= wish.start and not (t >= wish.hold and n <= k and rho > 0):
             a = min(1.0, (t - wish.start) / (wish.stop - wish.start))
             wanted = size if a * size <= k else k / a
-            e = float(np.clip(math.log(max(n, 1)) - math.log(wanted), -2, 2))
+            e = float(np.clip(math.log(max(n, 1)) - math.log(wanted), -1, 1))
             kappa *= math.exp(wish.rate * (t - last) * e)
             rho = kappa * math.exp(wish.gain * e) / wanted
         last = t
