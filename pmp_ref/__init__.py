@@ -7,7 +7,7 @@
     solution = pr.solve(problem, data.x, data.y, batch_size=64, epochs=24)
 
 Reference implementation of the batch sequential quadratic Hamiltonian method (bSQH). What a user needs is here; to read
-the method start at ``pmp_ref.bsqh``. ``docs/theory.md`` holds the statements T0–T19 that docstrings refer to.
+the method start at ``pmp_ref.bsqh``. ``docs/theory.md`` holds the statements T0–T21 that docstrings refer to.
 """
 
 from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
@@ -16,6 +16,7 @@ from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net, resnet20
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import FlipsAndShifts
+from pmp_ref.cardinality import AtMost
 from pmp_ref.certificate import Certificate
 from pmp_ref.data import Dataset, load, prepare, standardise
 from pmp_ref.errors import InputError, LabelWarning, PenaltyWarning, ScaleWarning
@@ -65,6 +66,7 @@ __all__ = [
     "L2",
     "WHOLE_LINE",
     "AbsoluteTest",
+    "AtMost",
     "AveragePool",
     "Averaging",
     "Block",

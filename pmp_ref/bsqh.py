@@ -20,13 +20,14 @@ import numpy as np
 
 from pmp_ref.arrays import Array, Controls, is_array, to_numpy
 from pmp_ref.batches import FlipsAndShifts, take_batch
+from pmp_ref.cardinality import check_wish, nearest
 from pmp_ref.controls import arrays_of, entry_sums, vectors
 from pmp_ref.errors import InputError, LabelWarning, ScaleWarning
 from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
-from pmp_ref.iterate import Iterate
+from pmp_ref.iterate import Current, Iterate
 from pmp_ref.maximise import maximise
 from pmp_ref.method import Method
-from pmp_ref.one_step import prepare, step
+from pmp_ref.one_step import prepare, record_of_projection, step
 from pmp_ref.problem import Problem, scale_advice
 from pmp_ref.result import Record, Run, Status, Verdict
 from pmp_ref.stop import Stop
@@ -85,8 +86,22 @@ def loop(
     batches = 1 if batch_size is None else -(-x.shape[0] // batch_size)
     records: list[Record] = []
     status = None
+    wish, size = method.wish, problem.network.kernel_size()
+
+    def interrupted(record: Record) -> bool:
+        """Tell of a record; whether the run is to end by it."""
+        records.append(record)
+        return callback is not None and bool(callback(it, record))
+
     try:
-        while status is None and not stop.done(it.place):
+        while status is None:
+            done = stop.done(it.place)
+            if wish is not None and wish.above(it.steering, size, stop.progress(it.place, batches), done):
+                it, record = projected(problem, method, it)
+                status = Status.INTERRUPTED if interrupted(record) else None
+                continue
+            if done:
+                break
             e, place = it.current.evaluation, it.place
             if e is not None:
                 bx, by = e.x, e.y
@@ -97,22 +112,46 @@ def loop(
                     else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper, vary)
                 )
             progress = stop.progress(place, batches)
-            rho = method.rho_at(problem.rho, progress)
+            it, rho = with_rho(problem, method, it, progress)
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
             it = prepare(problem, method, it, bx, by)
             after, record = step(problem, method, it, bx, by, rho, progress, full)
+            if record.accepted:
+                after = replace(after, steering=replace(after.steering, nonzeros=record.nonzeros))
             status, after = go_on(method, tests, it, after, record, full, batches)
             if record.accepted and status is Status.CONVERGED_RESIDUAL:  # the control before this trial is the answer
                 record = replace(record, verdict=Verdict.CONVERGED_RESIDUAL, step=after.step)
             if status is None and after.place.position == 0 and not full and after.epoch > it.epoch:
                 status, after = end_of_epoch(problem, method, tests, after, x, y, rho)
             it = after  # not before all of this trial is done: Ctrl-C finds a complete iterate
-            records.append(record)
-            if callback is not None and callback(it, record) and status is None:
+            if interrupted(record) and status is None:
                 status = Status.INTERRUPTED
+        early = status not in (None, Status.INTERRUPTED, Status.NON_FINITE)
+        if early and wish is not None and wish.above(it.steering, size, 0.0, True):
+            it, record = projected(problem, method, it)
+            interrupted(record)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Run(status or Status.ITERATION_LIMIT, it, tuple(records))
+
+
+def with_rho(problem: Problem, method: Method, it: Iterate, progress: float) -> tuple[Iterate, float]:
+    """The ρ of a step, steered where a size is wished."""
+    if method.wish is None:
+        return it, method.rho_at(problem.rho, progress)
+    steering = method.wish.steer(it.steering, problem.rho, problem.network.kernel_size(), progress)
+    return replace(it, steering=steering), steering.rho
+
+
+def projected(problem: Problem, method: Method, it: Iterate) -> tuple[Iterate, Record]:
+    """The nearest control of the wished size (T20), and a record that says so."""
+    assert method.wish is not None
+    s, size = it.steering, problem.network.kernel_size()
+    k = method.wish.at_end(size)
+    controls = nearest(problem.network.names(), it.controls, it.current.metric, k)
+    steering = replace(s, nonzeros=k, projections=s.projections + 1, cut=s.cut + s.count(size) - k)
+    it = replace(it, controls=controls, current=Current(metric=it.current.metric), steering=steering)
+    return it, record_of_projection(it)
 
 
 def go_on(
@@ -247,5 +286,11 @@ def check_run(
             raise InputError(f"{vary} needs mini-batches; leave it out or give a batch size")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed is {seed!r}; expected an integer ≥ 0")
+    if method.wish is not None:
+        check_wish(problem)
+        if stop.steps is None and stop.epochs is None:
+            raise InputError("a wished size needs to know how long the run is; give steps or epochs, or leave it out")
+        if stop.increment or stop.residual:
+            raise InputError("a wished size steers ρ to the end of the run; leave increment and residual out")
     if method.ramp is not None and stop.steps is None and stop.epochs is None:
         raise InputError("a ramp of ρ needs to know how long the run is; give steps or epochs, or leave it out")

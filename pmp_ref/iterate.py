@@ -5,6 +5,7 @@ current                     what was found and tried at this control on this bat
 memory                      what goes from one control to the next: metric and averaged switching function
 place                       accepted steps, epoch, batch
 counts                      what the run has cost so far
+steering                    ρ of a run to a wished size
 """
 
 from __future__ import annotations
@@ -94,6 +95,22 @@ class Counts:
         )
 
 
+@dataclass(frozen=True)
+class Steering:
+    """Of a run to a wished size (``cardinality.AtMost``): ρ and κ of the last step and where it was made."""
+
+    rho: float = 0.0
+    price: float = 0.0  # κ; 0: not begun
+    progress: float = 0.0
+    nonzeros: int = -1  # kernel entries of the control; −1: not counted yet
+    projections: int = 0
+    cut: int = 0  # entries that projections have taken off
+
+    def count(self, size: int) -> int:
+        """Nonzero kernel entries of ``size``; all of them before the first accepted step."""
+        return size if self.nonzeros < 0 else self.nonzeros
+
+
 @dataclass(frozen=True, repr=False)
 class Iterate:
     """State of a run between two trials, ``Iterate(u, eps)`` at its start; :meth:`at_rest` is what a restart needs."""
@@ -105,6 +122,7 @@ class Iterate:
     memory: Memory = field(default_factory=Memory)
     place: Place = field(default_factory=Place)
     counts: Counts = field(default_factory=Counts)
+    steering: Steering = field(default_factory=Steering)
 
     @property
     def step(self) -> int:

@@ -32,7 +32,8 @@ from pmp_ref.watch import Bar
 class Solution(Run):
     """Where a run ended, and what its controls are worth on all data it was given.
 
-    ``J`` = L + ρR at the problem's ρ and ``loss`` L, the mean, over all images of the run, in mini-batches too;
+    ``J`` = L + ρR at the problem's ρ, or the last one of a run that steers it, and ``loss`` L, the mean, over all
+    images of the run, in mini-batches too;
     ``nonzeros`` of the ``entries`` of all kernels. ``model`` is the network with the controls found.
     """
 
@@ -61,6 +62,7 @@ def solve(
     epochs: int | None = None,
     increment: float = 0.0,
     residual: float = 0.0,
+    keep: float | None = None,
     callback: Callback | None = None,
     progress: bool = False,
     resume: Iterate | None = None,
@@ -77,6 +79,9 @@ def solve(
     ``vary`` = ``FlipsAndShifts(shift, flip)``: the images of a mini-batch are moved and mirrored at random, anew in
     every epoch; J and loss of the solution are those of the images as they are.
 
+    ``keep``: the run ends with at most so many nonzero kernel entries, or below 1 with that part of them; ρ is steered,
+    and the problem's ρ is a guess of its last value (0: none), see :class:`AtMost`. J is then that of the last ρ.
+
     ``callback(iterate, record)`` is called after every trial; a true return value ends the run ("interrupted"), and
     so does Ctrl-C, both with the last complete iterate. ``progress`` shows a bar, in a notebook or on stderr.
     ``resume`` continues from an iterate of an earlier run with the same arguments, bit for bit; ``controls`` are then
@@ -87,6 +92,7 @@ def solve(
     """
     if method is None:
         method = Method.full_batch() if batch_size is None else Method.minibatch()
+    method = method.wishing(keep)
     if stop is None:
         stop = Stop(steps, epochs, increment, residual)
     elif (steps, epochs, increment, residual) != (None, None, 0.0, 0.0):
@@ -107,12 +113,13 @@ def solve(
     if e is None or e.x is not x:
         e = problem.sweeper.trial(run.controls, x, y)
     loss, penalty = to_floats(problem.sweeper.mean_loss(e), problem.penalty(run.controls))
+    rho = problem.rho if method.wish is None else run.iterate.steering.rho
     nonzeros, entries = kernel_entries(problem.network.names(), run.controls)
     return Solution(
         run.status,
         run.iterate,
         run.records,
-        J=loss + problem.rho * penalty,
+        J=loss + rho * penalty,
         loss=loss,
         nonzeros=nonzeros,
         entries=entries,

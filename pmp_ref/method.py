@@ -9,7 +9,9 @@ from pmp_ref.acceptance import AbsoluteTest, Acceptance
 from pmp_ref.arrays import as_floats
 from pmp_ref.augmentation import CurvatureRule, Rule
 from pmp_ref.averaging import Averaging
+from pmp_ref.cardinality import AtMost
 from pmp_ref.errors import InputError
+from pmp_ref.iterate import Iterate
 from pmp_ref.metric import GradientMetric, IdentityMetric, Metric
 
 
@@ -41,8 +43,9 @@ class Ramp:
 
 @dataclass(frozen=True, repr=False)
 class Method:
-    """What varies in bSQH: the rule for ε, the acceptance test, the metric, averaging, the ramp of ρ, the caps.
+    """What varies in bSQH: the rule for ε, the acceptance test, the metric, averaging, how ρ moves, the caps.
 
+    ρ rises by the ``ramp``, is steered to a wished size (``wish``, in place of the ramp), or is constant.
     :meth:`full_batch` and :meth:`minibatch` are the defaults of ``solve`` and of ``pmp-ref train``. ``max_rejections``
     bounds the rejections of one control, ``eps_max`` bounds ε. A cap below C + η voids the
     guarantee that the line search ends by acceptance (T8); the default is far above any curvature in floating point.
@@ -53,6 +56,7 @@ class Method:
     metric: Metric = field(default_factory=IdentityMetric)
     averaging: Averaging | None = None
     ramp: Ramp | None = None
+    wish: AtMost | None = None
     max_rejections: int = 200
     eps_max: float = 1e15
 
@@ -63,6 +67,8 @@ class Method:
                 f"max_rejections {self.max_rejections}, eps_max {self.eps_max}; expected an "
                 f"integer ≥ 1 and a cap above ε₀ = {self.rule.eps0}"
             )
+        if self.wish is not None and self.ramp is not None:
+            raise InputError("a ramp and a wished size were given, and both say how ρ moves; expected one of the two")
 
     def __repr__(self) -> str:
         return _brief(self)
@@ -90,8 +96,16 @@ class Method:
 
     def rule_at(self, rho: float) -> Rule:
         """The rule for ε of a run whose largest ρ is this."""
-        return self.rule if rho > 0 else self.rule.unpenalised()
+        return self.rule if rho > 0 or self.wish is not None else self.rule.unpenalised()
 
     def rho_at(self, rho: float, progress: float) -> float:
-        """The ρ of a step at this progress of the run."""
+        """The ρ of a step at this progress of the run, where it is not steered."""
         return rho if self.ramp is None else self.ramp(rho, progress)
+
+    def last_rho(self, rho: float, it: Iterate, progress: float) -> float:
+        """The ρ that a run has come to."""
+        return self.rho_at(rho, progress) if self.wish is None else it.steering.rho
+
+    def wishing(self, keep: float | None) -> Method:
+        """This method with a wished size, if one is given, in place of its ramp."""
+        return self if keep is None else replace(self, ramp=None, wish=AtMost(keep))

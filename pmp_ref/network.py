@@ -123,6 +123,15 @@ class Network:
         """Indices of the stages that have controls."""
         return tuple(l for l, shapes in enumerate(self.control_shapes) if shapes)
 
+    def kernel_size(self) -> int:
+        """Entries of all kernels."""
+        return sum(
+            prod(shape)
+            for names, shapes in zip(self.names(), self.control_shapes, strict=True)
+            for name, shape in zip(names, shapes, strict=True)
+            if name == "kernel"
+        )
+
     def entering(self, l: int, states: Sequence[Any]) -> Any:
         """What enters stage l, of ``states`` (or their shapes, jets, …): one, or a tuple where it reads several."""
         read = self.reads[l]

@@ -229,3 +229,31 @@ def record_of(it: Iterate, t: Trial, verdict: Verdict) -> Record:
         forward_sweeps=it.counts.forward_sweeps,
         backward_sweeps=it.counts.backward_sweeps,
     )
+
+
+def record_of_projection(it: Iterate) -> Record:
+    """``it`` has been projected to a wished size: no trial, so nothing was measured."""
+    place, nothing = it.place, math.nan
+    return Record(
+        verdict=Verdict.PROJECTED,
+        step=place.step,
+        epoch=place.epoch,
+        position=place.position,
+        J=nothing,
+        loss=nothing,
+        J_before=nothing,
+        loss_before=nothing,
+        delta_J=nothing,
+        rho=it.steering.rho,
+        nonzeros=it.steering.nonzeros,
+        eps=it.eps,
+        c_hat=nothing,
+        tau=nothing,
+        sum_dh=nothing,
+        rounding=nothing,
+        residual=nothing,
+        averaged=False,
+        rejections=0,
+        forward_sweeps=it.counts.forward_sweeps,
+        backward_sweeps=it.counts.backward_sweeps,
+    )

@@ -63,6 +63,7 @@ class Verdict(StrEnum):
     PRECISION_LIMIT = "precision limit"
     NON_FINITE = "non-finite"
     CONVERGED_RESIDUAL = "converged by residual"
+    PROJECTED = "projected"
 
     @property
     def message(self) -> str:
@@ -80,13 +81,14 @@ _VERDICTS = {
     Verdict.PRECISION_LIMIT: "the predicted gain ΣΔH is within the rounding ν of J: no step can be judged",
     Verdict.NON_FINITE: "the objective at u or its switching functions are not finite",
     Verdict.CONVERGED_RESIDUAL: "the residual 2ε‖D(w − u)‖ is within its tolerance: the run ends, and u is its answer",
+    Verdict.PROJECTED: "no trial: the control had more nonzero weights than wished, and the smallest went (T20)",
 }
 
 
 @dataclass(frozen=True, repr=False)
 class Record:
     """One trial in Python floats. ``loss`` and ``J`` are those of the candidate w, ``*_before`` those of u, all on the
-    trial's batch (means over its samples) and with the same ρ.
+    trial's batch (means over its samples) and with the same ρ. A projection is no trial: its losses are NaN.
 
     ``residual`` is 2ε‖D(w − u)‖, ``rounding`` is ν. Counts of sweeps are those of the run so far.
     """

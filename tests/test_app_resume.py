@@ -55,6 +55,8 @@ CASES = {
     ),
     "mini-batch, images mirrored and moved": ("--epochs", "3", "--shift", "1", "--flip", "horizontal"),
     "mini-batch with rejections": ("--rule", "classic", "--eps0", "1e-3", "--sigma", "2", "--max-rejections", "3"),
+    "mini-batch to a wished size": ("--keep", "5%", "--epochs", "3"),
+    "full batch to a wished size": ("--keep", "200", "--batch-size", "full", "--epochs", "8"),
     "full batch with rejections": ("--batch-size", "full", "--epochs", "5", "--eps0", "1e-3"),
     "full batch, float64, box": (
         "--batch-size",

@@ -20,10 +20,12 @@ from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import FlipsAndShifts, take_batch
+from pmp_ref.cardinality import check_wish
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.data import Dataset, load, statistics
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
+from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import make_sweep
 from pmp_ref.layers import Pixels
 from pmp_ref.loss import CrossEntropy, Loss
@@ -66,6 +68,10 @@ class Setup:
         """Batches in an epoch."""
         return 1 if self.batch_size is None else -(-self.x.shape[0] // self.batch_size)
 
+    def last_rho(self, it: Iterate) -> float:
+        """The ρ that the run has come to."""
+        return self.method.last_rho(self.problem.rho, it, self.stop.progress(it.place, self.batches))
+
     def batch(self, epoch: int, position: int) -> tuple[Array, Array]:
         """The images and labels of a step."""
         if self.batch_size is None:
@@ -105,6 +111,8 @@ def build(
         first = map_controls(move, cast(start.controls, options.dtype))
     controls = problem.project(first)
     advice = unlike_images(problem.check(controls, x, y))
+    if options.keep is not None:
+        check_wish(problem)
     if options.full_batch and options.averaging is not None:
         raise InputError(
             f"--averaging {options.averaging} with --batch-size full; averaged switching functions need "
@@ -248,4 +256,4 @@ def build_method(options: Options) -> Method:
         averaging=None if options.averaging is None else Averaging(options.averaging),
         ramp=None if options.ramp is None else Ramp(*parse.pair(options.ramp)),
         max_rejections=options.max_rejections,
-    )
+    ).wishing(None if options.keep is None else parse.wish(options.keep))

@@ -21,11 +21,17 @@ from pmp_ref.app.files import CHECKPOINT
 from pmp_ref.app.options import to_json
 from pmp_ref.errors import InputError
 from pmp_ref.files import decode, from_arrays, pack, to_arrays, unpack, write_atomically
-from pmp_ref.iterate import Counts, Current, Iterate, Memory, Place
+from pmp_ref.iterate import Counts, Current, Iterate, Memory, Place, Steering
 from pmp_ref.result import Status
 
 FORMAT = 3
-PARTS = {"current": Current, "memory": Memory, "place": Place, "counts": Counts}  # of the iterate, stored by name
+PARTS = {  # of the iterate, stored by name
+    "current": Current,
+    "memory": Memory,
+    "place": Place,
+    "counts": Counts,
+    "steering": Steering,
+}
 ARRAYS = {
     "controls": ("controls",),
     "metric": ("current", "metric"),
@@ -51,8 +57,9 @@ class State:
 def settings_hash(setup: Setup) -> str:
     """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
     options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
-    if options["start"] is None:
-        del options["start"]  # as in the versions before it
+    for name in ("start", "keep"):
+        if options[name] is None:
+            del options[name]  # as in the versions before it
     return hashlib.sha256(json.dumps([options, setup.fingerprint]).encode()).hexdigest()
 
 
@@ -152,6 +159,7 @@ def restore(setup: Setup, state: State, evaluation: str) -> State:
 def _iterate(stored: dict[str, Any], nested: dict[str, Any]) -> Iterate:
     """An Iterate whose numbers have their types."""
     parts: dict[str, Any] = {}
+    stored = {"steering": asdict(Steering())} | stored  # the versions before it had none
     for part, kind in PARTS.items():
         arrays = {path[1]: nested[name] for name, path in ARRAYS.items() if path[0] == part}
         parts[part] = kind(

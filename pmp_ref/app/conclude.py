@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from pmp_ref.accuracy import Accuracy
-from pmp_ref.app import inspect
+from pmp_ref.app import diagnosis, inspect
 from pmp_ref.app.build import Setup
 from pmp_ref.app.checkpoint import State
 from pmp_ref.app.files import COMPACT, COMPACT_REPORT, MODEL, SUMMARY, remove, write_json
+from pmp_ref.app.history import numbers, read_columns
 from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.summary import certificate_json, summarise
 from pmp_ref.certificate import Certificate, certify
@@ -38,6 +40,7 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: 
     if setup.held_out is not None:
         held = shared_accuracy(world, setup.network, controls, *setup.held_out)
     certificate, table = None, None
+    trained: Accuracy | str = "the run was interrupted"
     test: Accuracy | str = "the run was interrupted; test images are looked at once, at its end"
     if finished:
         certificate = final_certificate(setup, state)
@@ -45,10 +48,12 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: 
         if world.first:
             write_json(directory / CERTIFICATE, table)
         test = test_accuracy(setup, controls, world)
+        trained = shared_accuracy(world, setup.network, controls, setup.x, setup.y)
     if not world.first:
         return
-    summary = summarise(setup, state, certificate, test, held)
+    summary = summarise(setup, state, certificate, test, held, trained)
     if finished:
+        summary["diagnosis"] = diagnosis.to_json(findings(setup, directory, summary))
         drawn = {}
         if figures:
             from pmp_ref.app.figures import draw  # not above: loads matplotlib
@@ -69,6 +74,14 @@ def conclude(setup: Setup, directory: Path, state: State, figures: bool, world: 
     print(inspect.headline(summary), flush=True)
     if finished:
         print(f"report: {directory / REPORT}")
+
+
+def findings(setup: Setup, directory: Path, summary: dict[str, Any]) -> list[diagnosis.Finding]:
+    """What the tables of the run and its summary say in words."""
+    steps = read_columns(directory / "history.csv", ("nonzeros", "eps", "tau", "loss"))
+    held = read_columns(directory / "accuracy.csv", ("nonzeros", "images", "accuracy"))
+    verdicts = Counter(read_columns(directory / "trials.csv", ("verdict",))["verdict"])
+    return diagnosis.diagnose(setup.options, summary, numbers(steps), numbers(held), verdicts)
 
 
 def write_model(directory: Path, content: bytes) -> None:
@@ -97,7 +110,7 @@ def model(setup: Setup, controls: Any) -> bytes:
 
 def final_certificate(setup: Setup, state: State) -> Certificate:
     """In float64 on all images trained on, at the ρ the run has come to and its last ε."""
-    rho = setup.method.rho_at(setup.problem.rho, setup.stop.progress(state.iterate.place, setup.batches))
+    rho = setup.last_rho(state.iterate)
     with quiet():
         return certify(replace(setup.problem, rho=rho), state.iterate.controls, setup.x, setup.y, state.iterate.eps)
 

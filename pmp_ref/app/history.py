@@ -163,6 +163,23 @@ def read(path: Path) -> dict[str, list[float]]:
     return columns
 
 
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Some columns of a table as texts. InputError if it is damaged."""
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return {name: [row[name] for row in rows] for name in names}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"cannot read the table {str(path)!r} ({' '.join(str(error).split())[:100]}): restore it from a copy"
+        ) from None
+
+
+def numbers(texts: dict[str, list[str]]) -> dict[str, list[float]]:
+    """The columns as floats, NaN where empty."""
+    return {name: [float(text or "nan") for text in column] for name, column in texts.items()}
+
+
 def cell(value: Any) -> Any:
     """A value as it stands in a table: floats with all their digits, undefined ones empty."""
     if isinstance(value, float):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pmp_ref.app.diagnosis import BAD, GOOD, NOTE, from_json
 from pmp_ref.app.files import CONFIG, SUMMARY, read_json
 from pmp_ref.certificate import DECADES
 from pmp_ref.errors import InputError
@@ -50,7 +51,7 @@ def headline(summary: dict[str, Any]) -> str:
     lines += [
         f"test accuracy: {accuracy}; held out: {percent(summary['held_out_accuracy'])}",
         f"kept weights: {summary['kept_weights']:,} of {summary['total_weights']:,} "
-        f"({percent(summary['kept_fraction'])})",
+        f"({percent(summary['kept_fraction'])}){wished(summary)}",
         f"steps: {summary['accepted_steps']} accepted, {summary['rejections']} rejected trials, "
         f"{summary['skipped_batches']} batches skipped; {summary['forward_sweeps']} forward and "
         f"{summary['backward_sweeps']} backward sweeps, {summary['seconds']:.1f} s",
@@ -62,12 +63,18 @@ def headline(summary: dict[str, Any]) -> str:
             f"descent: {summary['descent_violations']} violations in {summary['descent_checked']} steps "
             f"checked in float64 (allowance at most {summary['descent_slack']:.1e})"
         )
-    if summary["emptied_layers"]:
-        lines.append(
-            f"warning: the kernels of stages {summary['emptied_layers']} are all zero: the network is "
-            "disconnected there; use a smaller --rho"
-        )
+    marks = {GOOD: "well", NOTE: "note", BAD: "look"}
+    lines += [f"{marks[f.level]}: {f.sentence}" for f in from_json(summary.get("diagnosis"))]
     return "\n".join(lines)
+
+
+def wished(summary: dict[str, Any]) -> str:
+    """What became of ``--keep``; nothing without it."""
+    if summary.get("wished_weights") is None:
+        return ""
+    cut = summary["projected_weights"]
+    how = f"ρ steered to {summary['rho']:.3g}" + (f", {cut:,} weights cut off" if cut else "")
+    return f"; wished: at most {summary['wished_weights']:,} ({how})"
 
 
 def percent(value: float | None) -> str:

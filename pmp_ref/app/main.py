@@ -23,6 +23,7 @@ EXIT_CODES = """exit codes:
 
 TRAIN_EXAMPLES = """examples:
   pmp-ref train                                        the default run: sparse LeNet-5 on bundled MNIST images
+  pmp-ref train --keep 1%                              at most 1 % of the weights at the end; or --keep 5000
   pmp-ref train --batch-size full --steps 100          full batch: J never rises
   pmp-ref train --data mnist --network lenet5-caffe    after: pmp-ref fetch mnist
   pmp-ref train --data pictures --resize 28            a folder of pictures for each class

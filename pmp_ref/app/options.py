@@ -106,6 +106,13 @@ class Options:
         metavar="|".join(REGULARISERS),
     )
     rho: float = option(4e-3, parse.number, "weight ρ ≥ 0 of r, relative to the mean loss", full=1e-4)
+    keep: str | None = option(
+        None,
+        parse.or_none(parse.kept_as_text(parse.wish)),
+        "end with at most this part, or this number, of the kernel entries; ρ is steered, and --rho is only a guess of "
+        "its last value",
+        metavar="P%|N|none",
+    )
     ramp: str | None = option(
         f"{MINI.ramp.start:g}:{MINI.ramp.stop:g}",
         parse.or_none(parse.kept_as_text(parse.pair)),
@@ -269,6 +276,8 @@ def resolve(given: dict[str, str]) -> Options:
     full = values.get("batch_size") == "full"
     for f in fields(Options):
         values.setdefault(f.name, f.metadata["full" if full else "default"])
+    if values["keep"] is not None:
+        _follow_wish(values, given)
     limit = "epochs" if "epochs" in given else "steps" if "steps" in given else None
     if limit and not {"epochs", "steps"} <= set(given) and values[limit] is not None:
         values["steps" if limit == "epochs" else "epochs"] = None
@@ -318,6 +327,17 @@ def _follow_start(values: dict[str, Any], given: dict[str, str]) -> None:
         values[name] = None
 
 
+def _follow_wish(values: dict[str, Any], given: dict[str, str]) -> None:
+    """No ramp, and no guess of ρ unless one is given."""
+    for name in ("ramp", "increment", "residual"):
+        if given.get(name, "none") not in ("none", "0"):
+            raise InputError(
+                f"{flag(name)} {given[name]} with --keep, which steers ρ to the end of the run; leave {flag(name)} out"
+            )
+    values["ramp"] = None
+    values["rho"] = values["rho"] if "rho" in given else 0.0
+
+
 def _follow_rule(values: dict[str, Any], given: dict[str, str]) -> None:
     """The rule's own defaults; None, and an error if given, for what it does not have."""
     own = {f.name: f.default for f in fields(cast("Any", RULES[values["rule"]]))}
@@ -344,7 +364,7 @@ def from_json(stored: Any) -> Options:
     expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
-    stored = {"start": None, "shift": 0, "flip": "none"} | stored  # the versions before them had none
+    stored = {"start": None, "keep": None, "shift": 0, "flip": "none"} | stored  # the versions before them had none
     for name in stored:
         if name not in expected:
             raise InputError(f"unknown option {str(name)!r}: {nearest(name, expected)}")

@@ -130,6 +130,20 @@ def pair(given: str) -> tuple[float, float]:
     return start, stop
 
 
+def wish(given: str) -> float:
+    """``1%``, a part of all weights, or ``5000``, a number of them."""
+    part = given.endswith("%")
+    try:
+        value = number(given.removesuffix("%").strip())
+    except InputError:
+        value = 0.0
+    if not value > 0 or (part and value >= 100) or (not part and value != int(value)):
+        raise InputError(
+            f"is {given!r}; expected a part such as 1%, below 100%, or a whole number of weights such as 5000"
+        )
+    return value / 100 if part else value
+
+
 def factors(given: str) -> dict[int, float]:
     """``stage=factor,…``, factors ≥ 0."""
     result = {}

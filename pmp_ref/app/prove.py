@@ -188,7 +188,7 @@ def prover(setup: Setup, directory: Path, lengths: dict[str, int] | None, thread
 def conclude_proof(setup: Setup, directory: Path, state: State, replay: dict[str, Any] | None) -> dict[str, Any]:
     """Prove the last control, write ``proof.json``; its content."""
     lines = read_lines(directory)
-    rho = setup.method.rho_at(setup.problem.rho, setup.stop.progress(state.iterate.place, setup.batches))
+    rho = setup.last_rho(state.iterate)
     sweep = IntervalSweep(setup.network, setup.problem.loss)
     final: dict[str, Any]
     try:

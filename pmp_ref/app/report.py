@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmp_ref.app.diagnosis import BAD, GOOD, NOTE, Finding, from_json
 from pmp_ref.app.inspect import GAP_HEAD, HEAD, control_rows, entry, gap_rows, number, percent
 from pmp_ref.app.options import Options, flag, to_json
 from pmp_ref.certificate import DECADES
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f4f6f9; --text: #1c2430; --faint: #d5dae2; --soft: #56606f;
-  --good: #157a5c; --bad: #b3261e; }
+  --good: #157a5c; --bad: #b3261e; --note: #b26a00; }
 @media (prefers-color-scheme: dark) { :root { --paper: #151a21; --card: #1e252f; --text: #e4e8ee; --faint: #3a424f;
-  --soft: #a3adba; --good: #5fd1a8; --bad: #ff8a80; } }
+  --soft: #a3adba; --good: #5fd1a8; --bad: #ff8a80; --note: #f2b35c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 64rem; padding: 1.2rem; background: var(--paper); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 p { margin: .4rem 0; } .soft { color: var(--soft); }
 .status { border-left: 5px solid var(--good); background: var(--card); padding: .6rem .9rem; border-radius: 4px; }
-.status.bad { border-color: var(--bad); }
+.status.note { border-color: var(--note); } .status.bad { border-color: var(--bad); }
+.found { list-style: none; padding: 0; }
+.found li { border-left: 5px solid var(--good); padding: .15rem .7rem; margin: .45rem 0; }
+.found .note { border-color: var(--note); } .found .bad { border-color: var(--bad); }
 .notice { color: var(--bad); font-weight: 600; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem; margin: 1rem 0; }
 .tile { background: var(--card); border-radius: 8px; padding: .7rem .9rem; }
@@ -53,7 +57,7 @@ def report(
     """The page as text; ``proof`` is the section on the proof of the run, if there is one."""
     network = options.network or Path(str(options.start)).name
     title = f"{network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
-    ended_well = summary["status"] not in ("augmentation limit", "non-finite")
+    found = from_json(summary.get("diagnosis"))
     parts = [
         "<!doctype html>",
         '<html lang="en">',
@@ -68,9 +72,9 @@ def report(
         f'<p class="soft">Run {escape(directory.name)} of pmp_ref {escape(summary["versions"]["pmp_ref"])}, '
         "trained by the batch sequential quadratic Hamiltonian method</p>",
         f'<p class="notice">{escape(options.notice)}</p>' if options.notice else "",
-        f'<p class="status{"" if ended_well else " bad"}"><b>{escape(summary["status"])}</b>: '
-        f"{escape(summary['message'])}</p>",
+        f'<p class="status {worst(found)}"><b>{escape(summary["status"])}</b>: {escape(summary["message"])}</p>',
         tiles(summary),
+        diagnosis_part(found),
         *(figure(name, drawn) for name, drawn in figures.items()),
         certificate_part(certificate) if certificate else "",
         proof,
@@ -110,6 +114,28 @@ def tiles(summary: dict[str, Any]) -> str:
         + "".join(f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown)
         + "</div>"
     )
+
+
+def worst(found: list[Finding]) -> str:
+    """The level that the page shows: green only if all is well."""
+    levels = {f.level for f in found}
+    return next((level for level in (BAD, NOTE, GOOD) if level in levels), NOTE)
+
+
+def diagnosis_part(found: list[Finding]) -> str:
+    """What went well or not, and what to do."""
+    if not found:
+        return ""
+    lines = "".join(
+        f'<li class="{f.level}">' + " ".join(escape(sentence_case(t)) + "." for t in (f.seen, f.do) if t) + "</li>"
+        for f in found
+    )
+    return f'<h2>What went well, what did not</h2><ul class="found">{lines}</ul>'
+
+
+def sentence_case(text: str) -> str:
+    """With a capital where the first letter is one that has it; ε and ρ stay."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
 def figure(name: str, drawn: Drawn) -> str:

@@ -41,7 +41,7 @@ from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.workers import available_cores
 from pmp_ref.model import Model, from_file, to_bytes
 from pmp_ref.one_step import prepare
-from pmp_ref.result import Record, Status
+from pmp_ref.result import Record, Status, Verdict
 
 CHECKPOINT_EVERY = 4.0  # seconds; the promise is five, and a step may end a little late
 EPOCH_EVERY = 2.0  # full batch, where every step is an epoch: not more often than that
@@ -297,7 +297,7 @@ class Recorder:
         setup = self.setup
         it = Iterate(setup.controls, setup.method.rule.eps0)
         it = prepare(setup.problem, setup.method, it, *setup.batch(0, 0))
-        rho = setup.method.rho_at(setup.problem.rho, 0.0)
+        rho = setup.method.last_rho(setup.problem.rho, it, 0.0)
         assert it.current.evaluation is not None
         loss, penalty = to_floats(
             setup.problem.sweeper.mean_loss(it.current.evaluation), setup.problem.penalty(it.controls)
@@ -354,6 +354,8 @@ class Recorder:
         if due:
             self.save(it, None)
         done = it.step if self.setup.stop.epochs is None else it.epoch * self.setup.batches + it.place.position
+        if record.verdict is Verdict.PROJECTED:
+            return stop
         self.progress.show(
             done,
             end_of_epoch,

@@ -20,7 +20,12 @@ from pmp_ref.result import Status
 
 
 def summarise(
-    setup: Setup, state: State, certificate: Certificate | None, test: Accuracy | str, held_out: Accuracy | str
+    setup: Setup,
+    state: State,
+    certificate: Certificate | None,
+    test: Accuracy | str,
+    held_out: Accuracy | str,
+    trained: Accuracy | str,
 ) -> dict[str, Any]:
     """All numbers of a run; a text in place of an accuracy is the reason why there is none."""
     it, options = state.iterate, setup.options
@@ -52,11 +57,15 @@ def summarise(
         **({"notice": options.notice} if options.notice else {}),
         **measured("test_accuracy", test),
         **measured("held_out_accuracy", held_out),
+        **measured("train_accuracy", trained),
         "train_loss": certified("train_loss", "loss"),
         "train_objective": certified("train_objective", "J"),
         "kept_fraction": kernels / entries,
         "kept_weights": kernels,
         "total_weights": entries,
+        "wished_weights": None if setup.method.wish is None else setup.method.wish.at_end(entries),
+        "projected_weights": it.steering.cut,
+        "rho": setup.last_rho(it),
         "other_controls": controls - entries,
         "accepted_steps": it.step,
         "epochs": it.epoch,

@@ -14,6 +14,7 @@ MODULES: tuple[str, ...] = (
     "proven_bounds",
     "proofs_of_runs",
     "augmentation_rules",
+    "wished_size",
     "convergence",
     "maximum_principle",
     "certificates",

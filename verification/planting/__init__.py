@@ -9,6 +9,7 @@ TABLES: tuple[str, ...] = (
     "faults_fast_path",
     "faults_maximiser",
     "faults_method",
+    "faults_size",
     "faults_inputs",
     "faults_certificates",
     "faults_bounds",
