@@ -213,7 +213,7 @@ def networks(draw: st.DrawFn, smooth: bool = True, classes: int | None = None, h
     """Small networks: convolution, activation, pooling, (nested) residual block or skips over skips, standardisation,
     dense layers; with ``heads`` also such that take images as they are, see ``images_for``."""
     act = st.sampled_from([Tanh(), Sigmoid(), Softplus(), SiLU()] if smooth else [ReLU(), LeakyReLU(0.1), Tanh()])
-    input_shape = (draw(st.integers(1, 2)), draw(st.integers(4, 6)), draw(st.integers(4, 6)))
+    input_shape = (draw(st.integers(1, 2)), draw(st.integers(4, 6)), draw(st.integers(5, 6)))
     channels = draw(st.integers(1, 3))
     stages: list[Stage | Block] = [Convolution(channels, draw(pairs(2, 3)), padding=draw(pairs(0, 1))), draw(act)]
     if draw(st.booleans()):

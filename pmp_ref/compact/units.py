@@ -16,28 +16,21 @@ read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from pmp_ref.arrays import Controls
 from pmp_ref.compact.fold import channels_read
 from pmp_ref.layers import (
-    Activation,
-    AveragePool,
     Convolution,
     Dense,
-    Flatten,
-    GlobalAveragePool,
-    MaxPool,
     ScaleShift,
     Stage,
     Standardise,
     WeightedSum,
 )
 from pmp_ref.network import Network
-
-BETWEEN = (AveragePool, MaxPool, GlobalAveragePool, Flatten, ScaleShift, Standardise)
+from pmp_ref.spans import Span, mixing_stages, segments, spans
 
 
 @dataclass
@@ -48,46 +41,9 @@ class Draft:
     controls: list[tuple[np.ndarray, ...]]
 
 
-@dataclass(frozen=True)
-class Span:
-    """Positions of P and Q in the network, and of the stages between."""
-
-    maker: int
-    between: tuple[int, ...]
-    reader: int
-
-
 def draft(network: Network, controls: Controls) -> Draft:
     """A copy to work on; arrays are replaced, never written into."""
     return Draft(list(network.stages), list(controls))
-
-
-def segments(network: Network) -> list[list[int]]:
-    """Positions of stages of known kinds that follow each other, each the only reader of the one before."""
-    found: list[list[int]] = []
-    for l, stage in enumerate(network.stages):
-        if type(stage) in (Dense, Convolution, *BETWEEN) or isinstance(stage, Activation):
-            before = network.reads[l][0] - 1
-            mine = next((s for s in found if s[-1] == before and network.readers[before + 1] == (l,)), None)
-            if mine is None:
-                found.append([l])
-            else:
-                mine.append(l)
-    return found
-
-
-def spans(network: Network) -> list[Span]:
-    """All spans, from the input to the output."""
-    return [
-        Span(a, tuple(l for l in segment if a < l < b), b)
-        for segment in segments(network)
-        for a, b in pairwise(mixing_stages(network, segment))
-    ]
-
-
-def mixing_stages(network: Network, segment: list[int]) -> list[int]:
-    """Positions of the dense and convolutional stages of a segment."""
-    return [l for l in segment if type(network.stages[l]) in (Dense, Convolution)]
 
 
 def tied(network: Network) -> list[tuple[int, str]]:

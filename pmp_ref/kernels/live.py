@@ -19,10 +19,10 @@ from typing import Any, cast
 import numpy as np
 
 from pmp_ref.arrays import Controls
-from pmp_ref.compact.units import Span, spans
 from pmp_ref.controls import Layout, arrays_of
 from pmp_ref.layers import Activation, AveragePool, Convolution, Flatten, GlobalAveragePool, MaxPool, Stage
 from pmp_ref.network import Network
+from pmp_ref.spans import Span, spans
 from pmp_ref.summation import laid_out
 
 STEPS = 16  # live units are counted in so many steps of a stage's units, so that a run meets few networks
