@@ -15,7 +15,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import array_api_compat
 import array_api_compat.numpy
@@ -23,8 +23,9 @@ import numpy as np
 
 from pmp_ref.errors import InputError
 
-Array = Any
-Controls = Sequence[tuple[Any, ...]]  # u_l is (kernel, bias), (kernel,) or ()
+Array: TypeAlias = Any  # of any library of the array API standard
+Controls: TypeAlias = Sequence[tuple[Array, ...]]  # u_l is (kernel, bias), (kernel,) or (); so are g, w, d, memories
+Scalar: TypeAlias = float | Array  # a number of the host, or 0-d on the device
 UNIT = 4096  # entries of an array that are summed as one term of the tree (T21); a power of two
 
 

@@ -28,13 +28,13 @@ class Averaging:
                 f"averaging with beta {self.beta}, patience {self.patience}; expected 0 ≤ beta < 1, patience ≥ 1"
             )
 
-    def update(self, memory: Any, g: Controls) -> Any:
+    def update(self, memory: Controls | None, g: Controls) -> Controls:
         """(1 − β) Σ_k β^k g_{−k}."""
         if memory is None:
             return entrywise(lambda a: (1 - self.beta) * a, g)
         return entrywise(lambda m, a: fused(running, m, a, beta=self.beta), memory, g)
 
-    def mean(self, memory: Any, count: int) -> Controls:
+    def mean(self, memory: Controls, count: int) -> Controls:
         """m, with ``count`` ≥ 1 switching functions in it."""
         return entrywise(lambda m: fused(corrected, m, count, beta=self.beta), memory)
 

@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from pmp_ref.stop import Stop
 from pmp_ref.sweep import quiet
 from pmp_ref.trial import layout
 
-Callback = Callable[[Iterate, Record], Any]
+Callback: TypeAlias = Callable[[Iterate, Record], object]  # a true value ends the run
 
 
 def bsqh(
@@ -236,7 +236,7 @@ def end_of_epoch(
 # --- before the loop --------------------------------------------------------------------------------------------------
 
 
-def first_iterate(problem: Problem, method: Method, controls: Any, resume: Iterate | None) -> Iterate:
+def first_iterate(problem: Problem, method: Method, controls: Controls | None, resume: Iterate | None) -> Iterate:
     """Where a run begins or goes on; InputError without controls, or with others than those of ``resume``."""
     if resume is None:
         if controls is None:

@@ -26,13 +26,13 @@ def hamiltonian(problem: Problem, l: int, x: Any, p: Any, w: tuple[Array, ...], 
     return value
 
 
-def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: float) -> Any:
+def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: float) -> Controls:
     """ΔH of each control, nested like the controls: ⟨g, w − u⟩ − ρω[r(w) − r(u)] (T2); 0-d, float64."""
     before, after = problem.penalties(u), problem.penalties(w)
     return map_controls(lambda h, a, b: h - rho * (b - a), linear_increments(g, u, w), before, after)
 
 
-def linear_increments(g: Controls, u: Controls, w: Controls) -> Any:
+def linear_increments(g: Controls, u: Controls, w: Controls) -> Controls:
     """⟨g, w − u⟩ of each control, nested like the controls; 0-d, float64."""
     return map_controls(sum64, linear_terms(g, u, w))
 
@@ -46,12 +46,12 @@ def _linear(g: Array, u: Array, w: Array) -> Array:
     return product64(g, w - u)
 
 
-def squared_increments(u: Controls, w: Controls, metric: Any = None) -> Any:
+def squared_increments(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
     """τ of each control: Σ_i d_i (w_i − u_i)², nested like the controls; d = 1 without metric (T17). 0-d, float64."""
     return map_controls(sum64, squared_terms(u, w, metric))
 
 
-def squared_terms(u: Controls, w: Controls, metric: Any = None) -> Controls:
+def squared_terms(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
     """d_i (w_i − u_i)², in float64."""
     if metric is None:
         return entrywise(partial(fused, _square), u, w)
@@ -68,7 +68,7 @@ def _weighted_square(d: Array, u: Array, w: Array) -> Array:
     return product64(d * delta, delta)
 
 
-def residual_terms(u: Controls, w: Controls, metric: Any = None) -> Controls:
+def residual_terms(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
     """(d_i (w_i − u_i))², in float64."""
     if metric is None:
         return squared_terms(u, w)
@@ -81,7 +81,7 @@ def _residual_square(d: Array, u: Array, w: Array) -> Array:
 
 
 def augmented_increment(
-    problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float, metric: Any = None
+    problem: Problem, g: Controls, u: Controls, w: Controls, eps: float, rho: float, metric: Controls | None = None
 ) -> Array:
     """Σ_l K_ε(w; u) − K_ε(u; u) = ΣΔH − ετ; non-negative where w maximises K_ε. 0-d, float64."""
     return total(increments(problem, g, u, w, rho)) - eps * total(squared_increments(u, w, metric))

@@ -28,7 +28,7 @@ class Current:
 
     evaluation: Evaluation | None = None
     prepared: bool = False
-    metric: Any = None
+    metric: Controls | None = None
     use_average: bool = False
     eps_start: float = 0.0  # ε of the first trial
     rejections: int = 0
@@ -43,9 +43,9 @@ class Current:
 class Memory:
     """What metric and average remember of earlier switching functions."""
 
-    metric: Any = None
+    metric: Controls | None = None
     iterates: int = 0  # controls prepared so far
-    average: Any = None
+    average: Controls | None = None
     averaged: int = 0  # switching functions in the average
     returns: int = 0  # returns to the plain switching function in a row
 

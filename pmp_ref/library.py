@@ -8,7 +8,6 @@ and only here, the sweep is chosen from the arrays: fast kernels for NumPy, thos
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from pmp_ref import bsqh, certificate, one_step
 from pmp_ref.arrays import Array, Controls, library, to_floats
@@ -154,7 +153,7 @@ def suited(problem: Problem, x: Array) -> Problem:
     """The problem with the sweep that suits arrays like x, made once for each kind of them; itself if it has one."""
     if problem.sweep is not None:
         return problem
-    kind: Any = library(x), getattr(x, "dtype", None)
+    kind = library(x), getattr(x, "dtype", None)
     if kind not in problem.suited:
         sweep = make_sweep(problem.network, problem.loss, example=x)
         problem.suited[kind] = problem.swept_by(sweep)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pmp_ref.arrays import Controls
+from pmp_ref.arrays import Controls, Scalar
 from pmp_ref.controls import entrywise, map_controls
 from pmp_ref.problem import Problem
 
 
-def maximise(problem: Problem, u: Controls, g: Controls, eps: float, rho: float, metric: Any = None) -> Controls:
+def maximise(
+    problem: Problem, u: Controls, g: Controls, eps: float, rho: float, metric: Controls | None = None
+) -> Controls:
     """The candidate w for all layers at once, from the control u, the switching functions g and ε.
 
     With a metric d (T17) ε becomes ε d_i in entry i. ``rho`` is the ρ of this step.
@@ -25,7 +27,9 @@ def weighted(problem: Problem, u: Controls, rho: float) -> Any:
     return map_controls(lambda omega: rho * omega, problem.fitting(u, problem.weights))
 
 
-def candidate(problem: Problem, u: Controls, g: Controls, eps: Any, rho: Any, metric: Any = None) -> Controls:
+def candidate(
+    problem: Problem, u: Controls, g: Controls, eps: Scalar, rho: Scalar, metric: Controls | None = None
+) -> Controls:
     """:func:`maximise` with ρω given for each control. ε and ρω may be 0-d arrays on the device."""
     regulariser = problem.fitting(u, problem.regulariser)
     admissible = problem.fitting(u, problem.admissible)

@@ -24,7 +24,7 @@ class Metric(ABC):
     entrywise: bool = False
 
     @abstractmethod
-    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+    def update(self, memory: Controls | None, count: int, g: Controls) -> tuple[Controls | None, Controls | None]:
         """(memory, d) for an iterate with switching functions g; ``count`` iterates came before. d None: identity."""
 
 
@@ -34,7 +34,7 @@ class IdentityMetric(Metric):
 
     entrywise = True
 
-    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+    def update(self, memory: Controls | None, count: int, g: Controls) -> tuple[Controls | None, Controls | None]:
         return None, None
 
 
@@ -54,7 +54,7 @@ class _Scaled(Metric):
                 "0 ≤ beta < 1 and 0 < floor ≤ 1 ≤ ceiling"
             )
 
-    def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
+    def update(self, memory: Controls | None, count: int, g: Controls) -> tuple[Controls | None, Controls | None]:
         squares = entrywise(self.square, g) if self.entrywise else map_controls(self.square, g)
         if memory is None:
             memory = entrywise(lambda s: (1 - self.beta) * s, squares)

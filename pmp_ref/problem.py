@@ -48,7 +48,7 @@ class Problem:
     admissible: Sequence[Sequence[Admissible]]
     weights: Sequence[Sequence[float]]
     sweep: Sweeper | None
-    sweeper: Any = field(init=False, compare=False)
+    sweeper: Sweeper = field(init=False, compare=False)
     together: Layout = field(init=False, compare=False)
     apart: Layout = field(init=False, compare=False)
     suited: dict[Any, Problem] = field(init=False, compare=False)  # with the sweeps that ``library.suited`` has chosen
@@ -159,7 +159,7 @@ class Problem:
                 stacklevel=4,
             )
 
-    def _each_control(self) -> list[tuple[int, str, Any, Any, float]]:
+    def _each_control(self) -> list[tuple[int, str, Regulariser, Admissible, float]]:
         """(stage, name, regulariser, admissible set, weight) of each control."""
         return [
             (l, *each)
@@ -177,11 +177,11 @@ class Problem:
         """R(u) = Σ_l ω_l r_l(u_l) in float64, without ρ; 0-d."""
         return total(self.penalties(controls))
 
-    def penalties(self, controls: Controls) -> Any:
+    def penalties(self, controls: Controls) -> Controls:
         """ω_l r_l(u_l) of each control, 0-d in float64, nested like the controls."""
         return map_controls(sum64, self.penalty_terms(controls))
 
-    def penalty_terms(self, controls: Controls) -> Any:
+    def penalty_terms(self, controls: Controls) -> Controls:
         """What :meth:`penalties` adds, an array for each control: ω_l r_l entry by entry where r_l separates."""
         regulariser, weights = self.fitting(controls, self.regulariser), self.fitting(controls, self.weights)
         return map_controls(lambda r, omega, u: weighted_terms(r, omega, u), regulariser, weights, controls)
@@ -254,14 +254,14 @@ def scale_advice(largest: float) -> str | None:
     )
 
 
-def everywhere(network: Network, value: Any) -> Any:
+def everywhere(network: Network, value: T) -> tuple[tuple[T, ...], ...]:
     """The same value for each control, nested like the controls."""
     return tuple(tuple(value for _ in shapes) for shapes in network.control_shapes)
 
 
 def layer_weights(
     network: Network, kernels: float = 1.0, biases: float = 0.0, by_stage: dict[int, float] | None = None
-) -> Any:
+) -> tuple[tuple[float, ...], ...]:
     """Penalty weights ω nested like the controls: ``kernels`` for each kernel, ``biases`` for each bias, and
     ``by_stage[l]`` times that for stage l. A weight of 0 leaves the control unpenalised."""
     factors = by_stage or {}

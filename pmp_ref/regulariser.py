@@ -17,7 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pmp_ref.arrays import Array, as_floats, fused, namespace, sum64
 from pmp_ref.errors import InputError
 
 ROUNDOFF = 2.0**-53  # unit roundoff of float64
+Augmentation: TypeAlias = float | Array  # ε, or ε d entry by entry under a metric
 
 
 class Regulariser(ABC):
@@ -49,7 +50,7 @@ class Regulariser(ABC):
         return self.value(w)
 
     @abstractmethod
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+    def on_line(self, u: Array, g: Array, eps: Augmentation, rho: float, box: Box) -> Array:
         """The maximiser on a box (its ends may be infinite)."""
 
     @abstractmethod
@@ -118,7 +119,7 @@ class Regulariser(ABC):
         name = type(self).__name__
         return InputError(f"{name} states no {method.split('(')[0]}, and {why}; write def {method} in {name}: {what}")
 
-    def argmax(self, u: Array, g: Array, eps: Any, rho: float, admissible: Admissible) -> Array:
+    def argmax(self, u: Array, g: Array, eps: Augmentation, rho: float, admissible: Admissible) -> Array:
         """Entry by entry argmax of g w − ρ r(w) − ε(w − u)² over U; u, g of one shape, so is the result."""
         free = isinstance(rho, Real) and rho == 0  # a ρ on the device is not 0
         if isinstance(admissible, FiniteSet):
@@ -131,7 +132,9 @@ class Regulariser(ABC):
             return self.on_line(u, g, eps, rho, admissible)
         return fused(self.on_line, u, g, eps, rho, box=admissible)
 
-    def on_finite_set(self, u: Array, g: Array, eps: Any, rho: float, admissible: FiniteSet, zero: bool) -> Array:
+    def on_finite_set(
+        self, u: Array, g: Array, eps: Augmentation, rho: float, admissible: FiniteSet, zero: bool
+    ) -> Array:
         """Best of the values; ties go to 0 if ``zero`` (0 is penalised less), then to the value closest to u, then to
         the smallest |v|, then to the smaller v."""
         xp = namespace(u, g)
@@ -190,7 +193,7 @@ class Polynomial(Regulariser):
     def _pointwise64(self, w: Array) -> Array:
         return self.pointwise(namespace(w).astype(w, namespace(w).float64))
 
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+    def on_line(self, u: Array, g: Array, eps: Augmentation, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
         b = 2 * eps * u + g
         if self.a1 == self.a2 == 0:
@@ -316,7 +319,7 @@ class _Power(Regulariser):
             box = admissible
             raise InputError(f"{type(self).__name__} on the box [{box.lo}, {box.hi}]; expected a box containing 0")
 
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+    def on_line(self, u: Array, g: Array, eps: Augmentation, rho: float, box: Box) -> Array:
         self.check(box)
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
@@ -423,19 +426,19 @@ class GroupL0(Regulariser):
         """0: ω or 0."""
         return 0 * self.terms(w)
 
-    def on_line(self, u: Array, g: Array, eps: Any, rho: float, box: Box) -> Array:
+    def on_line(self, u: Array, g: Array, eps: Augmentation, rho: float, box: Box) -> Array:
         self.check(box)
         xp = namespace(u, g)
         c = free_maximiser(u, g, eps)
         return xp.where(self.norms(eps * c * c) > rho * self.omega, c, 0.0)
 
 
-def free_maximiser(u: Array, g: Array, eps: Any) -> Array:
+def free_maximiser(u: Array, g: Array, eps: Augmentation) -> Array:
     """c = u + g/(2ε), the maximiser without penalty and bounds; exactly u where g is 0."""
     return u + g / (2 * eps)
 
 
-def unpenalised(u: Array, g: Array, eps: Any, box: Box) -> Array:
+def unpenalised(u: Array, g: Array, eps: Augmentation, box: Box) -> Array:
     """c clipped to the box: the maximiser where ρω = 0."""
     return box.project(free_maximiser(u, g, eps))
 

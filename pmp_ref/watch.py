@@ -41,7 +41,7 @@ class Bar:
     def beside(self, callback: Callback | None) -> Callback:
         """Both: the bar, then the callback, whose value counts."""
 
-        def both(it: Iterate, record: Record) -> Any:
+        def both(it: Iterate, record: Record) -> object:
             self(it, record)
             return None if callback is None else callback(it, record)
 

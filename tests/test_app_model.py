@@ -16,7 +16,7 @@ from pmp_ref.files import unpack
 from pmp_ref.layers import Pixels
 from pmp_ref.model import Model, from_file, read_model, to_bytes
 from pmp_ref.network import Network
-from tests.app_data import run, write_images
+from tests.app_data import bad, run, write_images
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,13 @@ def test_wrong_scales_are_refused(trained: tuple[Path, Path]) -> None:
         model.accuracy(raw, np.zeros(3, int))
     with pytest.raises(InputError, match="at least one"):
         model.accuracy(raw[:0], np.zeros(0, int))
+
+
+def test_a_model_that_takes_floats_is_not_fed_bytes(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = read_model(trained[0])
+    rest = Network(model.network.stages[1:], model.network.input_shape)
+    Model(rest, model.controls[1:]).save(tmp_path / "floats.npz")
+    np.save(tmp_path / "x.npy", load(str(trained[1])).train_images[:1, 0])
+    bad(capsys, ["predict", str(tmp_path / "floats.npz"), str(tmp_path / "x.npy")], "does not say how", "mean=…, std=…")

@@ -35,6 +35,11 @@ NEARER = 0.2  # how much nearer to the inverted training images the mean brightn
 def main(model: Path, files: list[str], array: str | None, invert: bool, fit: bool, as_json: bool) -> int:
     """Classify the images and print; the exit code."""
     m = read_model(model)
+    if not m.network.takes_bytes:
+        raise InputError(
+            f"{str(model)!r} takes floats and does not say how they are made of pixels: save it from Python with mean "
+            'and deviation, as in pr.from_onnx(path, mean=…, std=…).save("model.npz")'
+        )
     rows, notes = [], []
     with one_thread():
         run = m.run()
@@ -76,8 +81,7 @@ def classify(model: Model, run: Any, raw: np.ndarray, source: str) -> list[dict[
 def looks_inverted(model: Model, raw: np.ndarray) -> str | None:
     """A note if the mean brightness is much nearer to that of inverted training images."""
     head = model.network.stages[0]
-    if not isinstance(head, Pixels):
-        return None
+    assert isinstance(head, Pixels)
     mean, expected = float(raw.mean()) / 255, float(np.mean(head.mean))
     if abs(mean - expected) - abs(mean - (1 - expected)) < NEARER:
         return None

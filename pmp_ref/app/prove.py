@@ -113,9 +113,10 @@ class Prover:
         setup = self.setup
         x, y = setup.batch(record.epoch, record.position)
         g = setup.problem.sweeper.forward_backward(u, x, y).switching
+        assert g is not None
         direction = g
         if record.averaged:
-            assert setup.method.averaging is not None
+            assert setup.method.averaging is not None and it.memory.average is not None
             direction = setup.method.averaging.mean(it.memory.average, it.memory.averaged)
         return Step(u, it.controls, direction, g, it.current.metric, record.eps, record.rho, x, y)
 

@@ -408,7 +408,10 @@ def provoked(case: Case) -> Iterator[tuple[bool, str]]:
     run = go(s, Stop(epochs=400, residual=0.2), scaled, batch_size=6)
     yield run.status is Status.CONVERGED_RESIDUAL, f"{run.status}: residual in the metric"
     e = s.problem.sweeper.backward(run.controls, s.problem.sweeper.forward(run.controls, s.x, s.y))
-    yield bool(np.linalg.norm(to_vector(e.switching)) <= 0.2001), "2ε‖D(w − u)‖ = ‖g‖ in any metric"
+    yield (
+        bool(e.switching is not None and np.linalg.norm(to_vector(e.switching)) <= 0.2001),
+        "2ε‖D(w − u)‖ = ‖g‖ in any metric",
+    )
     previous = [a for a, b in zip(run.records, run.records[1:], strict=False) if b.residual <= 0.1999]
     yield not previous, "not converged at the end of an earlier epoch"
     epochs = run.iterate.epoch
@@ -539,11 +542,11 @@ def undefined(context: Context) -> Outcome:
                 changed = float(np.sum(to_vector(after.controls) != to_vector(it.controls)))
                 changed += float(np.sum(switching(after) != switching(it)))
                 changed += float(np.sum(host(after.current.evaluation.losses) != host(it.current.evaluation.losses)))
-                changed += float(np.sum(to_vector(after.current.metric) != to_vector(it.current.metric)))
+                changed += float(np.sum(metric_of(after) != metric_of(it)))
                 yield Check(changed, 0.0, f"rejected at ε = {record.eps:.3g}, {s.name}")
                 again = prepare(s.problem, method, after, s.x, s.y)
                 yield holds(again.counts.backward_sweeps == after.counts.backward_sweeps, "no sweep after a rejection")
-                moved = float(np.sum(to_vector(again.current.metric) != to_vector(it.current.metric)))
+                moved = float(np.sum(metric_of(again) != metric_of(it)))
                 yield Check(moved, 0.0, f"metric after a rejection, {s.name}")
                 yield holds(after.eps > it.eps, f"ε grows, {s.name}")
                 it = after
@@ -668,6 +671,7 @@ def rules(context: Context) -> Outcome:
         zero = ((case.asarray(np.zeros((2, 3))),),)
         for metric in (LayerMetric(), GradientMetric()):
             _, d = metric.update(None, 0, zero)
+            assert d is not None
             yield Check(float(np.sum(to_vector(d) != 1)), 0.0, f"{metric} where every switching function is 0")
         ramp = Ramp(0.25, 0.75)
         for at, due in ((0.0, 0.0), (0.25, 0.0), (0.375, 0.5), (0.5, 1.0), (0.75, 2.0), (1.0, 2.0)):
@@ -680,6 +684,12 @@ def switching(it: Iterate) -> np.ndarray:
     """g of an iterate as a vector."""
     assert it.current.evaluation is not None and it.current.evaluation.switching is not None
     return to_vector(it.current.evaluation.switching)
+
+
+def metric_of(it: Iterate) -> np.ndarray:
+    """d of an iterate as a vector."""
+    assert it.current.metric is not None
+    return to_vector(it.current.metric)
 
 
 def _relative(a: float, b: float) -> float:

@@ -31,10 +31,21 @@ from pmp_ref.network import Network
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import L0, L1, L2, Polynomial
 from pmp_ref.second_order import hessian, hessian_vector, largest_eigenvalue
+from pmp_ref.sweep import Sweep
 from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, claim, survey
 from verification.claims import problems
-from verification.claims.forward_maps import STAGES, difference, draw_state, host, largest_ratio, magnitude, move, terms
+from verification.claims.forward_maps import (
+    STAGES,
+    difference,
+    draw_state,
+    host,
+    largest_ratio,
+    magnitude,
+    move,
+    switching,
+    terms,
+)
 from verification.claims.problems import Setting
 
 SQUARE_STAGES: tuple[tuple[Stage, Any], ...] = (  # where a transposed kernel has the same shape
@@ -173,7 +184,7 @@ def costates(context: Context) -> Outcome:
                 yield Check(error / scale, bound, f"control {i} of stage {l}, {s.name}")
         states = s.network.forward_sweep(s.controls, s.x)
         p, _ = s.network.backward_sweep(
-            s.controls, states, s.problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
+            s.controls, states, Sweep(s.network, s.problem.loss).terminal_costate(states[-1], s.y, _rows(s.x))
         )
         for l in (l for l in range(1, len(states)) if s.network.controlled[l]):
             dx = draw_state(case.rng, s.network.shapes[l], _rows(s.x))
@@ -232,7 +243,7 @@ def kinked_networks(context: Context) -> Outcome:
         else:
             return Check(math.inf, 0.0, "no draw in 200 keeps its distance from the kinks")
         e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, s.x, s.y))
-        g = to_vector(e.switching)
+        g = to_vector(switching(e))
         exact = oracles.central_difference(lambda t: float(oracles.mean_loss(h, axpy(h.controls, t, v))), step)
         error = abs(float(g @ to_vector(v)) + exact) / float(np.linalg.norm(g))
         return Check(error, 1e-9 + 1e4 * context.u, s.name)
@@ -344,7 +355,7 @@ def hamiltonian_increments(context: Context) -> Outcome:
         s = draw(case, samples=3)
         problem, rho = s.problem, 2 * s.problem.rho
         states = s.network.forward_sweep(s.controls, s.x)
-        p_end = problem.sweeper.terminal_costate(states[-1], s.y, _rows(s.x))
+        p_end = Sweep(s.network, problem.loss).terminal_costate(states[-1], s.y, _rows(s.x))
         p, g = s.network.backward_sweep(s.controls, states, p_end)
         w = map_controls(lambda a: case.asarray(host(a) + case.rng.standard_normal(a.shape)), s.controls)
         found = increments(problem, g, s.controls, w, rho)
@@ -602,7 +613,7 @@ def mostly_negative(case: Case) -> Check:
 def _gradient(h: Setting, controls: Controls) -> np.ndarray:
     """∇L_B by the core's sweeps on the host (T1b)."""
     e = h.problem.sweeper.backward(controls, h.problem.sweeper.forward(controls, h.x, h.y))
-    return -to_vector(e.switching)
+    return -to_vector(switching(e))
 
 
 def complex_hessian_vector(h: Setting, v: Controls) -> np.ndarray:

@@ -346,7 +346,9 @@ def batches(context: Context) -> Outcome:
         whole = Sweep(s.network, s.problem.loss, chunk=1000)
         e = whole.backward(s.controls, whole.forward(s.controls, s.x, s.y))
         g = to_vector(switching(e))
-        for sweep in (s.problem.sweeper, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
+        own = s.problem.sweeper
+        assert isinstance(own, Sweep)
+        for sweep in (own, Sweep(s.network, s.problem.loss, chunk=2, memory=0)):
             f = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
             sweeps = (2, 1) if sweep.memory == 0 else (1, 1)
             yield holds((f.forward_sweeps, f.backward_sweeps) == sweeps, f"sweeps counted, {sweep.memory}")

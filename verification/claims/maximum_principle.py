@@ -26,6 +26,7 @@ from pmp_ref.regulariser import L0, L1, GroupL0, LHalf, LTwoThirds, NoPenalty, P
 from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims.certificates import close, off, whole_network
 from verification.claims.exhaustive import LEAST_SQUARES, TERNARY, Minimiser, least_squares, ternary
+from verification.claims.forward_maps import switching
 
 # Roundings in a gap: u* and g carry a few hundred ulp from the linear solve (condition numbers up to about 1e4 occur).
 ROUNDING = 1e-10
@@ -78,9 +79,9 @@ class At:
     def __init__(self, m: Minimiser) -> None:
         self.m, self.sweep = m, m.problem.sweeper
         e = self.sweep.backward(m.controls, self.sweep.forward(m.controls, m.x, m.y))
-        self.switching = e.switching
+        self.switching = switching(e)
         self.u = [to_numpy(a) for stage in m.controls for a in stage]
-        raw = [to_numpy(a) for stage in e.switching for a in stage]
+        raw = [to_numpy(a) for stage in self.switching for a in stage]
         flat = lambda nested: [a for stage in nested for a in stage]  # noqa: E731
         self.free, self.slope = flat(m.free), flat(m.slope)
         self.residual = max(

@@ -27,7 +27,7 @@ from pmp_ref.stop import Stop
 from verification import oracles
 from verification.claim import Case, Check, Context, Outcome, Table, claim, holds, survey
 from verification.claims import problems
-from verification.claims.forward_maps import host
+from verification.claims.forward_maps import host, switching
 from verification.claims.problems import Setting
 
 
@@ -49,7 +49,7 @@ def young(eps: float, tau: float, constant: float, delta: float, square: float) 
 def gradient(s: Setting, x: Any, y: Any) -> Controls:
     """g = −∇L_B by the core's sweeps."""
     e = s.problem.sweeper.backward(s.controls, s.problem.sweeper.forward(s.controls, x, y))
-    return e.switching
+    return switching(e)
 
 
 def objective(s: Setting, controls: Controls, index: Any) -> float:
@@ -190,6 +190,7 @@ def averaged(context: Context) -> Outcome:
         memory = None
         for g in history:
             memory = rule.update(memory, g)
+        assert memory is not None
         m = rule.mean(memory, len(history))
         weights = [(1 - rule.beta) * rule.beta**k for k in range(4)][::-1]
         exact = sum(w * to_vector(g) for w, g in zip(weights, history, strict=True)) / sum(weights)

@@ -36,6 +36,7 @@ from pmp_ref.regulariser import L0, L1, L2, GroupL0, LHalf, LTwoThirds, NoPenalt
 from verification import second_program as second
 from verification.claim import Case, Check, Context, Outcome, claim, survey
 from verification.claims import problems
+from verification.claims.forward_maps import switching
 from verification.claims.problems import Setting
 
 U = 2.0**-53
@@ -524,9 +525,9 @@ def rounding(context: Context) -> Outcome:
 def made(setting: Setting, eps: float, metric: Any = None) -> Step:
     """The step that the method would make at ε, with its own g."""
     problem = setting.problem
-    e = problem.sweeper.forward_backward(setting.controls, setting.x, setting.y)
-    w = maximise(problem, setting.controls, e.switching, eps, problem.rho, metric)
-    return Step(setting.controls, w, e.switching, e.switching, metric, eps, problem.rho, setting.x, setting.y)
+    g = switching(problem.sweeper.forward_backward(setting.controls, setting.x, setting.y))
+    w = maximise(problem, setting.controls, g, eps, problem.rho, metric)
+    return Step(setting.controls, w, g, g, metric, eps, problem.rho, setting.x, setting.y)
 
 
 def descent_verdicts(case: Case) -> Iterator[Check]:

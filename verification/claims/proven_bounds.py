@@ -59,6 +59,7 @@ from pmp_ref.sweep import mean_loss
 from verification.claim import Case, Check, Context, Curve, Figure, Outcome, Table, claim, holds, survey
 from verification.claims import problems, runs
 from verification.claims.exact_bounds import exact_arithmetic
+from verification.claims.forward_maps import switching
 from verification.claims.problems import Setting
 
 # --- T7 ---------------------------------------------------------------------------------------------------------------
@@ -396,7 +397,7 @@ def along_checks(s: Setting, bound: BallBound, r: float, delta: Controls) -> Ite
     for sign in (1.0, -1.0):
         w = add(s.controls, scaled(sign, delta))
         remainder = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)) + sign * float(
-            inner(e.switching, delta)
+            inner(switching(e), delta)
         )
         yield Check(remainder / r**2, most + 1e-15 / r**2, f"Ĉ ≤ C̄*({r}); {s.name}")
     yield Check(most, bound(r) * (1 + 1e-9), f"C̄*({r}) ≤ C̄({r}); {s.name}")
@@ -692,7 +693,7 @@ def random_segment(case: Case) -> Iterator[Check]:
     delta = map_controls(lambda a, b: b - a, s.controls, w)
     sweep = s.problem.sweeper
     e = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
-    value, slope = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)), float(inner(e.switching, delta))
+    value, slope = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)), float(inner(switching(e), delta))
     nu = 1e-14 * (1 + float(np.max(np.abs(e.losses))) + float(np.max(e.largest)) + abs(slope))
     second = float(inner(delta, hessian_vector(s.problem, s.controls, s.x, s.y, delta)))
     found = []

@@ -16,7 +16,7 @@ from pmp_ref.maximise import maximise
 from pmp_ref.one_step import prepare, step
 from pmp_ref.result import Record
 from pmp_ref.stop import Stop
-from pmp_ref.sweep import Evaluation
+from pmp_ref.sweep import Evaluation, Sweep
 from verification.conformance.cases import Conformance
 
 # Relative to the scale of a quantity. float64: a few hundred roundings leave 10⁻¹³, and the curvature rule divides one
@@ -83,7 +83,7 @@ def trial(case: Conformance, batch: np.ndarray, before: Iterate, record: Record,
     for l, stage in enumerate(stages):
         yield array(f"x{l + 1}", f"state leaving stage {l}, {stage}", states[l + 1])
     yield from objective(problem, e, u, "", "u")
-    p = problem.sweeper.terminal_costate(states[-1], e.y, e.x.shape[0])
+    p = Sweep(problem.network, problem.loss).terminal_costate(states[-1], e.y, e.x.shape[0])
     costates, g = problem.network.backward_sweep(u, states, p)
     assert all(np.array_equal(a, b) for s, t in zip(g, e.switching, strict=True) for a, b in zip(s, t, strict=True))
     yield array(f"p{len(stages)}", "terminal costate −∇Φ_s/B", costates[-1])

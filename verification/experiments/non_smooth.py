@@ -52,6 +52,7 @@ class Along:
         self.p, self.x, self.y = replace(p, sweep=None), x.astype(np.float64), y
         self.u, self.delta = cast(u, "float64"), subtract(cast(w, "float64"), cast(u, "float64"))
         e = self.p.sweeper.forward_backward(self.u, self.x, self.y)
+        assert e.switching is not None
         self.losses, self.slope = e.losses, -float(inner(e.switching, self.delta))
         self.tau = float(inner(self.delta, self.delta))
 
