@@ -116,6 +116,9 @@ def check_pmp_ref(arguments: list[str]) -> None:
     assert command in app.COMMANDS
     if command == "certify":
         app.certify_parser().read(rest)
+    if command == "find":
+        b = app.find_parser().read(rest)
+        resolve({f.name: getattr(b, f.name) for f in fields(Options) if getattr(b, f.name, None) is not None})
     if command == "train" and rest not in (["--help"], ["-h"]):
         a = app.train_parser().parse_args(rest)
         given = {f.name: getattr(a, f.name) for f in fields(Options) if getattr(a, f.name) is not None}

@@ -57,9 +57,9 @@ class State:
 def settings_hash(setup: Setup) -> str:
     """SHA-256 of options and training data: a checkpoint fits one run only, on any backend."""
     options = {name: value for name, value in to_json(setup.options).items() if name != "backend"}
-    for name in ("start", "keep"):
-        if options[name] is None:
-            del options[name]  # as in the versions before it
+    for name, before in (("start", None), ("keep", None), ("test_images", "look")):
+        if options[name] == before:
+            del options[name]  # as in the versions that did not have it
     return hashlib.sha256(json.dumps([options, setup.fingerprint]).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The command ``pmp-ref``: train, prove, inspect, certify, compact, predict, fetch.
+"""The command ``pmp-ref``: train, find, prove, inspect, certify, compact, predict, fetch.
 
 Exit codes: 0, 1 unexpected, 2 bad input, 3 failed run, 130.
 """
@@ -60,6 +60,17 @@ PROVE_EXAMPLES = """examples:
 
 """
 
+FIND_EXAMPLES = """examples:
+  pmp-ref find                                         the smallest network within one point of the dense one
+  pmp-ref find --within 0.5 --data mnist --network lenet5-caffe
+  pmp-ref find --keep 1% --epochs 24                   down to a wished size, and how accurate that is
+  pmp-ref find --resume finds/001                      go on with a search that was interrupted
+
+The search's directory gets report.html (open it first), curve.png, result.json, model.npz (the network chosen), and a
+run's directory for every network that was trained.
+
+"""
+
 STEP_SIZES = ("--lr", "--learning-rate", "--learning_rate", "--step-size", "--step_size", "--stepsize")
 
 
@@ -103,7 +114,7 @@ def parser() -> Parser:
     result.add_argument(
         "command",
         nargs="?",
-        help="train, prove, inspect, certify, compact, predict or fetch; --help after it tells more",
+        help="train, find, prove, inspect, certify, compact, predict or fetch; --help after it tells more",
     )
     result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return result
@@ -138,6 +149,83 @@ def train_parser() -> Parser:
     _common(result)
     result.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return result
+
+
+def find_parser() -> Parser:
+    """The parser of ``find``: its own options, and those of ``train`` that it does not set itself."""
+    from pmp_ref.app.find import EPOCHS, OWN
+    from pmp_ref.app.options import Options, default_text, flag
+
+    p = Parser(
+        prog="pmp-ref find",
+        description="Train a family of networks, each begun with the weights of a larger one, and find the smallest "
+        "that is accurate enough, or the accuracy at a wished size. Judged on held-out images; the test images are "
+        "looked at once.",
+        epilog=FIND_EXAMPLES + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--within", metavar="POINTS", help="points of held-out accuracy that may be lost (default: 1)")
+    p.add_argument("--keep", metavar="P%|N", help="a wished size instead, as of train".replace("%", "%%"))
+    p.add_argument("--models", metavar="N", default="10", help="networks to train at most (default: 10)")
+    p.add_argument(
+        "--refine", metavar="N", default="2", help="of them between the smallest good one and the next (default: 2)"
+    )
+    p.add_argument("--out", metavar="DIR", help="the search's directory (default: finds/001, finds/002, …)")
+    p.add_argument("--resume", metavar="DIR", help="go on with the search in this directory, with its own settings")
+    for f in fields(Options):
+        if f.name not in OWN and f.name != "prove":
+            default = f" (default: {EPOCHS} for each)" if f.name == "epochs" else default_text(f)
+            p.add_argument(
+                flag(f.name), metavar=f.metadata["metavar"], help=(f.metadata["help"] + default).replace("%", "%%")
+            )
+    p.add_argument("--threads", metavar="N", help="threads of the fast kernels; the numbers do not depend on it")
+    p.add_argument("--no-figures", action="store_true", help="draw no figure")
+    _common(p)
+    p.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return p
+
+
+def find(arguments: Sequence[str]) -> int:
+    """``pmp-ref find``."""
+    from pmp_ref.app.options import Options, flag
+    from pmp_ref.app.parse import positive
+
+    a = find_parser().read(arguments)
+    from pmp_ref.app import find as search
+    from pmp_ref.app import ranks
+    from pmp_ref.app.run import Manner
+
+    if (place := ranks.started()) is not None and place[1] != 1:
+        raise InputError("find runs in one process; leave mpiexec out")
+    manner = Manner(a.quiet, not a.no_figures, None if a.threads is None else number_of("--threads", a.threads))
+    given = {
+        f.name: getattr(a, f.name) for f in fields(Options) if f.name != "keep" and getattr(a, f.name, None) is not None
+    }
+    if a.resume is not None:
+        extra = next(iter(given), None) or next(
+            (n for n in ("within", "keep", "out") if getattr(a, n) is not None), None
+        )
+        if extra is not None:
+            raise InputError(f"--resume takes its settings from the search; leave {flag(extra)} out")
+        return search.go_on(Path(a.resume), manner)
+    try:
+        within = None if a.keep is not None else 1.0
+        within = within if a.within is None else positive(a.within)
+    except InputError as error:
+        raise InputError(f"--within {error}") from None
+    goal = search.Goal(within, a.keep, number_of("--models", a.models), number_from_0("--refine", a.refine))
+    return search.find(given, goal, a.out, manner)
+
+
+def number_from_0(option: str, given: str) -> int:
+    """A whole number, at least 0; InputError names the option."""
+    from pmp_ref.app.parse import whole
+
+    try:
+        return int(whole(0)(given))
+    except InputError as error:
+        raise InputError(f"{option} {error}") from None
 
 
 def number_of(option: str, given: str) -> int:
@@ -377,6 +465,7 @@ def certify(arguments: Sequence[str]) -> int:
 
 COMMANDS = {
     "train": train,
+    "find": find,
     "prove": prove,
     "inspect": inspect,
     "certify": certify,

@@ -229,6 +229,11 @@ class Options:
         "prove all accepted steps in interval arithmetic, every N-th, or none, and write proof.json",
         metavar="all|N|none",
     )
+    test_images: str = option(
+        "look",
+        **names(("look", "leave")),
+        help="look at the test images once, at the end of the run, or leave them for a later choice between runs",
+    )
     seed: int = option(0, parse.whole(0), "seed of initial controls and batches", metavar="N")
 
     @property
@@ -364,7 +369,8 @@ def from_json(stored: Any) -> Options:
     expected = {f.name for f in fields(Options)}
     if not isinstance(stored, dict):
         raise InputError("its options are no JSON object")
-    stored = {"start": None, "keep": None, "shift": 0, "flip": "none"} | stored  # the versions before them had none
+    usual = {"start": None, "keep": None, "test_images": "look", "shift": 0, "flip": "none"}  # what older versions had
+    stored = usual | stored
     for name in stored:
         if name not in expected:
             raise InputError(f"unknown option {str(name)!r}: {nearest(name, expected)}")

@@ -60,6 +60,11 @@ class Manner:
     threads: int | None = None
     world: World = field(default_factory=World)
 
+    def say(self, sentence: str) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.quiet:
+            print(sentence, file=sys.stderr, flush=True)
+
 
 def train(options: Options, out: str | None, manner: Manner) -> int:
     """A new run; the exit code. Nothing is written unless options and data fit."""
