@@ -22,7 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from pmp_ref import L0, WHOLE_LINE, ClassicRule, Dense, Method, Network, Problem, Tanh, solve
+from pmp_ref.controls import from_vector, to_vector
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -57,6 +61,10 @@ PAGES = (
     "users/runge-kutta.html",
     "users/statuses.html",
     "users/tutorial.html",
+    "users/pytorch.html",
+    "notebooks/first-run.html",
+    "notebooks/own-pictures.html",
+    "notebooks/reading-a-certificate.html",
     "users/extending.html",
     "developers/architecture.html",
     "developers/conventions.html",
@@ -351,3 +359,94 @@ def test_search_finds_prose_and_names(browser: Browser, site: str) -> None:
         browser.open(f"{site}search.html?q={words.replace(' ', '+')}", DESK, "light")
         hits = browser.evaluate("[...document.querySelectorAll('ul.search a')].map((a) => a.href)")
         assert any(page in hit for hit in hits), (words, hits)
+
+
+# What the script of the first page draws, as a file: the weight as it begins, the network after 240 steps.
+DRAWN = """
+(() => {
+  const svg = document.getElementById("touch-NAME");
+  const step = [...svg.closest(".figure").nextElementSibling.querySelectorAll("button")]
+    .find((b) => b.textContent === "One step");
+  for (let i = 0; step && i < 240; i++) step.click();
+  const copy = svg.cloneNode(true);
+  for (const name of ["role", "aria-label", "data-title", "data-style"]) copy.removeAttribute(name);
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  copy.querySelector("title").textContent = "";
+  return copy.outerHTML + "\\n";
+})()
+"""
+
+
+@pytest.mark.parametrize("name", ["weight", "pruning"])
+def test_without_scripts_the_first_page_shows_what_they_draw(browser: Browser, site: str, name: str) -> None:
+    browser.open(site + "index.html", DESK, "light")
+    stored = (ROOT / "docs" / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert browser.evaluate(DRAWN.replace("NAME", name)) == stored
+
+
+def test_the_weight_of_the_first_page_is_the_maximiser(browser: Browser, site: str) -> None:
+    """Of drawn g, u, ε, ρ, some of them at a draw: the script and the regulariser agree, the jumps included."""
+    generator = np.random.default_rng(0)
+    g, u = generator.uniform(-1, 1, (2, 400))
+    eps, rho = generator.uniform(0.05, 5, 400), generator.uniform(0, 0.6, 400)
+    g[:50], u[:50], eps[:50], rho[:50] = 0, 0.5, 1, 0.25  # zero and the top are worth the same: zero
+    browser.open(site + "index.html", DESK, "light")
+    cases = json.dumps(np.stack([g, u, eps, rho], axis=1).tolist())
+    found = browser.evaluate(f"{cases}.map((c) => pmpTouch.argmax(...c))")
+    due = [
+        float(L0().argmax(np.array(c[1]), np.array(c[0]), c[2], c[3], WHOLE_LINE))
+        for c in zip(g.tolist(), u.tolist(), eps.tolist(), rho.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(found, due, rtol=1e-14, atol=0)
+    assert 50 < sum(w == 0 for w in found) < 350
+
+
+def test_the_network_of_the_first_page_takes_the_steps_of_the_method(browser: Browser, site: str) -> None:
+    """Sixty steps of the script beside those of bSQH from the same controls on the same points, trials rejected too."""
+    browser.open(site + "index.html", DESK, "light")
+    points = browser.evaluate("pmpTouch.points.map((p) => [p.a, p.b, p.y])")
+    states = browser.evaluate(
+        "(() => { const s = [pmpTouch.start(0.02)];"
+        " for (let i = 0; i < 60; i++) s.push(pmpTouch.step(s[i])); return s; })()"
+    )
+    x, y = np.array(points)[:, :2], np.array(points)[:, 2].astype(int)
+    network = Network((Dense(6), Tanh(), Dense(2)), (2,))
+    begin = from_vector(np.array(states[0]["u"]), tuple(tuple(map(np.empty, s)) for s in network.control_shapes))
+    problem = Problem(network, rho=0.02)
+    method = Method.full_batch(rule=ClassicRule(eps0=1.0, sigma=1.5, zeta=0.8))
+    steps: list[Any] = []
+    solution = solve(
+        problem,
+        x,
+        y,
+        controls=begin,
+        method=method,
+        steps=60,
+        callback=lambda it, r: steps.append((to_vector(it.controls), r)),
+    )
+    assert solution.success
+    taken = [(u, r) for u, r in steps if r.verdict == "accepted"]
+    rejections = sum(r.verdict == "rejected" for _, r in steps)
+    assert states[-1]["rejections"] == rejections > 10
+    for state, (u, r) in zip(states[1:], taken, strict=True):
+        np.testing.assert_allclose(state["u"], u, rtol=1e-8, atol=1e-10)
+        np.testing.assert_array_equal(np.array(state["u"]) == 0, u == 0)
+        assert state["J"] == pytest.approx(r.J, rel=1e-10)
+
+
+def test_sliders_and_buttons_of_the_first_page(browser: Browser, site: str) -> None:
+    """The weight jumps as ρ passes its top; a price of zero keeps all weights of the network."""
+    browser.open(site + "index.html", PHONE, "dark")
+    said = "document.querySelector('#touch-NAME').closest('.figure').nextElementSibling.nextElementSibling.textContent"
+    move = (
+        "(() => { const i = document.querySelector('#touch-NAME').closest('.figure').nextElementSibling"
+        ".querySelector('label:last-child input'); i.value = VALUE; i.dispatchEvent(new Event('input')); })()"
+    )
+    assert "goes to 0.90" in browser.evaluate(said.replace("NAME", "weight"))
+    browser.evaluate(move.replace("NAME", "weight").replace("VALUE", "0.45"))
+    assert "zero is better" in browser.evaluate(said.replace("NAME", "weight"))
+    browser.evaluate(move.replace("NAME", "pruning").replace("VALUE", "0"))
+    browser.evaluate(DRAWN.replace("NAME", "pruning"))
+    assert "Step 240" in browser.evaluate(said.replace("NAME", "pruning"))
+    assert "24 of 24 weights" in browser.evaluate(said.replace("NAME", "pruning"))
+    assert browser.errors() == []

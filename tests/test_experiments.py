@@ -838,3 +838,17 @@ def test_thinned() -> None:
 def test_cells() -> None:
     assert [pages.cell(v) for v in (None, True, 0.123456, 3, "a|b")] == ["–", "yes", "0.1235", "3", "a\\|b"]
     assert [pages.duration(v) for v in (12.3, 90, 7200)] == ["12 s", "1.5 min", "2.0 h"]
+
+
+def test_the_figure_of_the_first_page_is_drawn_from_the_stored_rows() -> None:
+    from verification.experiments import front
+
+    docs = Path(__file__).parents[1] / "docs"
+    found = front.series(docs / "results" / "tradeoff.csv")
+    assert (docs / "figures" / "front.svg").read_text(encoding="utf-8") == front.drawing(found)
+    assert all(
+        front.LEFT < kept < front.RIGHT and front.LOW < right < front.HIGH for p in found.values() for kept, right in p
+    )
+    assert [len(found[kind]) for kind in ("bsqh", "l0", "l1", "retrain", "prune")] == [5, 2, 2, 2, 1]
+    kept, right = found["bsqh"][2]  # what the first page and the README say
+    assert f"{kept:.1f} {right:.1f} {found['prune'][0][1]:.1f}" == "1.1 99.2 99.3"

@@ -12,7 +12,7 @@ from typing import Any
 from pmp_ref.app.files import read_json
 from pmp_ref.errors import InputError
 from pmp_ref.files import write_atomically
-from verification.experiments import EXPERIMENTS, make
+from verification.experiments import EXPERIMENTS, front, make
 from verification.experiments.experiment import Experiment
 from verification.experiments.training import sparse
 
@@ -33,6 +33,8 @@ def publish(out: Path, docs: Path) -> list[str]:
         if (out / name / "results.json").is_file():
             lines.append(take(out / name, name, docs))
     write_atomically(page, generate(page.read_text(encoding="utf-8"), docs).encode())
+    if (docs / "results" / "tradeoff.csv").is_file():
+        lines.append(front.publish(docs))
     size = committed(docs)
     if size > LIMIT:
         lines.append(f"warning: results and figures take {size / 2**20:.2f} MiB; expected at most {LIMIT / 2**20} MiB")
