@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from pmp_ref.admissible import clip
 from pmp_ref.arrays import Array, device, namespace
 from pmp_ref.errors import InputError
 from pmp_ref.sweep import Sweeper
@@ -60,7 +61,7 @@ class FlipsAndShifts:
         columns = xp.arange(w, device=device(images)) - right
         inside = ((rows >= 0) & (rows < h))[:, None, :, None] & ((columns >= 0) & (columns < w))[:, None, None, :]
         columns = xp.where(mirrored == 1, w - 1 - columns, columns)
-        rows, columns = xp.clip(rows, 0, h - 1), xp.clip(columns, 0, w - 1)
+        rows, columns = clip(rows, 0, h - 1), clip(columns, 0, w - 1)
         planes = xp.reshape(xp.arange(b * c, device=device(images)), (b, c, 1, 1))
         index = (planes * h + rows[:, None, :, None]) * w + columns[:, None, None, :]
         moved = xp.reshape(xp.take(xp.reshape(images, (-1,)), xp.reshape(index, (-1,)), axis=0), images.shape)

@@ -38,7 +38,7 @@ from pmp_ref.model import Model, from_file, to_bytes
 from pmp_ref.network import headed
 from tests.app_data import bad, run, write_images
 from tests.test_compact import chains, drawn_controls, same, sample
-from tests.test_docs_code import blocks
+from tests.test_docs_code import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
@@ -804,12 +804,11 @@ def test_without_onnx_the_extra_is_named(
 
 def test_the_commands_of_the_pages_are_understood() -> None:
     found = []
-    for page in (ROOT / "README.md", *(ROOT / "docs" / "users").glob("*.md")):
-        for line in "\n".join(blocks(page, "console", "bash", "sh")).splitlines():
-            words = line.partition("#")[0].split()
-            if words[:2] in (["pmp-ref", "compact"], ["pmp-ref", "predict"]):
-                (compact_parser() if words[1] == "compact" else predict_parser()).parse_args(words[2:])
-                found.append(words[1])
+    for _, line in commands():
+        words = line.partition("#")[0].split()
+        if words[:2] in (["pmp-ref", "compact"], ["pmp-ref", "predict"]):
+            (compact_parser() if words[1] == "compact" else predict_parser()).parse_args(words[2:])
+            found.append(words[1])
     assert {"compact", "predict"} <= set(found)
 
 
