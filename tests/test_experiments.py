@@ -852,3 +852,13 @@ def test_the_figure_of_the_first_page_is_drawn_from_the_stored_rows() -> None:
     assert [len(found[kind]) for kind in ("bsqh", "l0", "l1", "retrain", "prune")] == [5, 2, 2, 2, 1]
     kept, right = found["bsqh"][2]  # what the first page and the README say
     assert f"{kept:.1f} {right:.1f} {found['prune'][0][1]:.1f}" == "1.1 99.2 99.3"
+
+
+def test_tables_of_the_page_are_narrow_and_whole_in_their_files() -> None:
+    for name, shown in pages.SHOWN.items():
+        found = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        headings, rows = make(name).table(found["rows"])
+        assert set(shown) <= set(headings) and len(shown) <= 8
+        assert pages.narrow(name, headings, rows)[0] == [h for h in headings if h in shown]
+        stored = (ROOT / "docs" / "results" / f"{name}-table.csv").read_text(encoding="utf-8")
+        assert stored == pages.whole_table(name, found), "run python -m verification.experiments --docs"

@@ -71,6 +71,7 @@ def _parts(results: Results) -> Iterator[str]:
         yield "<ul>" + "".join(f"<li class='bad'>{escape(line)}</li>" for line in problems) + "</ul>"
     if not results.complete:
         yield "<p class='soft'>Only some claims ran: surviving faults and coverage are not judged.</p>"
+    yield from _summary(results)
     yield "<h2>Claims</h2>"
     yield from _overview(results)
     for tag in results.claims:
@@ -90,8 +91,42 @@ def _parts(results: Results) -> Iterator[str]:
     yield "</body></html>"
 
 
+def _summary(results: Results) -> Iterator[str]:
+    """What a minute is enough for: what was asked, what was found, where it was close, and what failed."""
+    outcomes = {tag: result.outcome for tag, result in results.claims.items() if result.outcome.applicable}
+    failed = [tag for tag, o in outcomes.items() if not o.holds]
+    instances = sum(o.instances for o in outcomes.values())
+    caught = sum(bool(results.caught_by(name)) for name in FAULTS)
+    covered = results.covered()
+    exercised = sum(bool(tags) for tags in covered.values())
+    links = lambda tags: ", ".join(f"<a href='#{tag}'>{tag}</a>" for tag in tags)  # noqa: E731
+    close = sorted((tag for tag, o in outcomes.items() if o.bound and o.holds), key=lambda tag: outcomes[tag].margin)
+    exact = [tag for tag, o in outcomes.items() if not o.bound and o.holds]
+    yield "<h2>In a minute</h2>"
+    yield (
+        "<p>The theory makes statements about the method; here each is a <i>claim</i>, measured on the code that runs, "
+        "against a bound that the theory gives. A claim that could not fail would be worth nothing: so mistakes are "
+        "planted in the code, one at a time, and the claims must find them.</p><ul>"
+    )
+    yield f"<li><b>{len(outcomes) - len(failed)} of {len(outcomes)} claims hold</b>, on {instances:,} drawn instances."
+    if failed:
+        yield f"<li class='bad'>These fail: {links(failed)}."
+    by_these = "" if results.complete else " by the claims that ran"
+    yield f"<li><b>{caught} of {len(FAULTS)} planted faults are found</b>{by_these}."
+    yield f"<li>{exercised} of {len(covered)} public parts of the core are exercised{by_these}."
+    if close:
+        nearest = "; ".join(
+            f"<a href='#{tag}'>{tag}</a>, {escape(CLAIMS[tag].title)}, uses {100 * (1 - outcomes[tag].margin):.0f} %"
+            for tag in close[:3]
+        )
+        yield f"<li>Nearest to their bounds: {nearest}."
+    if exact:
+        yield f"<li>Exact, with nothing left to rounding: {links(exact)}."
+    yield "</ul><p class='soft'>Below: all claims in a table, then one by one; which claim finds which fault.</p>"
+
+
 def _overview(results: Results) -> Iterator[str]:
-    yield "<table><tr><th>tag<th>claim<th>measured<th><th>bound<th>margin<th>instances<th>faults<th>seconds</tr>"
+    yield "<table><tr><th>tag<th>claim<th>measured<th><th>bound<th>bound used<th>instances<th>faults<th>seconds</tr>"
     for tag, result in results.claims.items():
         o = result.outcome
         state = "soft" if not o.applicable else "good" if o.holds else "bad"

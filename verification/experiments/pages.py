@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -32,6 +34,9 @@ def publish(out: Path, docs: Path) -> list[str]:
     for name in EXPERIMENTS:
         if (out / name / "results.json").is_file():
             lines.append(take(out / name, name, docs))
+    for name in EXPERIMENTS:
+        if (file := docs / "results" / f"{name}.json").is_file():
+            write_atomically(docs / "results" / f"{name}-table.csv", whole_table(name, read_json(file)).encode())
     write_atomically(page, generate(page.read_text(encoding="utf-8"), docs).encode())
     if (docs / "results" / "tradeoff.csv").is_file():
         lines.append(front.publish(docs))
@@ -39,6 +44,91 @@ def publish(out: Path, docs: Path) -> list[str]:
     if size > LIMIT:
         lines.append(f"warning: results and figures take {size / 2**20:.2f} MiB; expected at most {LIMIT / 2**20} MiB")
     return [*lines, f"{page} written; results and figures take {size / 2**20:.2f} MiB"]
+
+
+# The columns that the page has room for; a table without an entry is shown whole. NAME-table.csv has all of them.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "full-batch": (
+        "rule",
+        "ρ",
+        "trials per step",
+        "J",
+        "kept weights (%)",
+        "test accuracy (%)",
+        "ε*",
+        "descent violations",
+    ),
+    "mini-batch": (
+        "rule",
+        "test",
+        "batch",
+        "ρ",
+        "steps with ΔJ > 0 (%)",
+        "mean loss, last epoch",
+        "kept weights (%)",
+        "test accuracy (%)",
+    ),
+    "tradeoff": (
+        "method",
+        "strength",
+        "retrained",
+        "seeds",
+        "kept, mean (min–max), %",
+        "test accuracy, mean (min–max), %",
+    ),
+    "ternary": (
+        "network",
+        "start",
+        "seeds",
+        "test accuracy there, %",
+        "kept, mean (min–max), %",
+        "test accuracy, mean (min–max), %",
+    ),
+    "groups": (
+        "penalty",
+        "ρ",
+        "test accuracy (%)",
+        "filters 2 (of 16)",
+        "neurons 1 (of 120)",
+        "nonzero weights (%)",
+        "of all (%)",
+        "multiply-adds (%)",
+    ),
+    "depth": (
+        "metric",
+        "layers with kernels",
+        "ρ",
+        "median Ĉ",
+        "Ĉ, 90 % over 10 % quantile",
+        "batch sweeps to the target loss",
+        "kept weights (%)",
+        "test accuracy (%)",
+    ),
+    "non-smooth": (
+        "network",
+        "rule",
+        "trials per step",
+        "median ε",
+        "median factor between successive Ĉ",
+        "missed by T5 (%, median)",
+        "kept weights (%)",
+        "test accuracy (%)",
+    ),
+}
+
+
+def narrow(name: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """The table with the columns that the page shows, in the order of the whole table."""
+    chosen = [i for i, heading in enumerate(headings) if heading in SHOWN.get(name, headings)]
+    return [headings[i] for i in chosen], [[row[i] for i in chosen] for row in rows]
+
+
+def whole_table(name: str, found: dict[str, Any]) -> str:
+    """All columns of the table, as CSV."""
+    headings, rows = make(name).table(found["rows"])
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([headings, *([cell(value) for value in row] for row in rows)])
+    return file.getvalue()
 
 
 def take(source: Path, name: str, docs: Path) -> str:
@@ -104,9 +194,12 @@ def section(name: str, docs: Path) -> str:
     if not file.is_file():
         return f"{command}\n{MISSING}\n"
     found, experiment = read_json(file), make(name)
-    parts = [command, conditions(found), markdown(*experiment.table(found["rows"]))]
+    parts = [command, conditions(found), markdown(*narrow(name, *experiment.table(found["rows"])))]
     parts += [picture(experiment, stem) for stem in found["figures"]]
-    parts.append(f"All rows: [CSV](results/{name}.csv), [JSON](results/{name}.json).\n")
+    parts.append(
+        f"The table with all its columns: [CSV](results/{name}-table.csv). All rows: [CSV](results/{name}.csv), "
+        f"[JSON](results/{name}.json).\n"
+    )
     return "\n".join(parts)
 
 
