@@ -125,24 +125,26 @@ def runs(start: int, stop: int) -> list[tuple[int, int]]:
     return [(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
 
 
-class Block(Layout):
-    """A run of entries of one kind of a layout, as a layout of its own."""
+class Block:
+    """A run of entries of one kind of a layout: how parts of :class:`Vectors` are laid out."""
 
     def __init__(self, layout: Layout, kind: int, start: int, stop: int) -> None:
-        self.shapes, self.trivial, self.run = layout.shapes, False, slice(start, stop)
-        self.kind, self.members, self.alone = kind, (layout.members[kind],), [layout.alone[kind]]
-        self.cuts = [(0, stop - start, layout.cuts[kind][2] if layout.alone[kind] else (stop - start,))]
+        self.layout, self.kind, self.run = layout, kind, slice(start, stop)
+        self.shape = layout.cuts[kind][2] if layout.alone[kind] else (stop - start,)
+
+    def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
+        """What ``nested`` holds for the first control of the kind."""
+        return ((self.layout.first(nested)[0][self.kind],),)
+
+    def kinds(self, whole: Array) -> tuple[Array, ...]:
+        """The entries of the block, in the shape of the control where that is a kind of its own."""
+        return (namespace(whole).reshape(whole, self.shape),)
 
     def part(self, nested: Any) -> Any:
         """The block's part of vectors, of what is given for each kind, or of None."""
         if nested is None:
             return None
         return Vectors(self, nested.whole[self.run]) if isinstance(nested, Vectors) else ((nested[0][self.kind],),)
-
-    @property
-    def size(self) -> int:
-        """Entries of the block."""
-        return self.cuts[0][1]
 
 
 def _has_hash(kind: Any) -> bool:
@@ -162,8 +164,9 @@ class Vectors(Sequence):  # type: ignore[type-arg]
 
     __slots__ = ("_kinds", "_whole", "layout", "views")
 
-    def __init__(self, layout: Layout, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
-        self.layout, self._whole, self._kinds = layout, whole, kinds
+    def __init__(self, layout: Layout | Block, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
+        self.layout: Any = layout
+        self._whole, self._kinds = whole, kinds
         self.views: Controls | None = None  # stage by stage, once asked for (``Packed``)
 
     @property

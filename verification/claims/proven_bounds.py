@@ -28,6 +28,7 @@ from pmp_ref.bounds import (
 from pmp_ref.bounds.ball import slope_change, third, value_change
 from pmp_ref.bounds.constants import activation_constants, bilinear_norm, linear_norm
 from pmp_ref.bounds.segment import Rows, enclose_rows
+from pmp_ref.bounds.step import widest
 from pmp_ref.bounds.taylor import coefficients, suprema
 from pmp_ref.controls import add, arrays_of, inner, map_controls, scaled, to_vector
 from pmp_ref.initialise import initial_controls
@@ -684,6 +685,16 @@ COLUMNS = (
 )
 
 
+def cutting(case: Case) -> Iterator[Check]:
+    """The samples that get twice as many parts: as few as bring the sum of widths down to what is wanted."""
+    width, order = case.rng.exponential(size=9), int(case.rng.integers(2, 5))
+    wanted = float(case.rng.uniform(0.5**order, 1) * width.sum())
+    chosen = widest(width, wanted, order)
+    after = lambda cut: float(width.sum() - (1 - 0.5**order) * width[cut].sum())  # noqa: E731
+    yield Check(after(chosen), wanted * (1 + 1e-12), f"sum of widths, order {order}")
+    yield Check(after(np.argsort(-width)[: chosen.size - 1]), wanted, f"with one sample less, order {order}", ">=")
+
+
 def random_segment(case: Case) -> Iterator[Check]:
     """A segment in a random direction; the network goes round with the index."""
     micro = case.context.profile == "micro"
@@ -691,6 +702,7 @@ def random_segment(case: Case) -> Iterator[Check]:
     length = case.choose(1e-2, 1.0)
     w = add(s.controls, scaled(length, problems.direction(case, s.controls)))
     delta = map_controls(lambda a, b: b - a, s.controls, w)
+    yield from cutting(case)
     sweep = s.problem.sweeper
     e = sweep.backward(s.controls, sweep.forward(s.controls, s.x, s.y))
     value, slope = float(mean_loss(sweep.forward(w, s.x, s.y)) - mean_loss(e)), float(inner(switching(e), delta))

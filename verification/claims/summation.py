@@ -78,9 +78,10 @@ def block_checks(case: Case) -> Iterator[Check]:
     layout = Layout([[(sizes[0],), (sizes[1],)], [(sizes[2], 1)]], [["a", "b"], [None]])
     a, b = (Vectors(layout, case.rng.standard_normal(layout.size)) for _ in range(2))
     factors = ((2.0, -1.0, 0.5),)  # one for each kind
+    constants = ((3.0, 0.25), (-2.0,))  # one for each control
 
     def f(a: Any, b: Any, factors: Any) -> Any:
-        return map_controls(lambda x, y, z: x * z + y, a, b, factors)
+        return map_controls(lambda x, y, z, c: x * z + c * y, a, b, factors, a.layout.first(constants))
 
     def groups(a: Any, b: Any) -> Any:
         return [[x * y for x, y in zip(arrays_of(a), arrays_of(b), strict=True)], [x > 0 for x in arrays_of(a)]]

@@ -115,6 +115,9 @@ def runs_to_a_size(context: Context) -> Outcome:
         broken = bsqh(s.problem, s.controls, s.x, s.y, stop=stop, method=early, batch_size=None)
         end = to_vector(broken.controls)[kernel_mask(s)]
         yield holds(np.count_nonzero(end) <= k, f"a run that ends early, k = {k} of {size}, {s.name}")
+        yield holds(method.last_rho(s.problem.rho, result.iterate, 1.0) == result.iterate.steering.rho, "ρ at the end")
+        given = Method.minibatch().wishing(wish.keep)
+        yield holds(given.wish == AtMost(wish.keep) and given.ramp is None, "a wish in place of the ramp")
         yield from law(wish, s, result, k, size, length, 1 if batch is None else -(-12 // batch))
 
     return survey(context, one, micro=6, quick=18, full=60)
