@@ -111,10 +111,12 @@ def runs_to_a_size(context: Context) -> Outcome:
         yield holds(np.count_nonzero(end) <= k, f"k = {k} of {size}, {s.name}")
         for r in result.steps:
             yield Check(r.delta_J + method.acceptance.eta * r.tau, 0.0, f"descent at step {r.step}, {s.name}")
-        early = Method(rule=FixedRule(eps0=1e-9), wish=wish)  # its first failed trial ends the run
+        early = Method(rule=FixedRule(eps0=1e-9)).wishing(wish.keep)  # its first failed trial ends the run
         broken = bsqh(s.problem, s.controls, s.x, s.y, stop=stop, method=early, batch_size=None)
         end = to_vector(broken.controls)[kernel_mask(s)]
         yield holds(np.count_nonzero(end) <= k, f"a run that ends early, k = {k} of {size}, {s.name}")
+        last = method.last_rho(s.problem.rho, result.iterate, 1.0)
+        yield holds(last == [r.rho for r in result.records][-1], f"the last ρ, {s.name}")
         yield from law(wish, s, result, k, size, length, 1 if batch is None else -(-12 // batch))
 
     return survey(context, one, micro=6, quick=18, full=60)
