@@ -42,7 +42,7 @@ PROVOKED = {
     "disconnected": ("easy", "--rho", "0.5", "--epochs", "4"),
     "guessing": ("easy", "--rho", "0.5", "--epochs", "4"),
     "ε grew": ("noisy", "--rho", "0", "--growth", "1e5", "--epochs", "6"),
-    "skipped": ("easy", "--growth", "1e6", "--epochs", "16"),
+    "skipped": ("easy", "--growth", "1e3", "--epochs", "30", "--rho", "0"),
     "ε* above ε": ("easy", "--batch-size", "full", "--rho", "1e-3", "--steps", "8"),
     "falling": ("easy", "--rule", "classic", "--eps0", "30", "--zeta", "1", "--rho", "0", "--epochs", "4"),
     "not fitted": ("noisy", "--rho", "0", "--epochs", "6"),

@@ -13,7 +13,7 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE
 from pmp_ref.augmentation import ClassicRule, FixedRule
 from pmp_ref.bsqh import bsqh
-from pmp_ref.cardinality import AtMost, nearest
+from pmp_ref.cardinality import PRICE, AtMost, nearest
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.method import Method
 from pmp_ref.metric import GradientMetric
@@ -124,7 +124,7 @@ def runs_to_a_size(context: Context) -> Outcome:
 
 def law(wish: AtMost, s: Setting, result: Any, k: int, size: int, length: int, batches: int) -> Iterator[Check]:
     """ρ of each record against the law, from the numbers of nonzero entries before it."""
-    n, kappa, last, rho = size, s.problem.rho * k or 10.0, 0.0, 0.0
+    n, kappa, last, rho = size, s.problem.rho * k or PRICE, 0.0, 0.0
     for r in result.records:
         if r.verdict is Verdict.PROJECTED:
             yield holds(n > k and r.nonzeros == k, f"projection from {n} to {r.nonzeros}, k = {k}, {s.name}")
@@ -135,7 +135,7 @@ def law(wish: AtMost, s: Setting, result: Any, k: int, size: int, length: int, b
         if t >= wish.start and not (t >= wish.hold and n <= k and rho > 0):
             a = min(1.0, (t - wish.start) / (wish.stop - wish.start))
             wanted = size if a * size <= k else k / a
-            e = float(np.clip(math.log(max(n, 1)) - math.log(wanted), -1, 1))
+            e = a * float(np.clip(math.log(max(n, 1)) - math.log(wanted), -2, 2))
             kappa *= math.exp(wish.rate * (t - last) * e)
             rho = kappa * math.exp(wish.gain * e) / wanted
         last = t
