@@ -22,8 +22,8 @@ from pmp_ref.iterate import Steering
 from pmp_ref.problem import Problem
 from pmp_ref.regulariser import Regulariser
 
-PRICE = 10.0  # κ₀: where κ ended in runs on MNIST, digits and CIFAR-10, 8 to 25; the feedback finds the rest
-SWING = 1.0  # |e| counts as at most this, so that ρ does not run ahead of weights that need time to go
+PRICE = 4.0  # κ₀: below where κ ended in runs on MNIST, digits and CIFAR-10, 8 to 25, for what is gone seldom returns
+SWING = 2.0  # |ln(n/n*)| counts as at most this
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class AtMost:
 
     With n the number of nonzero entries and a(t) = clip((t − start)/(stop − start), 0, 1) at progress t
 
-        n*(t) = min(|P|, k/a(t)),    e = ln(n/n*),    ρ(t) = κ eᵍ/n*,  eᵍ = exp(gain·e),    κ̇ = rate·e κ.
+        n*(t) = min(|P|, k/a(t)),    e = a ln(n/n*),    ρ(t) = κ exp(gain·e)/n*,    κ̇ = rate·e κ.
 
-    At n = n* and constant κ that is the linear ramp ρ = κ a/k. From ``hold`` of the run on ρ stays as it is while
+    At n = n* and constant κ that is the linear ramp ρ = κ a/k. The feedback grows with a, for at first weights need
+    time to go, and a ρ that runs ahead takes too many. From ``hold`` of the run on ρ stays as it is while
     n ≤ k; a control above k goes to the nearest point of U_k there, and once more at the end. Raises InputError for
     other numbers.
     """
@@ -43,8 +44,8 @@ class AtMost:
     start: float = 0.1
     stop: float = 0.6
     hold: float = 0.7
-    gain: float = 0.7
-    rate: float = 3.0
+    gain: float = 1.5
+    rate: float = 10.0
 
     def __post_init__(self) -> None:
         as_floats(self, "keep", "start", "stop", "hold", "gain", "rate")
@@ -77,7 +78,8 @@ class AtMost:
         if progress < self.start or (progress >= self.hold and n <= k and steering.rho > 0):
             return replace(steering, price=begun, progress=progress)
         wanted = self.wanted(size, progress)
-        e = min(max(math.log(max(n, 1) / wanted), -SWING), SWING)
+        way = min((progress - self.start) / (self.stop - self.start), 1.0)
+        e = way * min(max(math.log(max(n, 1) / wanted), -SWING), SWING)
         price = begun * math.exp(self.rate * (progress - steering.progress) * e)
         return replace(steering, rho=price * math.exp(self.gain * e) / wanted, price=price, progress=progress)
 

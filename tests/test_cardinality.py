@@ -190,7 +190,7 @@ def test_a_regulariser_without_zeros_is_refused_before_anything_is_written(
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("options", [("--keep", "3%"), ("--keep", "500", "--batch-size", "full", "--epochs", "6")])
+@pytest.mark.parametrize("options", [("--keep", "3%"), ("--keep", "500", "--batch-size", "full", "--epochs", "30")])
 def test_the_command(options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_images(tmp_path / "d.npz")
     assert run(images, tmp_path / "r", "--prove", "all", *options) == 0

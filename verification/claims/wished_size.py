@@ -13,7 +13,7 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE
 from pmp_ref.augmentation import ClassicRule, FixedRule
 from pmp_ref.bsqh import bsqh
-from pmp_ref.cardinality import AtMost, nearest
+from pmp_ref.cardinality import PRICE, AtMost, nearest
 from pmp_ref.controls import map_controls, to_vector
 from pmp_ref.method import Method
 from pmp_ref.metric import GradientMetric
@@ -111,13 +111,14 @@ def runs_to_a_size(context: Context) -> Outcome:
         yield holds(np.count_nonzero(end) <= k, f"k = {k} of {size}, {s.name}")
         for r in result.steps:
             yield Check(r.delta_J + method.acceptance.eta * r.tau, 0.0, f"descent at step {r.step}, {s.name}")
-        early = Method(rule=FixedRule(eps0=1e-9), wish=wish)  # its first failed trial ends the run
+        early = Method(rule=FixedRule(eps0=1e-9)).wishing(wish.keep)  # its first failed trial ends the run
         broken = bsqh(s.problem, s.controls, s.x, s.y, stop=stop, method=early, batch_size=None)
         end = to_vector(broken.controls)[kernel_mask(s)]
         yield holds(np.count_nonzero(end) <= k, f"a run that ends early, k = {k} of {size}, {s.name}")
-        yield holds(method.last_rho(s.problem.rho, result.iterate, 1.0) == result.iterate.steering.rho, "ρ at the end")
         given = Method.minibatch().wishing(wish.keep)
         yield holds(given.wish == AtMost(wish.keep) and given.ramp is None, "a wish in place of the ramp")
+        last = method.last_rho(s.problem.rho, result.iterate, 1.0)
+        yield holds(last == [r.rho for r in result.records][-1], f"the last ρ, {s.name}")
         yield from law(wish, s, result, k, size, length, 1 if batch is None else -(-12 // batch))
 
     return survey(context, one, micro=6, quick=18, full=60)
@@ -125,7 +126,7 @@ def runs_to_a_size(context: Context) -> Outcome:
 
 def law(wish: AtMost, s: Setting, result: Any, k: int, size: int, length: int, batches: int) -> Iterator[Check]:
     """ρ of each record against the law, from the numbers of nonzero entries before it."""
-    n, kappa, last, rho = size, s.problem.rho * k or 10.0, 0.0, 0.0
+    n, kappa, last, rho = size, s.problem.rho * k or PRICE, 0.0, 0.0
     for r in result.records:
         if r.verdict is Verdict.PROJECTED:
             yield holds(n > k and r.nonzeros == k, f"projection from {n} to {r.nonzeros}, k = {k}, {s.name}")
@@ -136,7 +137,7 @@ def law(wish: AtMost, s: Setting, result: Any, k: int, size: int, length: int, b
         if t >= wish.start and not (t >= wish.hold and n <= k and rho > 0):
             a = min(1.0, (t - wish.start) / (wish.stop - wish.start))
             wanted = size if a * size <= k else k / a
-            e = float(np.clip(math.log(max(n, 1)) - math.log(wanted), -1, 1))
+            e = a * float(np.clip(math.log(max(n, 1)) - math.log(wanted), -2, 2))
             kappa *= math.exp(wish.rate * (t - last) * e)
             rho = kappa * math.exp(wish.gain * e) / wanted
         last = t
