@@ -513,6 +513,18 @@ def test_chunk_size_depends_on_the_batch_alone() -> None:
     assert [c.start for c in cuts[0]][1:] + [150] == [c.stop for c in cuts[0]]
 
 
+@pytest.mark.parametrize(
+    ("batch", "backward", "cores", "due"), [(64, False, 8, 1), (64, True, 8, 2), (5000, True, 8, 8)]
+)
+def test_as_many_threads_are_woken_as_have_work(
+    batch: int, backward: bool, cores: int, due: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LeNet-5 multiplies 416,520 times for an image."""
+    monkeypatch.setattr("pmp_ref.kernels.sweep.available_cores", lambda: cores)
+    sweep = FastSweep(lenet5(), CrossEntropy())
+    assert sweep.work == 416_520 and sweep.paying(batch, backward) == due
+
+
 def test_an_exception_in_a_worker_reaches_the_caller_and_ends_the_threads() -> None:
     def fail(item: int) -> int:
         if item == 5:

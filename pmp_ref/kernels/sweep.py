@@ -15,7 +15,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.kernels.cuda import CudaSweep
 from pmp_ref.kernels.gpu import GpuSweep, on_gpu
-from pmp_ref.kernels.live import LiveParts
+from pmp_ref.kernels.live import LiveParts, multiplications
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import Threads, available_cores
@@ -25,6 +25,7 @@ from pmp_ref.network import Network, states_like
 from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Evaluation, Sweep, quiet
 
+LEAST = 40_000_000  # multiplications that a thread is woken for, at least; measured, see docs/performance.md
 GPU_CHUNK = 512  # samples; where several GPUs share a batch
 
 
@@ -154,7 +155,7 @@ class FastSweep(Sweep):
     """Forward and backward sweeps in NumPy, batch innermost; the same values as :class:`pmp_ref.sweep.Sweep`.
 
     ``chunk`` samples are swept at a time (0: by :func:`chunk_size`, from batch and dtype alone), on ``threads`` threads
-    (0: as many as cores). The results do not depend on the number of threads.
+    (0: as many as there are cores and work is worth, see ``LEAST``). The results do not depend on their number.
 
     States are kept for the backward sweep if they fit ``memory`` bytes. Otherwise, with ``costates``, the forward sweep
     of a trial takes costates along while its states are in cache; without, states are computed once more if asked for.
@@ -174,6 +175,7 @@ class FastSweep(Sweep):
     store: Store = field(init=False, repr=False, compare=False)
     flat: Layout = field(init=False, repr=False, compare=False)  # of controls that have none
     parts: LiveParts = field(init=False, repr=False, compare=False)
+    work: int = field(init=False, repr=False, compare=False)  # multiplications of a forward sweep of one sample
 
     def __post_init__(self) -> None:
         if self.chunk < 0 or self.threads < 0:
@@ -182,6 +184,7 @@ class FastSweep(Sweep):
         object.__setattr__(self, "store", Store())
         object.__setattr__(self, "flat", plain_layout(self.network.control_shapes))
         object.__setattr__(self, "parts", LiveParts(self.network))
+        object.__setattr__(self, "work", multiplications(self.network))
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""
@@ -238,6 +241,10 @@ class FastSweep(Sweep):
             g = part.whole(g, self.network.control_shapes, layout_of(controls) or self.flat)
         return losses, largest, g, states
 
+    def paying(self, samples: int, backward: bool) -> int:
+        """How many threads have enough to do to be worth waking; a sweep both ways multiplies three times as much."""
+        return min(available_cores(), max(1, self.work * samples * (3 if backward else 1) // LEAST))
+
     def of(self, smaller: Network) -> FastSweep:
         """The sweep of a smaller network, all of it."""
         return replace(self, network=smaller, live=False)
@@ -249,7 +256,7 @@ class FastSweep(Sweep):
         f = ChunkSweep(self, controls, self.plan.prepare(controls), x.shape[0], backward)
         cuts = list(self.own_chunks(x))
         items = [(x[cut], y[cut], swept[i] if swept else None) for i, cut in enumerate(cuts)]
-        threads = Threads(self.threads or available_cores())
+        threads = Threads(self.threads or self.paying(x.shape[0], backward))
         like = next(arrays_of(controls))
         losses, largest, states = [np.zeros(0, like.dtype)], [np.zeros(0, like.dtype)], []  # perhaps no chunk is ours
 

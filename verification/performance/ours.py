@@ -12,6 +12,7 @@ from pmp_ref.arrays import to_floats
 from pmp_ref.augmentation import FixedRule
 from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import FastSweep
+from pmp_ref.kernels.workers import available_cores
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.method import Method
 from pmp_ref.one_step import prepare, step
@@ -27,7 +28,12 @@ def operation(name: str, case: Case, threads: int, **options: Any) -> Callable[[
     iterate whose switching functions are known, with those of the next. ``mini_batch_step``: switching functions on a
     new batch, then one accepted step.
     """
-    return on_sweep(name, case, FastSweep(case.network, CrossEntropy(), threads=threads, **options))
+    return on_sweep(name, case, FastSweep(case.network, CrossEntropy(), threads=chosen(threads), **options))
+
+
+def chosen(threads: int) -> int:
+    """As many as the sweep chooses itself where all cores may be used, as in a run."""
+    return 0 if threads == available_cores() else threads
 
 
 def on_sweep(name: str, case: Case, sweep: Sweep) -> Callable[[], float]:
