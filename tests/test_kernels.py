@@ -514,7 +514,7 @@ def test_chunk_size_depends_on_the_batch_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "backward", "cores", "due"), [(64, False, 8, 1), (64, True, 8, 2), (5000, True, 8, 8)]
+    ("batch", "backward", "cores", "due"), [(64, False, 8, 1), (128, True, 8, 3), (5000, True, 8, 8)]
 )
 def test_as_many_threads_are_woken_as_have_work(
     batch: int, backward: bool, cores: int, due: int, monkeypatch: pytest.MonkeyPatch

@@ -30,11 +30,11 @@ def plan(quick: bool) -> list[tuple[str, str, int, str]]:
     """(operation, config, batch, dtype) of every row."""
     if quick:
         rows = [("forward_backward", "lenet5", b, d) for b in (64, 1024) for d in DTYPES]
-        rows += [(o, "lenet5", 64, "float32") for o in OPERATIONS[1:]]
+        rows += [(o, c, 64, "float32") for c in ("lenet5", "lenet5-caffe") for o in OPERATIONS[1:]]
         return [
             *rows,
-            ("forward_backward", "lenet5-caffe", 64, "float32"),
-            ("forward_backward", "residual", 64, "float32"),
+            *(("forward_backward", "lenet5-caffe", 64, d) for d in DTYPES),
+            *(("forward_backward", c, 64, "float32") for c in ("residual", "resnet20")),
         ]
     return [
         (o, c, b, d)
