@@ -112,14 +112,15 @@ def test_interrupted_on_four_ranks_resumed_on_one_two_and_three(
 def test_a_killed_rank_takes_all_down_and_the_checkpoint_stands(
     data: Path, alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Within seconds, with one line and code 1; then one process goes on to the same results."""
+    """Within seconds, with one line of ours and code 1; then one process goes on to the same results."""
     out = tmp_path / "r"
     with begin(data, out, "--processes", "3") as running:
         until(lambda: (steps_in(out, 4) and (out / "checkpoint.npz").exists()) or running.poll() is not None)
         os.kill(rank_of(out, 2), signal.SIGKILL)
         _, errors = running.communicate(timeout=120)  # one or two seconds; a machine with other load takes its time
     assert running.returncode == 1
-    assert errors.startswith("pmp-ref: error: a rank died") and errors.count("\n") == 1, errors
+    ours = [line for line in errors.splitlines() if "pmp-ref" in line]  # a rank that waits for the dead one may see it
+    assert [line.startswith("pmp-ref: error: a rank died") for line in ours] == [True], errors  # first: MPI then speaks
     assert not steps_in(out, 40)
     assert main(["train", "--resume", str(out), "--quiet", "--no-figures"]) == 0
     assert results(out) == alone

@@ -527,6 +527,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if "--debug" in given:
             traceback.print_exc()
+        if ranks.lost_another(error):  # the launcher says so, once; mpiexec has words of its own
+            ranks.end_others(ranks.LOST)
+            return ranks.LOST
         expected = isinstance(error, OutputError)
         name, hint = ("", "") if expected else (f"{type(error).__name__}: ", " (--debug shows where)")
         what = f"{ranks.here()}{'' if expected else 'unexpected '}error"

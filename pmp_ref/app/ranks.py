@@ -37,6 +37,7 @@ STARTED_BY_MPI = {  # what mpiexec and srun leave in the environment: rank, numb
     "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",  # Open MPI
     "PMIX_RANK": "",
 }
+LOST = 69  # exit code of a rank that reaches another one no more; the launcher makes 1 of it
 COLUMNS = "PMP_REF_COLUMNS"  # width of the terminal that the launcher writes to; absent: it is none
 CUDA_AWARE = "PMP_REF_CUDA_AWARE"  # 1: MPI takes arrays of the device
 INSTALL = "pip install 'pmp_ref[mpi]'"
@@ -251,6 +252,11 @@ def here() -> str:
     """ "rank 2: " where mpiexec has started several; else nothing."""
     place = started()
     return "" if place is None or place[1] == 1 else f"rank {place[0]}: "
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether MPI says that it reaches another rank no more: that one has died, and mpiexec has not yet ended us."""
+    return "mpi4py.MPI" in sys.modules and isinstance(error, sys.modules["mpi4py.MPI"].Exception)
 
 
 def end_others(code: int) -> None:
