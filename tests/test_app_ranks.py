@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,3 +265,18 @@ def test_ranks_are_compared_with_rank_0() -> None:
 def test_arguments_without_an_option() -> None:
     assert without(["--a", "1", "--processes", "4", "--b=2"], "--processes") == ["--a", "1", "--b=2"]
     assert without(["--processes=4", "--a"], "--processes") == ["--a"]
+
+
+def test_what_mpi_says_of_a_lost_rank_is_left_to_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Lost(Exception):
+        pass
+
+    def dispatch(given: list[str]) -> int:
+        raise Lost("process_vm_readv failed")
+
+    monkeypatch.setattr("pmp_ref.app.main.dispatch", dispatch)
+    assert main(["train"]) == 1 and "unexpected error: Lost" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mpi4py.MPI", SimpleNamespace(Exception=Lost))
+    assert main(["train"]) == ranks.LOST and not capsys.readouterr().err
