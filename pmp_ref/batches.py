@@ -68,6 +68,11 @@ class FlipsAndShifts:
         return xp.where(inside, moved, xp.zeros_like(moved))
 
 
+def batches_in(samples: int, batch_size: int | None) -> int:
+    """Batches of an epoch; one in full batch."""
+    return 1 if batch_size is None else -(-samples // batch_size)
+
+
 def take_batch(
     x: Array,
     y: Array,

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pmp_ref.arrays import Array, Controls, is_array, to_numpy
-from pmp_ref.batches import FlipsAndShifts, take_batch
+from pmp_ref.batches import FlipsAndShifts, batches_in, take_batch
 from pmp_ref.cardinality import check_wish, nearest
 from pmp_ref.controls import arrays_of, entry_sums, vectors
 from pmp_ref.errors import InputError, LabelWarning, ScaleWarning
@@ -83,7 +83,7 @@ def loop(
 ) -> Run:
     """The loop of :func:`bsqh`, of arguments that are checked: step, judge, move on."""
     full = batch_size is None
-    batches = 1 if batch_size is None else -(-x.shape[0] // batch_size)
+    batches = batches_in(x.shape[0], batch_size)
     records: list[Record] = []
     status = None
     wish, size = method.wish, problem.network.kernel_size()
@@ -112,7 +112,7 @@ def loop(
                     else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper, vary)
                 )
             progress = stop.progress(place, batches)
-            it, rho = with_rho(problem, method, it, progress)
+            it, rho = with_rho(problem, method, it, size, progress)
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
             it = prepare(problem, method, it, bx, by)
             after, record = step(problem, method, it, bx, by, rho, progress, full)
@@ -135,11 +135,11 @@ def loop(
     return Run(status or Status.ITERATION_LIMIT, it, tuple(records))
 
 
-def with_rho(problem: Problem, method: Method, it: Iterate, progress: float) -> tuple[Iterate, float]:
-    """The ρ of a step, steered where a size is wished."""
+def with_rho(problem: Problem, method: Method, it: Iterate, size: int, progress: float) -> tuple[Iterate, float]:
+    """The ρ of a step, steered where a size is wished; ``size`` counts all kernel entries."""
     if method.wish is None:
         return it, method.rho_at(problem.rho, progress)
-    steering = method.wish.steer(it.steering, problem.rho, problem.network.kernel_size(), progress)
+    steering = method.wish.steer(it.steering, problem.rho, size, progress)
     return replace(it, steering=steering), steering.rho
 
 

@@ -7,11 +7,12 @@ and only here, the sweep is chosen from the arrays: fast kernels for NumPy, thos
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from pmp_ref import bsqh, certificate, one_step
 from pmp_ref.arrays import Array, Controls, library, to_floats
-from pmp_ref.batches import FlipsAndShifts
+from pmp_ref.batches import FlipsAndShifts, batches_in
 from pmp_ref.bsqh import Callback
 from pmp_ref.certificate import Certificate
 from pmp_ref.controls import kernel_entries
@@ -102,11 +103,10 @@ def solve(
     problem = suited(problem, x)
     it = bsqh.first_iterate(problem, method, controls, resume)
     bsqh.check_run(problem, method, stop, it.controls, x, y, batch_size, seed, vary)
-    if progress:
-        batches = 1 if batch_size is None else -(-x.shape[0] // batch_size)
-        with Bar(stop, batches, it.place) as bar:
-            run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, bar.beside(callback), vary)
-    else:
+    with ExitStack() as entered:
+        if progress:
+            bar = entered.enter_context(Bar(stop, batches_in(x.shape[0], batch_size), it.place))
+            callback = bar.beside(callback)
         run = bsqh.loop(problem, method, stop, it, x, y, batch_size, seed, callback, vary)
     e = run.iterate.current.evaluation
     if e is None or e.x is not x:

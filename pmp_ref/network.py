@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from pmp_ref.arrays import Array, Controls, check_together, device, is_array, is_floating, library, namespace
-from pmp_ref.controls import arrays_of
+from pmp_ref.controls import arrays_of, kernels_of
 from pmp_ref.errors import InputError
 from pmp_ref.layers.layer import Shape, Stage
 from pmp_ref.layers.pixels import Pixels
@@ -125,12 +125,7 @@ class Network:
 
     def kernel_size(self) -> int:
         """Entries of all kernels."""
-        return sum(
-            prod(shape)
-            for names, shapes in zip(self.names(), self.control_shapes, strict=True)
-            for name, shape in zip(names, shapes, strict=True)
-            if name == "kernel"
-        )
+        return sum(map(prod, kernels_of(self.names(), self.control_shapes)))
 
     def entering(self, l: int, states: Sequence[Any]) -> Any:
         """What enters stage l, of ``states`` (or their shapes, jets, …): one, or a tuple where it reads several."""

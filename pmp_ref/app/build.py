@@ -19,7 +19,7 @@ from pmp_ref.architectures import ARCHITECTURES
 from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
-from pmp_ref.batches import FlipsAndShifts, take_batch
+from pmp_ref.batches import FlipsAndShifts, batches_in, take_batch
 from pmp_ref.cardinality import check_wish
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.data import Dataset, load, statistics
@@ -66,7 +66,7 @@ class Setup:
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
-        return 1 if self.batch_size is None else -(-self.x.shape[0] // self.batch_size)
+        return batches_in(self.x.shape[0], self.batch_size)
 
     def last_rho(self, it: Iterate) -> float:
         """The ρ that the run has come to."""

@@ -20,7 +20,6 @@ from pmp_ref.app.summary import certificate_json, versions
 from pmp_ref.certificate import Certificate, ControlCertificate
 from pmp_ref.controls import cast
 from pmp_ref.data import load
-from pmp_ref.errors import InputError
 from pmp_ref.kernels.blas import one_thread
 from pmp_ref.loss import CrossEntropy
 from pmp_ref.network import Network
@@ -147,13 +146,3 @@ def layer(r: ControlCertificate, network: Network) -> str:
     return (
         f"the {r.name} of stage {r.stage} ({type(network.stages[r.stage]).__name__}, {r.nonzeros:,} of {r.size:,} kept)"
     )
-
-
-def images_of(given: str | None) -> int | None:
-    """How many training images; InputError below 1."""
-    if given is None:
-        return None
-    try:
-        return int(parse.whole(1)(given))
-    except InputError as error:
-        raise InputError(f"--images {error}") from None

@@ -46,8 +46,6 @@ class Drawn(NamedTuple):
 
 def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, Any]) -> dict[str, Drawn]:
     """Draw all figures, write the light ones as PNG, return both kinds."""
-    import matplotlib
-
     steps, trials, held = (read(directory / name) for name in ("history.csv", "trials.csv", "accuracy.csv"))
     layers = list(kernels(setup, controls))
     convolutions = [a for _, a in layers if a.ndim == 4]
@@ -86,16 +84,29 @@ def draw(directory: Path, setup: Setup, controls: Controls, summary: dict[str, A
         )
     drawn = {}
     for name in sorted(plans, key=["convergence", "accuracy", "filters", "sparsity", "weights"].index):
-        title, alt, plan = plans[name]
-        pictures = []
-        for ink in (LIGHT, DARK):
-            with matplotlib.rc_context(style(ink)):  # type: ignore[arg-type,unused-ignore]
-                figure, content = plan(ink), io.BytesIO()
-                figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-            pictures.append(content.getvalue())
-        write_atomically(directory / f"{name}.png", pictures[0])
-        drawn[name] = Drawn(title, alt, *pictures)
+        drawn[name] = in_both(directory / f"{name}.png", *plans[name])
     return drawn
+
+
+def in_both(path: Path, title: str, alt: str, plan: Callable[[Ink], Any]) -> Drawn:
+    """The figure that ``plan`` draws, in both colours; the light one is written to ``path``."""
+    import matplotlib
+
+    pictures = []
+    for ink in (LIGHT, DARK):
+        with matplotlib.rc_context(style(ink)):  # type: ignore[arg-type,unused-ignore]
+            figure, content = plan(ink), io.BytesIO()
+            figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+        pictures.append(content.getvalue())
+    write_atomically(path, pictures[0])
+    return Drawn(title, alt, *pictures)
+
+
+def share_axis(axis: Any) -> None:
+    """A logarithmic axis of shares of weights, in per cent."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    axis.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
 
 
 def style(ink: Ink) -> dict[str, Any]:
@@ -212,9 +223,7 @@ def path(ink: Ink, held: Table, summary: dict[str, Any]) -> Any:
             label=f"test images: {100 * p:.2f} %, 95 % interval",
         )
     if x.min() > 0:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-        axis.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        share_axis(axis)
     axis.invert_xaxis()
     axis.set_xlabel("kept weights (%), the run goes to the right")
     axis.set_ylabel("accuracy (%)")

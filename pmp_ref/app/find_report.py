@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pmp_ref import __version__
-from pmp_ref.app.figures import DARK, LIGHT, Drawn, Ink, blank, style
+from pmp_ref.app.figures import Drawn, Ink, blank, in_both, share_axis
 from pmp_ref.app.inspect import number, percent
 from pmp_ref.app.options import Options, flag, to_json
-from pmp_ref.app.report import STYLE, figure, pairs, table
+from pmp_ref.app.report import document, figure, pairs, table
 from pmp_ref.files import write_atomically
 
 if TYPE_CHECKING:
@@ -48,29 +47,19 @@ def page(
     test = Accuracy(round(result["test_accuracy"] * images), images) if images else "the data set has no test images"
     title = f"Sizes of {options.network or 'a network'} on {Path(options.data).name}"
     text = answer(goal, best, family[0], test)
-    parts = [
-        "<!doctype html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{STYLE}</style>",
-        "</head>",
-        "<body>",
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">Search {escape(directory.name)} of pmp_ref {escape(__version__)}</p>',
-        f'<p class="status note">{escape(text[:1].upper() + text[1:])}.</p>',
-        "" if drawn is None else figure("curve", drawn),
-        "<h2>The family</h2>",
-        table(HEAD, [cells(m, family[0], result) for m in family], 1),
-        f'<p class="soft">{HOW}</p>',
-        "<h2>Settings of the one chosen</h2>",
-        pairs({flag(name): value for name, value in to_json(options).items()}, {}),
-        "</body>",
-        "</html>",
-    ]
-    return "\n".join(part for part in parts if part) + "\n"
+    return document(
+        title,
+        [
+            f'<p class="soft">Search {escape(directory.name)} of pmp_ref {escape(__version__)}</p>',
+            f'<p class="status note">{escape(text[:1].upper() + text[1:])}.</p>',
+            "" if drawn is None else figure("curve", drawn),
+            "<h2>The family</h2>",
+            table(HEAD, [cells(m, family[0], result) for m in family], 1),
+            f'<p class="soft">{HOW}</p>',
+            "<h2>Settings of the one chosen</h2>",
+            pairs({flag(name): value for name, value in to_json(options).items()}, {}),
+        ],
+    )
 
 
 def cells(m: Member, dense: Member, result: dict[str, Any]) -> list[str]:
@@ -92,17 +81,8 @@ def cells(m: Member, dense: Member, result: dict[str, Any]) -> list[str]:
 
 def draw(directory: Path, result: dict[str, Any], goal: Goal, family: list[Member]) -> Drawn:
     """The curve in both colours; the light one is written as ``curve.png``."""
-    import matplotlib
-
-    pictures = []
-    for ink in (LIGHT, DARK):
-        with matplotlib.rc_context(style(ink)):  # type: ignore[arg-type,unused-ignore]
-            made, buffer = curve(ink, result, goal, family), io.BytesIO()
-            made.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-        pictures.append(buffer.getvalue())
-    write_atomically(directory / "curve.png", pictures[0])
     alt = "Held-out accuracy of each network over its share of the weights, with intervals; knee and choice are marked"
-    return Drawn("Accuracy against size", alt, *pictures)
+    return in_both(directory / "curve.png", "Accuracy against size", alt, lambda ink: curve(ink, result, goal, family))
 
 
 def curve(ink: Ink, result: dict[str, Any], goal: Goal, family: list[Member]) -> Any:
@@ -159,9 +139,7 @@ def curve(ink: Ink, result: dict[str, Any], goal: Goal, family: list[Member]) ->
             capsize=3,
             label="test images, looked at once",
         )
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    axis.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+    share_axis(axis)
     axis.invert_xaxis()
     axis.set_xlabel("kept weights (%)")
     axis.set_ylabel("accuracy (%)")

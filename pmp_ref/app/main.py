@@ -214,26 +214,16 @@ def find(arguments: Sequence[str]) -> int:
         within = within if a.within is None else positive(a.within)
     except InputError as error:
         raise InputError(f"--within {error}") from None
-    goal = search.Goal(within, a.keep, number_of("--models", a.models), number_from_0("--refine", a.refine))
+    goal = search.Goal(within, a.keep, number_of("--models", a.models), number_of("--refine", a.refine, 0))
     return search.find(given, goal, a.out, manner)
 
 
-def number_from_0(option: str, given: str) -> int:
-    """A whole number, at least 0; InputError names the option."""
+def number_of(option: str, given: str, least: int = 1) -> int:
+    """A whole number, at least ``least``; InputError names the option."""
     from pmp_ref.app.parse import whole
 
     try:
-        return int(whole(0)(given))
-    except InputError as error:
-        raise InputError(f"{option} {error}") from None
-
-
-def number_of(option: str, given: str) -> int:
-    """A whole number, at least 1; InputError names the option."""
-    from pmp_ref.app.parse import whole
-
-    try:
-        return int(whole(1)(given))
+        return int(whole(least)(given))
     except InputError as error:
         raise InputError(f"{option} {error}") from None
 
@@ -450,7 +440,7 @@ def certify_parser() -> Parser:
 def certify(arguments: Sequence[str]) -> int:
     """``pmp-ref certify``."""
     a = certify_parser().read(arguments)
-    from pmp_ref.app.certify import Wish, images_of
+    from pmp_ref.app.certify import Wish
     from pmp_ref.app.certify import main as run
     from pmp_ref.app.options import read
     from pmp_ref.app.parse import positive
@@ -459,7 +449,8 @@ def certify(arguments: Sequence[str]) -> int:
         eps = None if a.eps is None else positive(a.eps)
     except InputError as error:
         raise InputError(f"--eps {error}") from None
-    wish = Wish(a.data, read("regulariser", a.regulariser), read("rho", a.rho), eps, images_of(a.images), a.json)
+    images = None if a.images is None else number_of("--images", a.images)
+    wish = Wish(a.data, read("regulariser", a.regulariser), read("rho", a.rho), eps, images, a.json)
     return run(Path(a.model), wish)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pmp_ref.app.figures import DARK, LIGHT, Drawn, Ink, blank, style
-from pmp_ref.app.files import write_atomically
+from pmp_ref.app.figures import Drawn, Ink, blank, in_both
 from pmp_ref.app.proof_file import number
 
 SHOWN = 50  # steps that are not proven, by name
@@ -24,20 +22,13 @@ def ends(step: dict[str, Any], name: str) -> tuple[float, float]:
 
 def proof_picture(directory: Path, content: dict[str, Any]) -> Drawn:
     """The picture in both colours; the light one is written as ``proof.png``."""
-    import matplotlib
-
-    pictures = []
-    for ink in (LIGHT, DARK):
-        with matplotlib.rc_context(style(ink)):  # type: ignore[arg-type,unused-ignore]
-            figure, buffer = band(ink, content["steps"]), io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-        pictures.append(buffer.getvalue())
-    write_atomically(directory / "proof.png", pictures[0])
     alt = (
         "Proven descent J(u) − J(w) of every step as a band from the lower to the upper end of its enclosure, with the "
         "descent that the test asks for; undecided and refuted steps are marked"
     )
-    return Drawn("Proven descent, step by step", alt, *pictures)
+    return in_both(
+        directory / "proof.png", "Proven descent, step by step", alt, lambda ink: band(ink, content["steps"])
+    )
 
 
 def band(ink: Ink, steps: list[dict[str, Any]]) -> Any:

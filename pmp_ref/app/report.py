@@ -58,7 +58,29 @@ def report(
     network = options.network or Path(str(options.start)).name
     title = f"{network} on {Path(options.data).name}, {options.regulariser.upper()}, ρ = {options.rho:g}"
     found = from_json(summary.get("diagnosis"))
-    parts = [
+    return document(
+        title,
+        [
+            f'<p class="soft">Run {escape(directory.name)} of pmp_ref {escape(summary["versions"]["pmp_ref"])}, '
+            "trained by the batch sequential quadratic Hamiltonian method</p>",
+            f'<p class="notice">{escape(options.notice)}</p>' if options.notice else "",
+            f'<p class="status {worst(found)}"><b>{escape(summary["status"])}</b>: {escape(summary["message"])}</p>',
+            tiles(summary),
+            diagnosis_part(found),
+            *(figure(name, drawn) for name, drawn in figures.items()),
+            certificate_part(certificate) if certificate else "",
+            proof,
+            "<h2>Summary</h2>",
+            pairs(summary, summary["reasons"]),
+            "<h2>Settings</h2>",
+            pairs({flag(name): value for name, value in to_json(options).items()}, {}),
+        ],
+    )
+
+
+def document(title: str, parts: list[str]) -> str:
+    """A page of its own with these parts under its title, without the empty ones."""
+    lines = [
         "<!doctype html>",
         '<html lang="en">',
         "<head>",
@@ -69,23 +91,11 @@ def report(
         "</head>",
         "<body>",
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">Run {escape(directory.name)} of pmp_ref {escape(summary["versions"]["pmp_ref"])}, '
-        "trained by the batch sequential quadratic Hamiltonian method</p>",
-        f'<p class="notice">{escape(options.notice)}</p>' if options.notice else "",
-        f'<p class="status {worst(found)}"><b>{escape(summary["status"])}</b>: {escape(summary["message"])}</p>',
-        tiles(summary),
-        diagnosis_part(found),
-        *(figure(name, drawn) for name, drawn in figures.items()),
-        certificate_part(certificate) if certificate else "",
-        proof,
-        "<h2>Summary</h2>",
-        pairs(summary, summary["reasons"]),
-        "<h2>Settings</h2>",
-        pairs({flag(name): value for name, value in to_json(options).items()}, {}),
+        *parts,
         "</body>",
         "</html>",
     ]
-    return "\n".join(part for part in parts if part) + "\n"
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def tiles(summary: dict[str, Any]) -> str:

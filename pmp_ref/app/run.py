@@ -90,8 +90,8 @@ def train(options: Options, out: str | None, manner: Manner) -> int:
             if options.notice:
                 config["notice"] = options.notice
             try:
-                if (given := start()) is not None:
-                    content = to_bytes(given)
+                if setup.start is not None:
+                    content = to_bytes(setup.start)
                     config["start_sha256"] = hashlib.sha256(content).hexdigest()
                     write_atomically(directory / START, content)
                 write_json(directory / CONFIG, config)
