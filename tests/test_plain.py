@@ -134,7 +134,8 @@ def departure(run: Run, program: ModuleType = plain) -> str:
     """Where the second program first departs from ``pmp_ref``; "" if it does not.
 
     Numbers agree to 1e-9 of themselves, differences of J to 1e-9 of J. A run is compared up to the first trial in
-    which ΣΔH or Ĉτ is so close to the rounding ν that it decides what follows, or in which J, untested, has run away.
+    which ΣΔH or Ĉτ is so close to the rounding ν that it decides what follows, or in which J, untested, has risen:
+    steps that run away blow rounding up.
     """
     spec = described(run.problem, run.method)
     P = translate.problem(spec)
@@ -170,7 +171,8 @@ def departure(run: Run, program: ModuleType = plain) -> str:
             if not abs(value - other) <= 1e-9 * abs(scale):
                 return f"{name} {value} for {other} in trial {k}"
         unchanged = r.tau == t.tau == 0
-        if (r.sum_dh <= 1e4 * r.rounding and not unchanged) or r.J > 1e6:
+        rose = r.verdict == "accepted" and r.delta_J > 0
+        if (r.sum_dh <= 1e4 * r.rounding and not unchanged) or rose:
             return ""
         exact = [
             ("verdict", r.verdict, t.verdict),
