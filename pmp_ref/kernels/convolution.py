@@ -74,7 +74,7 @@ class ConvolutionMap(StageMap):
         cut = pieces(self.columns, self.channels_out * depth * w.batch)
         line = None if bias is None else np.repeat(bias, self.columns * w.batch)  # long rows add faster than broadcasts
         for start, stop in self.strips(self.rows, self.taps * self.windows.stride[0], w.batch, x.itemsize):
-            z = self.unfolded(w, x, start, stop)
+            z = self.unfolded(w, x, start, stop, 1)
             strip = y[start:stop]
             out = self.by_group(strip, cut)
             for s in range(kernel.shape[-1] // depth):
@@ -89,8 +89,12 @@ class ConvolutionMap(StageMap):
                 lines += line
         return y
 
-    def unfolded(self, w: Workspace, x: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Z for the output rows from ``start`` to ``stop``; rows of x itself where no unfolding is needed."""
+    def unfolded(self, w: Workspace, x: np.ndarray, start: int, stop: int, spare: int = 0) -> np.ndarray:
+        """Z for the output rows from ``start`` to ``stop``; rows of x itself where no unfolding is needed.
+
+        ``spare`` columns follow those of each line, empty: then the distance of two lines is hardly ever a large power
+        of 2, which would bring them all to the same places of the cache.
+        """
         _, rows, columns = self.shape
         kh, sr, pr, dr = geometry(self.windows, 0)
         kw, sw, pw, dw = geometry(self.windows, 1)
@@ -98,12 +102,13 @@ class ConvolutionMap(StageMap):
         height = (stop - start - 1) * sr + (kh - 1) * dr + 1
         if self.bare:
             return x[top : top + height].reshape(1, height, 1, self.channels_in, columns, w.batch)
-        z = w.scratch("unfolded", (self.groups, height, kw, self.channels_in, self.columns))
+        room = w.scratch("unfolded", (self.groups, height, kw, self.channels_in, self.columns + spare))
+        z = room[:, :, :, :, : self.columns]
         low, high = max(0, -top), max(0, min(height, rows - top))
         z[:, :low] = 0
         z[:, high:] = 0
         if low >= high:
-            return z
+            return room
         source = x[top + low : top + high].reshape(high - low, self.groups, self.channels_in, columns, w.batch)
         source = source.transpose(1, 0, 2, 3, 4)
         for t in range(kw):
@@ -112,15 +117,13 @@ class ConvolutionMap(StageMap):
             tap[:, :, :, :first] = 0
             tap[:, :, :, first:last] = source[:, :, :, cut]
             tap[:, :, :, last:] = 0
-        return z
+        return room
 
     def factor(self, z: np.ndarray, first: int, rows: int, depth: int, cut: int) -> np.ndarray:
         """``depth`` lines (…, t, i) of Z from its row r·stride + first on: (groups, r, pieces, depth, columns)."""
-        unit = z.itemsize
-        line = self.columns * z.shape[-1] * unit
-        row = self.taps * line
+        group, row, _, line, _, unit = z.strides
         n = self.columns // cut * z.shape[-1]
-        strides = (z.shape[1] * row, self.windows.stride[0] * row, n * unit, line, unit)
+        strides = (group, self.windows.stride[0] * row, n * unit, line, unit)
         return np.ndarray((self.groups, rows, cut, depth, n), z.dtype, z, first * row, strides)
 
     def by_group(self, y: np.ndarray, cut: int) -> np.ndarray:
@@ -146,7 +149,7 @@ class ConvolutionMap(StageMap):
             parts = []
             for s in range(kh * self.taps // depth):
                 right = self.factor(z, s * self.windows.dilation[0], stop - start, depth, cut)
-                parts.append(inner(left, right, a, b))
+                parts.append(inner(w, left, right, a, b))
             total = total + np.stack(parts, axis=2)
         g = total.reshape(self.groups, self.channels_out, kh, kw, self.channels_in).transpose(0, 1, 4, 2, 3)
         g = np.ascontiguousarray(g).reshape(self.stage.channels, self.channels_in, kh, kw)
@@ -261,12 +264,13 @@ def _pieces(columns: int, work: int, most: int) -> int:
     return next(n for n in range(1, columns + 1) if columns % n == 0 and (columns // n * work <= most or n == columns))
 
 
-def inner(left: np.ndarray, right: np.ndarray, a: int, b: int) -> np.ndarray:
+def inner(w: Workspace, left: np.ndarray, right: np.ndarray, a: int, b: int) -> np.ndarray:
     """Σ_{r, c} left·rightᵀ for (…, r, c, m, k) and (…, r, c, n, k), by products of a rows with b rows."""
     *batch, m, k = left.shape
     n = right.shape[-2]
+    out = w.plain_scratch("inner", (*batch, m // a, n // b, a, b))
     left, right = left.reshape(*batch, m // a, 1, a, k), right.reshape(*batch, 1, n // b, b, k)
-    total = np.matmul(left, right.swapaxes(-1, -2)).sum(axis=(-6, -5))
+    total = np.matmul(left, right.swapaxes(-1, -2), out=out).sum(axis=(-6, -5))
     return total.swapaxes(-3, -2).reshape(*batch[:-2], m, n)
 
 

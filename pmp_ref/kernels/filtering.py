@@ -131,8 +131,8 @@ class FilteredMap(StageMap):
     def prepare(self, u: tuple[np.ndarray, ...]) -> Any:
         """U as (g, j, o, (s, i)) and, rows reversed, as (g, j, i, (s, o)); the bias; P; Q with a column for it."""
         dtype = u[0].dtype
-        k = u[0].reshape(self.groups, self.channels_out, self.channels_in, self.height, -1)
-        k = np.matmul(k, self.kernel.T.astype(dtype))
+        k = np.matmul(u[0].reshape(-1, self.kernel.shape[1]), self.kernel.T.astype(dtype))
+        k = k.reshape(self.groups, self.channels_out, self.channels_in, self.height, -1)
         forward = np.ascontiguousarray(k.transpose(0, 4, 1, 3, 2))
         adjoint = np.ascontiguousarray(k[:, :, :, ::-1].transpose(0, 4, 2, 3, 1))
         forward, adjoint = (a.reshape(self.groups, 1, a.shape[1], 1, a.shape[2], -1) for a in (forward, adjoint))
@@ -162,15 +162,16 @@ class FilteredMap(StageMap):
             last = min(stop, self.rows)
             if start < last:
                 z = self.transformed(w, "unfolded", into, x, start - self.padding, last - self.padding + above)
-                total = total + self.inner(v, z, last - start)
+                total = total + self.inner(w, v, z, last - start)
             first, past = max(start, self.padding), min(stop, self.padding + self.shape[1])
             if q is not None and first < past:
                 product = self.room(w, "product", past - first, self.channels_in)
                 self.multiply(adjoint, v, first - start, product)
                 rows = self.by_group(q)[:, first - self.padding : past - self.padding]
                 np.matmul(into.T, product[..., :-1, :], out=rows)
-        g = total.reshape(self.groups, -1, self.channels_out, self.height, self.channels_in).transpose(0, 2, 4, 3, 1)
-        g = np.matmul(g, self.kernel.astype(p.dtype)).reshape(self.stage.channels, *g.shape[2:4], -1)
+        g = np.matmul(self.kernel.T.astype(p.dtype), total.reshape(self.groups, self.kernel.shape[0], -1))
+        g = g.reshape(self.groups, -1, self.channels_out, self.height, self.channels_in).transpose(0, 2, 4, 3, 1)
+        g = g.reshape(self.stage.channels, self.channels_in, self.height, -1)
         return (g,) if bias is None else (g, sum_rows(p.reshape(*p.shape[:2], -1)).sum(axis=0)), q
 
     def strips(self, w: Workspace, rows: int) -> Iterator[tuple[int, int]]:
@@ -210,14 +211,14 @@ class FilteredMap(StageMap):
         cut = pieces(self.tiles, channels * depth * z.shape[-1])
         np.matmul(kernel, self.factor(z, first, rows, depth, cut), out=self.factor(product, 0, rows, channels, cut))
 
-    def inner(self, v: np.ndarray, z: np.ndarray, rows: int) -> np.ndarray:
+    def inner(self, w: Workspace, v: np.ndarray, z: np.ndarray, rows: int) -> np.ndarray:
         """Σ_{r, τ} V[r, o, j, τ] Z[r + s, i, j, τ] as (g, j, o, (s, i)); V comes with height − 1 rows above."""
         depth = self.height * self.channels_in
         a, b = block(self.channels_out, depth)
         cut = pieces(self.tiles, a * b * z.shape[-1], 3)
         left = self.factor(v, self.height - 1, rows, self.channels_out, cut)
         right = self.factor(z, 0, rows, depth, cut)
-        return inner(left.swapaxes(1, 2), right.swapaxes(1, 2), a, b)
+        return inner(w, left.swapaxes(1, 2), right.swapaxes(1, 2), a, b)
 
     def factor(self, z: np.ndarray, first: int, rows: int, depth: int, cut: int) -> np.ndarray:
         """``depth`` channels from row r + first on, for each r: (groups, r, j, pieces of the tiles, depth, columns)."""

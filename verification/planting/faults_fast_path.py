@@ -45,8 +45,8 @@ rows of the filtered kernel not reversed in the costate
 
 columns of the filtered kernel reversed
   pmp_ref.kernels.filtering:FilteredMap.prepare
-  - np.matmul(k, self.kernel.T.astype(dtype))
-  + np.matmul(k[..., ::planted(-1)], self.kernel.T.astype(dtype))
+  - self.kernel.T.astype(dtype)
+  + self.kernel[:, ::planted(-1)].T.astype(dtype)
 
 overlapping means not cleared before they are added to
   pmp_ref.kernels.pooling:AveragePoolMap.backward
