@@ -118,11 +118,13 @@ def errors(kind: Any, channels: int, width: int, taps: int, dtype: Any) -> list[
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("taps", "bound"), [(3, 16), (5, 32)])
-def test_rounding_is_as_stated(taps: int, bound: float, dtype: Any) -> None:
-    """docs/performance.md states figures; these bounds hold for 16 and for 64 channels."""
+@pytest.mark.parametrize(
+    ("kind", "taps", "bound"), [(FilteredMap, 3, 24), (FilteredMap, 5, 48), (ConvolutionMap, 5, 24)]
+)
+def test_rounding_is_as_stated(kind: Any, taps: int, bound: float, dtype: Any) -> None:
+    """docs/performance.md has the figures, 13, 25 and 12: the bounds leave room for other sums of another BLAS."""
     for channels, width in ((16, 16), (64, 8)):
-        assert max(errors(FilteredMap, channels, width, taps, dtype)) < bound
+        assert max(errors(kind, channels, width, taps, dtype)) < bound
 
 
 def test_filters_are_chosen_where_they_pay() -> None:

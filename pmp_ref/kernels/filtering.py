@@ -17,8 +17,8 @@ The n T transformed columns take the place of the kw shifted copies in ``convolu
 factors lie one after the other, and those of neighbouring rows overlap. P and Q are products too. Z and V are made for
 a strip of rows at a time, which stays in cache.
 
-The maps are those of the layer but for rounding: at most 16 units of the last place of the largest entry with three
-columns and 32 with five, two to nine times as much as plain products (measured, docs/performance.md).
+The maps are those of the layer but for rounding: up to 14 units of the last place of the largest entry with three
+columns and 26 with five, two to nine times as much as plain products (measured, docs/performance.md).
 """
 
 from __future__ import annotations
