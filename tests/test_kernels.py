@@ -23,7 +23,7 @@ from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
-from pmp_ref.kernels import FastSweep, activation, blas, convolution, dense, make_sweep, plan, sweep, workers
+from pmp_ref.kernels import FastSweep, activation, blas, convolution, dense, filtering, make_sweep, plan, sweep, workers
 from pmp_ref.kernels.workspace import Workspace
 from pmp_ref.layers import (
     ACTIVATIONS,
@@ -418,6 +418,10 @@ FAULTS = {
     "costate of a convolution": (convolution.ConvolutionMap, "costate", scaled),
     "switching function of a convolution": (convolution.ConvolutionMap, "switching", scaled),
     "bias": (convolution, "sum_rows", scaled),
+    "transformed columns": (filtering.FilteredMap, "transformed", scaled),
+    "filters": (filtering, "matrices", scaled),
+    "switching function by filters": (filtering.FilteredMap, "inner", scaled),
+    "bias of a filtered convolution": (filtering, "sum_rows", scaled),
     "dense stage": (dense.DenseMap, "forward", scaled),
     "slope": (activation.TanhMap, "slope", scaled),
     "mean pooling": (plan.AveragePoolMap, "prepare", scaled),
@@ -431,7 +435,8 @@ def test_a_broken_kernel_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
     where, attribute, wrong = FAULTS[name]
     monkeypatch.setattr(where, attribute, wrong(getattr(where, attribute)))
     with pytest.raises((AssertionError, ValueError)):
-        agree(*both(NETWORKS["lenet5"], 21, np.float32, chunk=8), terms=1000)
+        for network in ("lenet5", "residual"):  # the first has means and no costate of an unfolded convolution
+            agree(*both(NETWORKS[network], 21, np.float32, chunk=8), terms=1000)
 
 
 def test_broken_maxima_standardisation_and_sums_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

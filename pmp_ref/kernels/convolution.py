@@ -24,7 +24,7 @@ from pmp_ref.layers import Convolution
 
 # Measured, see docs/performance.md.
 PIECE = 280_000  # multiplications of one product, at most, where there is a choice: then it is not packed
-SMALL = 1200  # entries of a product, at most, for which long factors are multiplied without packing
+SMALL = 1200  # entries of a product of long rows with long rows, at most: then it is not packed
 STRIP = 2**20  # bytes of Z at a time
 
 
@@ -74,7 +74,7 @@ class ConvolutionMap(StageMap):
         cut = pieces(self.columns, self.channels_out * depth * w.batch)
         line = None if bias is None else np.repeat(bias, self.columns * w.batch)  # long rows add faster than broadcasts
         for start, stop in self.strips(self.rows, self.taps * self.windows.stride[0], w.batch, x.itemsize):
-            z = self.unfolded(w, x, start, stop)
+            z = self.unfolded(w, x, start, stop, 1)
             strip = y[start:stop]
             out = self.by_group(strip, cut)
             for s in range(kernel.shape[-1] // depth):
@@ -89,8 +89,12 @@ class ConvolutionMap(StageMap):
                 lines += line
         return y
 
-    def unfolded(self, w: Workspace, x: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Z for the output rows from ``start`` to ``stop``; rows of x itself where no unfolding is needed."""
+    def unfolded(self, w: Workspace, x: np.ndarray, start: int, stop: int, spare: int = 0) -> np.ndarray:
+        """Z for the output rows from ``start`` to ``stop``; rows of x itself where no unfolding is needed.
+
+        ``spare`` columns follow those of each line, empty: then the distance of two lines is hardly ever a large power
+        of 2, which would bring them all to the same places of the cache.
+        """
         _, rows, columns = self.shape
         kh, sr, pr, dr = geometry(self.windows, 0)
         kw, sw, pw, dw = geometry(self.windows, 1)
@@ -98,12 +102,13 @@ class ConvolutionMap(StageMap):
         height = (stop - start - 1) * sr + (kh - 1) * dr + 1
         if self.bare:
             return x[top : top + height].reshape(1, height, 1, self.channels_in, columns, w.batch)
-        z = w.scratch("unfolded", (self.groups, height, kw, self.channels_in, self.columns))
+        room = w.scratch("unfolded", (self.groups, height, kw, self.channels_in, self.columns + spare))
+        z = room[:, :, :, :, : self.columns]
         low, high = max(0, -top), max(0, min(height, rows - top))
         z[:, :low] = 0
         z[:, high:] = 0
         if low >= high:
-            return z
+            return room
         source = x[top + low : top + high].reshape(high - low, self.groups, self.channels_in, columns, w.batch)
         source = source.transpose(1, 0, 2, 3, 4)
         for t in range(kw):
@@ -112,15 +117,13 @@ class ConvolutionMap(StageMap):
             tap[:, :, :, :first] = 0
             tap[:, :, :, first:last] = source[:, :, :, cut]
             tap[:, :, :, last:] = 0
-        return z
+        return room
 
     def factor(self, z: np.ndarray, first: int, rows: int, depth: int, cut: int) -> np.ndarray:
         """``depth`` lines (…, t, i) of Z from its row r·stride + first on: (groups, r, pieces, depth, columns)."""
-        unit = z.itemsize
-        line = self.columns * z.shape[-1] * unit
-        row = self.taps * line
+        group, row, _, line, _, unit = z.strides
         n = self.columns // cut * z.shape[-1]
-        strides = (z.shape[1] * row, self.windows.stride[0] * row, n * unit, line, unit)
+        strides = (group, self.windows.stride[0] * row, n * unit, line, unit)
         return np.ndarray((self.groups, rows, cut, depth, n), z.dtype, z, first * row, strides)
 
     def by_group(self, y: np.ndarray, cut: int) -> np.ndarray:
@@ -136,17 +139,17 @@ class ConvolutionMap(StageMap):
     def switching(self, w: Workspace, x: np.ndarray, p: np.ndarray) -> Any:
         """g[g, o, s, t, i] = Σ_{r, c, b} p[r, o, c, b] Z[r·stride + s·dilation, t, i, c, b]."""
         kh, kw = self.windows.size
-        whole = self.dense_rows and self.channels_out * kh * self.taps <= SMALL
-        depth = kh * self.taps if whole else self.taps
-        cut = pieces(self.columns, self.channels_out * depth * w.batch, 4)
+        depth = kh * self.taps if self.dense_rows else self.taps
+        a, b = block(self.channels_out, depth)
+        cut = pieces(self.columns, a * b * w.batch, 3)
         total: Any = 0
         for start, stop in self.strips(self.rows, self.taps * self.windows.stride[0], w.batch, x.itemsize):
             z = self.unfolded(w, x, start, stop)
             left = self.by_group(p[start:stop], cut)
             parts = []
-            for s in range(1 if whole else kh):
+            for s in range(kh * self.taps // depth):
                 right = self.factor(z, s * self.windows.dilation[0], stop - start, depth, cut)
-                parts.append(np.matmul(left, right.swapaxes(-1, -2)).sum(axis=(1, 2)))
+                parts.append(inner(w, left, right, a, b))
             total = total + np.stack(parts, axis=2)
         g = total.reshape(self.groups, self.channels_out, kh, kw, self.channels_in).transpose(0, 1, 4, 2, 3)
         g = np.ascontiguousarray(g).reshape(self.stage.channels, self.channels_in, kh, kw)
@@ -259,3 +262,22 @@ def _pieces(columns: int, work: int, most: int) -> int:
     if work > 4 * most:
         return 1
     return next(n for n in range(1, columns + 1) if columns % n == 0 and (columns // n * work <= most or n == columns))
+
+
+def inner(w: Workspace, left: np.ndarray, right: np.ndarray, a: int, b: int) -> np.ndarray:
+    """Σ_{r, c} left·rightᵀ for (…, r, c, m, k) and (…, r, c, n, k), by products of a rows with b rows."""
+    *batch, m, k = left.shape
+    n = right.shape[-2]
+    out = w.plain_scratch("inner", (*batch, m // a, n // b, a, b))
+    left, right = left.reshape(*batch, m // a, 1, a, k), right.reshape(*batch, 1, n // b, b, k)
+    total = np.matmul(left, right.swapaxes(-1, -2), out=out).sum(axis=(-6, -5))
+    return total.swapaxes(-3, -2).reshape(*batch[:-2], m, n)
+
+
+@lru_cache
+def block(m: int, n: int) -> tuple[int, int]:
+    """Divisors a of m and b of n with the largest product up to SMALL, the nearest to a square of these."""
+    return max(
+        ((a, b) for a in range(1, m + 1) if m % a == 0 for b in range(1, n + 1) if n % b == 0 and a * b <= SMALL),
+        key=lambda size: (size[0] * size[1], -sum(size)),
+    )

@@ -19,6 +19,7 @@ from pmp_ref.kernels.activation import (
 )
 from pmp_ref.kernels.convolution import ConvolutionMap
 from pmp_ref.kernels.dense import DenseMap, ScaleShiftMap
+from pmp_ref.kernels.filtering import FilteredMap, pays
 from pmp_ref.kernels.normalisation import StandardiseMap
 from pmp_ref.kernels.pixels import PixelsMap
 from pmp_ref.kernels.pooling import AveragePoolMap, GlobalAveragePoolMap, MaxPoolMap
@@ -47,7 +48,7 @@ from pmp_ref.network import Network
 
 # By exact type: a subclass may have maps of its own.
 MAPS: dict[type[Stage], Callable[[Any, Place], StageMap]] = {
-    Convolution: ConvolutionMap,
+    Convolution: lambda s, place: (FilteredMap if pays(s, place.shape) else ConvolutionMap)(s, place),
     Dense: DenseMap,
     ScaleShift: ScaleShiftMap,
     Standardise: StandardiseMap,

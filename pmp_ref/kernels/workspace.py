@@ -37,11 +37,15 @@ class Workspace:
 
     def scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Room of that name, of shape (*shape, batch)."""
-        n = prod(shape) * self.batch
+        return self.plain_scratch(name, (*shape, self.batch))
+
+    def plain_scratch(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Room of that name and shape, without a batch axis."""
+        n = prod(shape)
         a = self.room.get(name)
         if a is None or a.size < n:
             a = self.room[name] = np.empty(n, self.dtype)
-        return a[:n].reshape(*shape, self.batch)
+        return a[:n].reshape(shape)
 
     def result(self, key: Any, shape: tuple[int, ...]) -> np.ndarray:
         """The array for a switching function."""

@@ -21,12 +21,15 @@ from pmp_ref.sweep import Sweep
 from verification.claim import Case, Check
 from verification.claims.forward_maps import switching
 
-# One for each way in which a kernel writes: scattered rows, rows and columns outside all windows, added windows, ties.
+# One for each way in which a kernel writes: scattered rows, rows and columns outside all windows, minimal filters with
+# a bias and without, added windows, ties.
 KERNELS: tuple[tuple[L.Stage | L.Block, ...], ...] = (
     (L.Convolution(3, (3, 2), stride=(2, 1), dilation=(2, 1), padding=(2, 1)), L.Tanh()),
     (L.Convolution(3, (2, 3), stride=(2, 2), padding=(0, 1)), L.ReLU()),
     (L.Tanh(), L.Convolution(3, (1, 2), stride=(3, 1))),
     (L.Convolution(4, (3, 3), stride=(3, 2), padding=(1, 2), groups=2), L.SiLU()),
+    (L.Convolution(4, 5, padding=2), L.ReLU()),
+    (L.Tanh(), L.Convolution(8, (3, 5), padding=(2, 1), bias=False), L.Tanh()),
     (L.Tanh(), L.AveragePool((3, 2), (2, 1))),
     (L.Tanh(), L.MaxPool((3, 2), (3, 2))),
     (L.MaxPool((3, 2), (2, 1)),),

@@ -21,6 +21,33 @@ padding left of the image not cleared in unfolded patches
   - tap[:, :, :, :first] = 0
   + planted(0)
 
+rows above the image not cleared in transformed columns
+  pmp_ref.kernels.filtering:FilteredMap.transformed
+  - lines[:, :low - start] = 0
+  + planted(0)
+
+rows below the image not cleared in transformed columns
+  pmp_ref.kernels.filtering:FilteredMap.transformed
+  - lines[:, high - start:] = 0
+  + planted(0)
+
+the line of the bias left as it was where there is none
+  pmp_ref.kernels.filtering:FilteredMap.forward
+  - 0 if bias is None else bias
+  + product[..., -1, :] if planted(bias) is None else bias
+  why: right while nothing else has used that memory
+
+rows of the filtered kernel not reversed in the costate
+  pmp_ref.kernels.filtering:FilteredMap.prepare
+  - k[:, :, :, ::-1]
+  + k[:, :, :, ::planted(1)]
+  why: a kernel of one row hides it
+
+columns of the filtered kernel reversed
+  pmp_ref.kernels.filtering:FilteredMap.prepare
+  - self.kernel.T.astype(dtype)
+  + self.kernel[:, ::planted(-1)].T.astype(dtype)
+
 overlapping means not cleared before they are added to
   pmp_ref.kernels.pooling:AveragePoolMap.backward
   - q[...] = 0
