@@ -5,7 +5,7 @@ make J(u) = L_B(u) + ρ R(u) small: L_B is the mean of the losses Φ_s over a ba
 forward, costates backward; where they meet stands the switching function g. The candidate w maximises the augmented
 Hamiltonian entry by entry, so that L0 gives exact zeros. It becomes the control if J falls enough, else ε grows.
 
-Symbols are those of docs/notation.md, tags such as T4 those of docs/theory.md. The file imports nothing of
+Symbols are those of docs/notation.md, tags such as T4 those of docs/theory/. The file imports nothing of
 ``pmp_ref``: claims and conformance vectors compare the two. It leaves out residual blocks, normalisation, max
 and padded pooling, |w|^q, groups, finite sets, stops on τ and on the residual, numbers not finite, bad arguments.
 """

@@ -24,7 +24,7 @@ from project import (
     ROOT,
     TAG,
     UNICODE,
-    anchor,
+    Section,
     claims,
     docname,
     reading_order,
@@ -49,7 +49,7 @@ class Book:
     """All that links need to know, read once per build."""
 
     paths: list[str] = field(default_factory=reading_order)
-    sections: dict[str, str] = field(default_factory=sections)
+    sections: dict[str, Section] = field(default_factory=sections)
     symbols: dict[str, str] = field(default_factory=symbols)
     rows: dict[str, list[Row]] = field(default_factory=dict)
     defined: dict[str, dict[str, str]] = field(default_factory=dict)  # path → name → kind
@@ -158,7 +158,7 @@ def plain(text: str, path: str, used: set[str]) -> list[nodes.Node]:
     for m in TAG.finditer(text):
         tag = section_of(m[1], BOOK.sections)
         if tag is not None:
-            spans.append((m.start(), m.end(), f"theory#{anchor(tag, BOOK.sections)}", "tag"))
+            spans.append((m.start(), m.end(), BOOK.sections[tag].target, "tag"))
     for key, pattern in UNICODE.items():
         if key not in used and (m := re.search(pattern, text)):
             used.add(key)
@@ -303,7 +303,8 @@ def code_html(node: Cell, builder: Any) -> str:
         section = section_of(m[1], BOOK.sections)
         if section is None:
             return m[0]
-        uri = f"{builder.get_relative_uri(here, 'theory')}#{anchor(section, BOOK.sections)}"
+        found = BOOK.sections[section]
+        uri = f"{builder.get_relative_uri(here, found.page)}#{found.anchor}"
         return f'<a class="tag" href="{uri}">{m[0]}</a>'
 
     text = re.sub(r'<span class="(?:c1|s[12]|sd|ch)">[^<]*</span>', lambda m: TAG.sub(tag, m[0]), text)
@@ -377,7 +378,7 @@ def mark_notation(app: Any, document: nodes.document) -> None:
 
 def decorate_theory(app: Any, document: nodes.document) -> None:
     """Claims, margins and faults under each statement."""
-    if app.env.docname != "theory":
+    if not app.env.docname.startswith("theory/"):
         return
     env = app.env
     stored = results()
@@ -542,7 +543,7 @@ def link_tags(text: nodes.Text) -> None:
             continue
         if content[end : m.start()]:
             new.append(nodes.Text(content[end : m.start()]))
-        new.append(link(f"theory#{anchor(tag, BOOK.sections)}", nodes.Text(m[1]), "tag"))
+        new.append(link(BOOK.sections[tag].target, nodes.Text(m[1]), "tag"))
         end = m.end()
     if new:
         if content[end:]:

@@ -30,16 +30,41 @@ def docname(path: str) -> str:
     return "annotated/" + path.removesuffix(".py").replace("/", ".")
 
 
-def sections() -> dict[str, str]:
-    """Tag → title of its section in ``docs/theory.md``, in the order of the text; S5 is the algorithm."""
-    text = (DOCS / "theory.md").read_text(encoding="utf-8")
-    found = {m[1]: m[2].strip() for m in re.finditer(r"^## (T\d+[ab]?) — (.+)$", text, re.M)}
-    if re.search(r"^## The algorithm$", text, re.M):
-        found["S5"] = "The algorithm"
+def chapters() -> dict[str, str]:
+    """Page of each chapter of the theory → its text, in the order in which ``docs/theory/index.md`` names them."""
+    index = (DOCS / "theory" / "index.md").read_text(encoding="utf-8")
+    pages = [f"theory/{name}" for name in re.findall(r"^\d+\. \[[^]]+\]\((\w+)\.md\)", index, re.M)]
+    return {page: (DOCS / f"{page}.md").read_text(encoding="utf-8") for page in pages}
+
+
+@dataclass(frozen=True)
+class Section:
+    """The section of a statement: page and heading."""
+
+    page: str
+    heading: str
+
+    @property
+    def anchor(self) -> str:
+        """The anchor of the heading."""
+        return slug(self.heading)
+
+    @property
+    def target(self) -> str:
+        """Page and anchor."""
+        return f"{self.page}#{self.anchor}"
+
+
+def sections() -> dict[str, Section]:
+    """Tag → its section in the theory, in the order of the text; S5 is the algorithm."""
+    found = {}
+    for page, text in chapters().items():
+        for m in re.finditer(r"^## ((T\d+[ab]?) — .+|The algorithm)$", text, re.M):
+            found[m[2] or "S5"] = Section(page, m[1].strip())
     return found
 
 
-def section_of(tag: str, known: dict[str, str]) -> str | None:
+def section_of(tag: str, known: dict[str, Section]) -> str | None:
     """The section a tag belongs to: T7a is one of its own, T10a is part of T10; None if there is none."""
     if tag in known:
         return tag
@@ -49,11 +74,6 @@ def section_of(tag: str, known: dict[str, str]) -> str | None:
 def slug(title: str) -> str:
     """The anchor of a heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-
-
-def anchor(tag: str, known: dict[str, str]) -> str:
-    """The anchor of the section of a tag."""
-    return slug(known[tag]) if tag == "S5" else slug(f"{tag} — {known[tag]}")
 
 
 @dataclass(frozen=True)
