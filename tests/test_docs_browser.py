@@ -345,6 +345,15 @@ def test_light_and_dark(browser: Browser, site: str) -> None:
     browser.key("d")
     assert min(browser.evaluate(brightness)) > 200
     browser.evaluate("localStorage.clear()")
+    shown = """["on-light", "on-dark"].map((name) => [...document.querySelectorAll(`img.${name}`)]
+        .filter((image) => getComputedStyle(image).display !== "none").length)"""
+    for colour, counts in (("light", (12, 0)), ("dark", (0, 12))):
+        browser.open(site + "results.html", DESK, colour)
+        assert tuple(browser.evaluate(shown)) == counts
+        browser.key("d")
+        assert tuple(browser.evaluate(shown)) == counts[::-1]
+        browser.evaluate("localStorage.clear()")
+    browser.evaluate("localStorage.clear()")
 
 
 def test_keyboard(browser: Browser, site: str) -> None:

@@ -376,6 +376,18 @@ def mark_notation(app: Any, document: nodes.document) -> None:
         log.warning("notation.md: the symbols read from the text are not those of the table")
 
 
+def add_dark_pictures(app: Any, document: nodes.document) -> None:
+    """Beside a picture NAME.png that has a dark one, NAME-dark.png: each is shown on its own paper."""
+    folder = (DOCS / app.env.docname).parent
+    for image in list(document.findall(nodes.image)):
+        dark = image["uri"].removesuffix(".png") + "-dark.png"
+        if image["uri"].endswith(".png") and (folder / dark).is_file():
+            other = image.deepcopy()
+            other["uri"], other["classes"] = dark, [*image["classes"], "on-dark"]
+            image["classes"].append("on-light")
+            image.parent.insert(image.parent.index(image) + 1, other)
+
+
 def decorate_theory(app: Any, document: nodes.document) -> None:
     """Claims, margins and faults under each statement."""
     if not app.env.docname.startswith("theory/"):
@@ -594,6 +606,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("annotated", Annotated)
     app.connect("builder-inited", generate)
     app.connect("source-read", add_toctree)
+    app.connect("doctree-read", add_dark_pictures, priority=400)  # before Sphinx collects the pictures of a page
     app.connect("doctree-read", mark_notation)
     app.connect("doctree-read", decorate_theory)
     app.connect("doctree-resolved", resolve)
