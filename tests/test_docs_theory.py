@@ -130,8 +130,3 @@ def test_stored_results_are_of_today() -> None:
         pytest.skip("docs/verification.json is not there; python -m verification --full --json makes it")
     assert {c.tag for c in project.claims()} == set(stored.claims)
     assert all(c["holds"] for c in stored.claims.values())
-
-
-def test_symbols_of_docstrings_are_in_the_table() -> None:
-    """Every symbol that is linked from docstrings has its row in docs/notation.md."""
-    assert set(project.UNICODE) <= set(project.symbols())

@@ -185,7 +185,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
                 average, averaged = M.average * average + (1 - M.average) * g, averaged + 1
                 use_average = averaged > 1
 
-        # The candidate, its sweep, and the numbers that it is judged by.
+        # The model is believed for the candidate only. What w is worth is asked of J, on the same batch, at the same ρ.
         w = P.maximiser(u, average / (1 - M.average**averaged) if use_average else g, eps * d, rho)
         states_w = P.forward_sweep(w, x[batch])
         phi_w = P.loss(states_w[-1], y[batch])[0]

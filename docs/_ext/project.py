@@ -25,6 +25,16 @@ def reading_order() -> list[str]:
     return list(dict.fromkeys(p for p in paths if p.endswith(".py")))
 
 
+def shelf() -> dict[str, tuple[str, str]]:
+    """Path of an annotated module → (heading it stands under, what is said of it) in ``docs/annotated/index.md``."""
+    found, heading = {}, ""
+    for line in (DOCS / "annotated" / "index.md").read_text(encoding="utf-8").splitlines():
+        heading = line[3:] if line.startswith("## ") else heading
+        if m := re.match(r"\d+\. `([\w/]+\.py)` (.+)", line):
+            found[m[1]] = heading, m[2]
+    return found
+
+
 def docname(path: str) -> str:
     """The page of a module: ``pmp_ref/layers/dense.py`` → ``annotated/pmp_ref.layers.dense``."""
     return "annotated/" + path.removesuffix(".py").replace("/", ".")
@@ -120,40 +130,6 @@ def results() -> Results | None:
     data = json.loads(RESULTS.read_text(encoding="utf-8"))
     settings = f"{data['profile']} profile, {data['backend']}, {data['dtype']}, seed {data['seed']}"
     return Results(settings, {c["tag"]: c for c in data["claims"]})
-
-
-# Symbols of docs/notation.md as docstrings write them. The first use on an annotated page links to the table. Left out:
-# single Latin letters, which are words too, and σ, which is an activation as well.
-UNICODE = {
-    r"\Lambda_l": r"Λ(?:_l)?",
-    "x_l": r"x_(?:l\b|\{l\+1\})",
-    "u_l": r"u_l\b",
-    "p_l": r"p_(?:[lL]\b|\{l\+1\})",
-    "g_l": r"g_l\b",
-    "U_{ad}": r"U_ad\b",
-    "L_B": r"L_B\b",
-    "J_B": r"J_B\b",
-    r"\Phi_s": r"Φ_s\b",
-    r"K_\varepsilon": r"K_ε",
-    r"\varepsilon": r"(?<![\w_])ε(?![*₀_^\w])",
-    r"\varepsilon^{\ast}(u)": r"(?<![\w_])ε\*",
-    r"\varepsilon_0": r"(?<![\w_])ε(?:₀|_0)",
-    r"\rho": r"ρ(?![₀_])",
-    r"\omega_i": r"(?<!\w)ω(?:_[il]\b|(?![\w_]))",
-    r"\tau": r"(?<!\w)τ",
-    r"\Sigma\Delta H": r"ΣΔH(?!_)",
-    r"\Delta H_l": r"(?<!Σ)ΔH(?:_l\b|(?!\w))",
-    r"\hat C": r"Ĉ",
-    r"\tilde C": r"C̃",
-    r"\eta": r"(?<!\w)η(?![₁_])",
-    r"\eta_1": r"η(?:₁|_1)",
-    r"\kappa": r"(?<!\w)κ(?![\w_])",
-    r"\nu": r"(?<!\w)ν(?![\w_])",
-    r"\zeta": r"ζ",
-    r"\theta": r"(?<!\w)θ(?![\w_])",
-    "u^k": r"u\^k",
-    "c_i": r"c_i\b",
-}
 
 
 def symbols() -> dict[str, str]:
