@@ -195,7 +195,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
         c_hat = (delta_j + sum_dh) / tau if tau > 0 else math.nan
         nu = 4 * 2.0**-53 * (np.abs(phi) + np.abs(states[-1]).max(axis=1)).mean()
         known = c_hat / (1 - M.eta1) if abs(delta_j + sum_dh) > 10 * nu else None
-
+        # In this order: a gain below the rounding of ΔJ cannot be seen, and what is not shown to be less is rejected.
         if tau == 0:
             verdict = "control unchanged"
         elif sum_dh <= nu and M.tested:
@@ -213,7 +213,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
             averaged=use_average, J_u=phi.mean() + rho * P.r(u).sum(), J=phi_w.mean() + rho * P.r(w).sum(),
             kept=sum(np.count_nonzero(ul[0]) for ul in P.by_stage(w) if ul),
         )  # fmt: skip
-
+        # Accepted: on from w. Rejected: u stays, and with a larger ε the next w lies nearer to it (T18).
         ended = ""  # why the batch is left without a step
         if verdict == "accepted":
             if known is None and mean is not None:
@@ -227,7 +227,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
             ended = "augmentation limit" if rejections == M.max_rejections or eps > M.eps_max else ""
         else:
             eps, ended = eps_start, verdict  # rounding, not curvature, has ended this control
-
+        # A control on a batch is left after a step, or when no step can be made there.
         if fresh := (verdict == "accepted" or ended != ""):
             last = position + 1 == len(batches)
             if ended and (full or math.isinf(eps) or (last and step == earlier)):

@@ -20,7 +20,8 @@ FUNCTIONS = {"max", "min", "sup", "inf", "lim", "argmax", "log", "ln", "exp", "s
     "Var",
     "fl",
 }
-WORDS = {"lo", "hi", "band", "gain", "rate", "memory", "growth"}  # names of numbers
+# Names of numbers.
+WORDS = {"lo", "hi", "band", "gain", "rate", "memory", "growth", "step", "stride", "padding", "dilation"}
 IDENTIFIERS = {*WORDS, "dx", "dp", "dg", "du", "dt"}
 GREEK = dict(
     zip(
