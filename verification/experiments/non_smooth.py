@@ -331,7 +331,7 @@ class NonSmooth(Experiment):
         axis.set(xlabel="accepted step", ylabel="missed by T5 (% of the larger side)", xscale="log", yscale="log")
         decades(axis.xaxis)
         decades(axis.yaxis)
-        axis.legend(labelcolor="markeredgecolor", loc="center right", bbox_to_anchor=(1.0, 0.45))
+        axis.legend(labelcolor="markeredgecolor", loc="center right", bbox_to_anchor=(1.0, 0.27))
         which = seeds(results).split(":")[0]
         figure.supxlabel(f"10⁻⁸: or less; tanh + average: error of the quadrature; both rules, {which}", fontsize=9)
         return {"non-smooth-kinks": figure}
