@@ -7,7 +7,7 @@
     solution = pr.solve(problem, data.x, data.y, batch_size=64, epochs=24)
 
 Reference implementation of the batch sequential quadratic Hamiltonian method (bSQH). What a user needs is here; to read
-the method start at ``pmp_ref.bsqh``. ``docs/theory.md`` holds the statements T0–T21 that docstrings refer to.
+the method start at ``pmp_ref.bsqh``. ``docs/theory/`` holds the statements T0–T24 that docstrings refer to.
 """
 
 from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest

@@ -1,6 +1,8 @@
 """Acceptance tests: a trial becomes the new control only if the true objective falls enough (T6, T16).
 
-Each test is written as "accept iff the inequality is true", so a NaN rejects.
+Here the method's promise is kept, and by nothing else: whatever the maximiser, the rule or the metric did, no step is
+taken that does not lower J, unless the test is switched off to see what is lost. Each test is written as "accept iff
+the inequality is true", so a NaN rejects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Admissible sets U_l for the entries of a control: the whole line, a box, a finite set."""
+"""Admissible sets U_l for the entries of a control: the whole line, a box, a finite set.
+
+The maximum principle differentiates nothing in the control, so that a set of three values is as good as the line. A box
+is what keeps L0 bounded: a penalty that only counts does not mind how large a weight becomes.
+"""
 
 from __future__ import annotations
 

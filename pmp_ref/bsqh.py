@@ -1,9 +1,15 @@
 """The batch sequential quadratic Hamiltonian method: one flat accept/reject loop over ``step`` (``one_step.py``).
 
-A step prepares the control on a batch (forward and backward sweep), makes a trial and judges it; the loop then moves
-on: to the next control or batch after an accepted trial, to a larger ε after a rejected one. Full batch is the case of
-one batch that never changes; then an accepted trial keeps the sweep it has already made, so a step without rejection
-costs one forward and one backward sweep. Theory: "The algorithm".
+A candidate is a guess: it maximises K_ε with the states and costates of the old control, which are wrong as soon as the
+control moves. So the loop believes none. It looks at J of the candidate itself and moves on, to the next control or
+batch, only if J has fallen enough. Otherwise the control stays as it was, to the last bit, and ε grows: a larger ε
+makes a shorter step (T18), and a step that is short enough is accepted (T6), so that the search ends (T8).
+
+What a trial means for the run is decided in ``go_on``, and each end has a name of its own: a small step proves nothing
+where ε is large (T19), and a failed search must not be called convergence.
+
+Full batch is the case of one batch that never changes; then an accepted trial keeps the sweep it has already made, so a
+step without rejection costs one forward and one backward sweep. Theory: "The algorithm".
 
 ``pmp_ref.library`` has what users call: there controls, method and sweep need not be given.
 """
@@ -81,7 +87,11 @@ def loop(
     callback: Callback | None,
     vary: FlipsAndShifts | None = None,
 ) -> Run:
-    """The loop of :func:`bsqh`, of arguments that are checked: step, judge, move on."""
+    """The loop of :func:`bsqh`, of arguments that are checked: step, judge, move on.
+
+    ``it`` is replaced and never changed, and only when all of a trial is done. So whatever interrupts the loop, there
+    is a last complete iterate, and a run that goes on from it repeats the same bits.
+    """
     full = batch_size is None
     batches = batches_in(x.shape[0], batch_size)
     records: list[Record] = []
@@ -95,6 +105,7 @@ def loop(
 
     try:
         while status is None:
+            # A control with more weights than wished is cut where the run says so, without a trial: J may rise (T20).
             done = stop.done(it.place)
             if wish is not None and wish.above(it.steering, size, stop.progress(it.place, batches), done):
                 it, record = projected(problem, method, it)
@@ -102,6 +113,8 @@ def loop(
                 continue
             if done:
                 break
+            # After a rejection the same batch is tried again, and in full batch there is no other: then what was found
+            # on it is still there. Otherwise the next batch follows from (seed, epoch) alone, so that runs repeat.
             e, place = it.current.evaluation, it.place
             if e is not None:
                 bx, by = e.x, e.y
@@ -111,9 +124,12 @@ def loop(
                     if full
                     else take_batch(x, y, batches, place.position, seed, place.epoch, problem.sweeper, vary)
                 )
+            # One ρ for both sides of a test. While it is on its way up J is another function in every step, and no
+            # test may call the run stationary.
             progress = stop.progress(place, batches)
             it, rho = with_rho(problem, method, it, size, progress)
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
+            # The trial, and what it means for the run.
             it = prepare(problem, method, it, bx, by)
             after, record = step(problem, method, it, bx, by, rho, progress, full)
             if record.accepted:
@@ -157,7 +173,13 @@ def projected(problem: Problem, method: Method, it: Iterate) -> tuple[Iterate, R
 def go_on(
     method: Method, stop: Stop, before: Iterate, it: Iterate, record: Record, full: bool, batches: int
 ) -> tuple[Status | None, Iterate]:
-    """What a trial means for the run: (status that ends it or None, iterate to go on with)."""
+    """What a trial means for the run: (status that ends it or None, iterate to go on with).
+
+    A small residual counts only for the first trial of a control: after rejections a step is short because ε is large,
+    and that says nothing of u. By mini-batches a trial ends a run only if it is not finite or the rule has given up,
+    since what looks finished on one batch is not on the next; a batch that no step can leave is skipped and counted,
+    and a whole epoch of them ends the run.
+    """
     verdict = record.verdict
     if verdict is Verdict.NON_FINITE:
         return Status.NON_FINITE, it
@@ -209,7 +231,10 @@ def skip_batch(it: Iterate, eps_max: float, batches: int) -> Iterate:
 def end_of_epoch(
     problem: Problem, method: Method, stop: Stop, it: Iterate, x: Array, y: Array, rho: float
 ) -> tuple[Status | None, Iterate]:
-    """Tests of τ and residual on all data, made after an epoch of mini-batches if asked for: one sweep each way."""
+    """Tests of τ and residual on all data, made after an epoch of mini-batches if asked for: one sweep each way.
+
+    On all data, because a small step on one batch says nothing about the others.
+    """
     if stop.increment == 0 and stop.residual == 0:
         return None, it
     e = problem.sweeper.forward_backward(it.controls, x, y)

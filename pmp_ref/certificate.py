@@ -1,11 +1,18 @@
 """Certificate of a control u: the smallest augmentation ε*(u) at which u satisfies the maximum principle (T10, T11).
 
+A run that has stopped has proven nothing of the place where it did. The certificate does not ask how u was found, by
+this method or another; it asks how dear moving must be for u to be the best choice of every entry:
+
     ε*(u) = max(0, sup_{w≠u} ΔH(w)/‖w − u‖²),   u ∈ argmax K_ε  iff  ε ≥ ε*(u).
+
+The scale for it is the curvature of the loss. Where ε*(u) exceeds half the largest curvature in a single entry, some
+weight is certainly not at its best value (T11).
 
 It is a maximum of scalar (or group) suprema. Finite sets have a closed form, and so does a regulariser that states one
 (``Regulariser.eps_star``: sums of L0, L1 and L2); all others are bisected on their maximiser. Under pure L0 a kept
-entry inside the box should have g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in. Entries
-within rounding of a bound are at the bound. Everything is computed in float64, by the problem's sweep.
+entry inside the box should have g_i = 0; its |g_i| is the *residual*, reported beside ε* and never folded in: taken to
+the letter it would make ε* infinite for every network that floating point has trained. Entries within rounding of a
+bound are at the bound. Everything is computed in float64, by the problem's sweep.
 
 Nothing here asks which class a regulariser is. What it does not state is refused with an InputError that names it.
 """

@@ -1,11 +1,17 @@
 """The state of a run between two trials, in parts: the control with ε, what is known of it, and what the run remembers.
 
-controls, eps, smoothed     u, ε and C̃, the running mean of Ĉ
-current                     what was found and tried at this control on this batch
-memory                      what goes from one control to the next: metric and averaged switching function
-place                       accepted steps, epoch, batch
-counts                      what the run has cost so far
-steering                    ρ of a run to a wished size
+The parts are told apart by how long they last. A rejection keeps ``current`` and changes ε; an acceptance begins
+``current`` anew and keeps ``memory``. Nothing else is remembered anywhere, so a run can be stopped between two trials,
+written to a file and gone on with, bit for bit.
+
+===========================  ==============================================================================
+``controls eps smoothed``    u, ε and C̃, the running mean of Ĉ
+``current``                  what was found and tried at this control on this batch
+``memory``                   what goes from one control to the next: metric and averaged switching function
+``place``                    accepted steps, epoch, batch
+``counts``                   what the run has cost so far
+``steering``                 ρ of a run to a wished size
+===========================  ==============================================================================
 """
 
 from __future__ import annotations

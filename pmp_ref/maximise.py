@@ -1,6 +1,9 @@
 """Layerwise exact maximisation of the augmented Hamiltonian (T4).
 
 w_l = argmax over w ∈ U_l of K_ε(x_l, p_{l+1}, w; u_l), for all layers at once.
+
+All from the same states and costates: no layer waits for another, and nothing is swept again in between. What this
+costs is that the curvature between layers counts too, in the constant C of T6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """Metrics ‖Δ‖²_D = Σ d_i Δ_i² in K_ε, in the test, in τ and in Ĉ alike (T17).
 
-A metric may change between iterates, never between the rejections of one iterate. It is scaled to mean(d) = 1 over
-all entries and clipped to [d_min, d_max] before that, so the Ĉ of successive metrics stay comparable.
+Without a metric one ε must do for all entries, and the layer in which the loss is steepest decides it: everywhere else
+steps are shorter than they need be. A metric lets an entry pay for moving by its own d_i. Descent needs nothing of it,
+since the test asks J itself; but the same norm must stand in all four places, or the inequality that makes a large ε
+safe (T6) compares two lengths that are not the same.
+
+A metric may change between iterates, never between the rejections of one iterate, which belong to one line search. It
+is scaled to mean(d) = 1 over all entries and clipped to [d_min, d_max] before that, so the Ĉ of successive metrics stay
+comparable.
 """
 
 from __future__ import annotations

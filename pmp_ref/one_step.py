@@ -1,6 +1,11 @@
 """One step of bSQH: prepare the control on a batch, make a trial, judge it, move or not. Theory: "The algorithm".
 
 w_l = argmax K_ε(x_l, p_{l+1}, w; u_l) for all l at once, accepted iff J_B(w) falls enough; else a larger ε.
+
+Four functions, because they run in two places. To prepare and to try are sums over a batch: they run where the arrays
+lie. To judge and to move are comparisons of a few Python floats, on the host. In between one vector of numbers is
+brought over, once a trial. What is decided is decided in :func:`judge` alone: a verdict formed in two places can be
+formed in two ways.
 """
 
 from __future__ import annotations
@@ -50,7 +55,11 @@ def step(
 
 
 def prepare(problem: Problem, method: Method, it: Iterate, x: Array, y: Array) -> Iterate:
-    """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g."""
+    """Sweeps at the control on the batch (x, y) as far as they are missing; then metric and average follow g.
+
+    They follow once for a control on a batch, however many trials are made there: Ĉ and τ of trials in different
+    metrics could not be compared, and T18 would not hold (T17).
+    """
     it = it.on(x, y)
     new, before, memory = not it.current.prepared, it.current.evaluation, it.memory
     if not new and before is not None and before.switching is not None:
@@ -113,7 +122,7 @@ class Trial:
 
     @property
     def remainder(self) -> float:
-        """J(w) − J(u) + ΣΔH; the regulariser cancels."""
+        """J(w) − J(u) + ΣΔH; the regulariser cancels, however it jumps: what is left speaks of the smooth loss (T5)."""
         return self.measured.delta_loss + self.measured.linear
 
     @property
@@ -127,7 +136,11 @@ class Trial:
         return math.isfinite(self.measured.loss_w) and math.isfinite(self.remainder)
 
     def known(self, share: float) -> float | None:
-        """Ĉ as the rules for ε take it; None where it is not finite or lost in rounding."""
+        """Ĉ as the rules for ε take it; None where it is not finite or lost in rounding.
+
+        Ĉ is a difference divided by a small number. Where the difference is not well above its own rounding a rule that
+        believed it would follow noise.
+        """
         c_hat = self.c_hat
         return c_hat / share if math.isfinite(c_hat) and abs(self.remainder) > 10 * self.rounding else None
 
@@ -156,7 +169,14 @@ def trial(problem: Problem, method: Method, it: Iterate, rho: float, full: bool)
 
 
 def judge(method: Method, it: Iterate, t: Trial) -> Verdict:
-    """What becomes of a trial."""
+    """What becomes of a trial.
+
+    The order of the questions matters. Where J(u) or g is not finite no number of the trial means anything. Where τ = 0
+    there is no trial. Where the predicted gain ΣΔH is below the rounding ν of the difference of two J, to accept or to
+    reject would be chance; the search ends then, and does not enlarge ε for ever. Only after these is J asked, in a
+    form that NaN fails. With an averaged switching function every answer but acceptance means that the average goes
+    first, because rejections need not end with it (T13).
+    """
     m, test = t.measured, method.acceptance
     if not (math.isfinite(m.loss) and math.isfinite(m.switching)):
         return Verdict.NON_FINITE
@@ -172,7 +192,11 @@ def judge(method: Method, it: Iterate, t: Trial) -> Verdict:
 
 
 def move(method: Method, rule: Rule, it: Iterate, t: Trial, verdict: Verdict, progress: float) -> Iterate:
-    """The iterate after a trial: at w, or at u with a larger ε or without the average."""
+    """The iterate after a trial: at w, or at u with a larger ε or without the average.
+
+    After an acceptance the trial's sweep goes along: in full batch it is the forward sweep of the next step. After a
+    rejection nothing changes but ε and what is counted; states and costates are those of u, and u is where it was.
+    """
     now, memory, test = it.current, it.memory, method.acceptance
     known = t.known(test.share)
     if verdict is Verdict.ACCEPTED:

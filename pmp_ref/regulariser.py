@@ -1,11 +1,17 @@
 """Regularisers r: the value Σ_i r(w_i) and the exact pointwise maximiser of K_ε, side by side (T4).
 
+Both stand in one class because both must mean the same r. A threshold for another penalty than the one that J counts
+still gives descent most of the time, so that nobody would see it who looks at one of them alone.
+
 For a control u with switching function g, ``argmax`` returns, entry by entry,
 
-    argmax over w ∈ U of  φ(w) = g w − ρ r(w) − ε (w − u)²,      c = u + g/(2ε) its unpenalised maximiser.
+    argmax over w ∈ U of  φ(w) = g w − ρ r(w) − ε (w − u)²,
 
-``eps`` is ε, or ε d_i entry by entry under a metric (T17); ``rho`` is ρ times the control's weight. Candidates are
-compared by their gain φ(w) − φ(0), in which u² cancels; ties go to 0.
+where c = u + g/(2ε) is the maximiser without penalty and bounds. This is a problem in one real variable, and it is
+solved, not approximated: that is where the exact zeros come from. ``eps`` is ε, or ε d_i entry by entry under a metric
+(T17); ``rho`` is ρ times the control's weight. Candidates are compared by their gain φ(w) − φ(0), in which εu² cancels
+before it can hide a small difference; ties go to 0, since of two weights that are worth the same the one that is not
+there is cheaper to keep.
 
 Training needs the value and the maximiser. The certificate (T10, T11) and proven steps (T7b) ask for more: r′, its
 growth at infinity, the rounding of its value. A regulariser states these too, or what needs them is refused by name.
@@ -195,6 +201,8 @@ class Polynomial(Regulariser):
 
     def on_line(self, u: Array, g: Array, eps: Augmentation, rho: float, box: Box) -> Array:
         xp = namespace(u, g)
+        # On either side of 0 the gain without L0 is a concave parabola. Its top is moved towards 0 by L1 and flattened
+        # by L2; on a box it is the end next to the top that counts. At most one side has a top of its own.
         b = 2 * eps * u + g
         if self.a1 == self.a2 == 0:
             above = below = free_maximiser(u, g, eps)
@@ -207,6 +215,8 @@ class Polynomial(Regulariser):
             return positive
         if box.hi < 0:
             return negative
+        # Only now is the gain compared with the price ρa₀: at a bound it is smaller than at the top of the parabola,
+        # and the threshold √(ρa₀/ε) would be wrong.
         w = positive + negative  # at most one of them is not 0
         slope = b if self.a1 == 0 else xp.where(positive > 0, rising, falling)
         gain = w * (slope - (eps + rho * self.a2 / 2) * w)

@@ -1,4 +1,9 @@
-"""When a run stops (theory, T19)."""
+"""When a run stops (theory, T19).
+
+The published stop asks whether the step is small, τ < κ. But a step is also small where ε is large, after a search that
+has failed, and then it proves nothing of the control. The residual 2ε‖D(w − u)‖ has ε in it and does not have this
+fault; both tests are here, each ends a run under a name of its own, and neither is made unless it is asked for.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,14 @@
 """The one seam between method and network: sweeps over a batch, chunk by chunk.
 
-``Sweep.forward`` maps the batch's chunks to per-sample losses, ``Sweep.backward`` to switching functions, summed
-over the chunks along a fixed tree (T21). What a sweep found is an :class:`Evaluation`. States are kept for the backward
-sweep only if they fit the memory budget; otherwise they are computed once more, and that sweep is counted too.
-A faster sweep with the same methods can stand in for this one (``pmp_ref.kernels``); the method does not know.
+The method asks two things of a network, losses and switching functions, and need not know who computes them: the clear
+path in this file, the fast kernels (``pmp_ref.kernels``) or a class of one's own. What a sweep found is an
+:class:`Evaluation`.
+
+A batch is swept chunk by chunk, because the way back needs the states of the way there. Of all images at once they may
+fill the memory; those of a chunk stay in the cache. ``Sweep.forward`` gives the losses sample by sample,
+``Sweep.backward`` the switching functions, summed over the chunks along a fixed tree, so that their bits do not depend
+on how many threads or processes share the work (T21). States are kept only if all of them fit the memory budget;
+otherwise they are computed once more, and that sweep is counted too.
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ class Sweeper(Protocol):
         """Per-sample losses of the batch."""
 
     def trial(self, controls: Controls, x: Array, y: Array) -> Evaluation:
-        """Per-sample losses of a batch on which no backward sweep will follow."""
+        """Per-sample losses of a batch on which no backward sweep will follow, so that no states need be kept."""
 
     def backward(self, controls: Controls, e: Evaluation) -> Evaluation:
         """The evaluation completed by g = −∇L_B."""
@@ -158,7 +163,7 @@ class Sweep:
         return self.backward(controls, self.forward(controls, x, y))
 
     def terminal_costate(self, x: Array, y: Array, samples: int) -> Array:
-        """p_L = −(1/B)∇Φ_s(x_L^s), B the samples of the whole batch."""
+        """p_L = −(1/B)∇Φ_s(x_L^s), B the samples of the whole batch; the factor 1/B stands here and nowhere else."""
         return -self.loss.gradient(x, y) / samples
 
     def chunks(self, x: Array) -> Iterator[slice]:
@@ -168,7 +173,10 @@ class Sweep:
             yield slice(start, min(start + chunk, x.shape[0]))
 
     def chunk_size(self, x: Array) -> int:
-        """Samples of a chunk of the batch x, the last one may have fewer: by batch and dtype alone."""
+        """Samples of a chunk of the batch x, the last one may have fewer.
+
+        By batch and dtype alone: if the number of threads decided, it would decide the bits of g (T21).
+        """
         return self.chunk
 
     def own(self, x: Array) -> range:

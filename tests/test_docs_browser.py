@@ -40,7 +40,13 @@ pytestmark = [
 
 PAGES = (
     "index.html",
-    "theory.html",
+    "theory/index.html",
+    "theory/setting.html",
+    "theory/maximiser.html",
+    "theory/method.html",
+    "theory/convergence.html",
+    "theory/proofs.html",
+    "theory/example.html",
     "notation.html",
     "relation-to-the-paper.html",
     "library.html",
@@ -324,7 +330,7 @@ def test_checks_see_faults(browser: Browser, site: str) -> None:
 
 def test_fonts_are_those_of_the_site(browser: Browser, site: str) -> None:
     """Text and formulas use the fonts that come with the site."""
-    browser.open(site + "theory.html", DESK, "light")
+    browser.open(site + "theory/method.html", DESK, "light")
     loaded = browser.evaluate("[...document.fonts].filter((f) => f.status === 'loaded').map((f) => f.family)")
     assert {"STIX Two", "STIX Two Math"} <= {name.strip('"') for name in loaded}
 
@@ -338,6 +344,15 @@ def test_light_and_dark(browser: Browser, site: str) -> None:
     assert max(browser.evaluate(brightness)) < 60
     browser.key("d")
     assert min(browser.evaluate(brightness)) > 200
+    browser.evaluate("localStorage.clear()")
+    shown = """["on-light", "on-dark"].map((name) => [...document.querySelectorAll(`img.${name}`)]
+        .filter((image) => getComputedStyle(image).display !== "none").length)"""
+    for colour, counts in (("light", (12, 0)), ("dark", (0, 12))):
+        browser.open(site + "results.html", DESK, colour)
+        assert tuple(browser.evaluate(shown)) == counts
+        browser.key("d")
+        assert tuple(browser.evaluate(shown)) == counts[::-1]
+        browser.evaluate("localStorage.clear()")
     browser.evaluate("localStorage.clear()")
 
 
@@ -355,7 +370,7 @@ def test_keyboard(browser: Browser, site: str) -> None:
 
 def test_search_finds_prose_and_names(browser: Browser, site: str) -> None:
     """Words of a docstring and names of functions are found."""
-    for words, page in (("remainder quotient", "theory"), ("solve", "pmp_ref.library")):
+    for words, page in (("remainder quotient", "theory/"), ("solve", "pmp_ref.library")):
         browser.open(f"{site}search.html?q={words.replace(' ', '+')}", DESK, "light")
         hits = browser.evaluate("[...document.querySelectorAll('ul.search a')].map((a) => a.href)")
         assert any(page in hit for hit in hits), (words, hits)

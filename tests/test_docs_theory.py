@@ -14,31 +14,42 @@ sys.path.insert(0, str(DOCS / "_ext"))
 
 import project  # noqa: E402
 
-THEORY = (DOCS / "theory.md").read_text(encoding="utf-8")
+CHAPTERS = project.chapters()
 SECTIONS = project.sections()
 SOURCES = sorted([*(ROOT / "pmp_ref").rglob("*.py"), *(ROOT / "verification").rglob("*.py")])
 
 
 def text_of(tag: str) -> str:
     """The section of a statement."""
-    start = THEORY.index(f"## {tag} — " if tag != "S5" else "## The algorithm")
-    end = THEORY.find("\n## ", start + 3)
-    return THEORY[start : end if end > 0 else None]
+    chapter = CHAPTERS[SECTIONS[tag].page]
+    start = chapter.index(f"## {SECTIONS[tag].heading}\n")
+    end = chapter.find("\n## ", start + 3)
+    return chapter[start : end if end > 0 else None]
 
 
 def test_sections_are_those_of_the_table() -> None:
-    """The table at the head of the theory names every statement, and T0 to T19 are all there."""
-    rows = re.findall(r"^\| \[(T\d+[ab]?)\]\(#([^)]+)\)", THEORY, re.M)
-    assert [tag for tag, _ in rows] == [tag for tag in SECTIONS if tag != "S5"]
-    assert all(project.anchor(tag, SECTIONS) == target for tag, target in rows)
-    assert {f"T{i}" for i in range(20)} <= set(SECTIONS)
+    """The table on the first page of the theory names every statement in its order, and T0 to T24 are all there."""
+    index = (DOCS / "theory" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(T\d+[ab]?)\]\((\w+)\.md#([^)]+)\)", index, re.M)
+    assert [tag for tag, *_ in rows] == [tag for tag in SECTIONS if tag != "S5"]
+    assert all(SECTIONS[tag].target == f"theory/{page}#{mark}" for tag, page, mark in rows)
+    assert {f"T{i}" for i in range(25)} <= set(SECTIONS)
+
+
+def test_chapters_are_those_of_the_folder() -> None:
+    """The first page lists every chapter, its list of pages has them in the same order, and no statement is in two."""
+    index = (DOCS / "theory" / "index.md").read_text(encoding="utf-8")
+    names = [page.removeprefix("theory/") for page in CHAPTERS]
+    assert {*names, "index"} == {p.stem for p in (DOCS / "theory").glob("*.md")}
+    assert index.partition(":hidden:\n\n")[2].split("\n```")[0].split() == names
+    assert sum(len(re.findall(r"^## T\d", text, re.M)) for text in CHAPTERS.values()) == len(SECTIONS) - 1
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_tags_in_the_code_have_a_section(source: Path) -> None:
     """Every tag in a source names a statement of the theory, or a part of one."""
     unknown = {tag for tag in project.tags_in(source) if project.section_of(tag, SECTIONS) is None}
-    assert not unknown, f"{source.relative_to(ROOT)} names {sorted(unknown)}; docs/theory.md has no such section"
+    assert not unknown, f"{source.relative_to(ROOT)} names {sorted(unknown)}; the theory has no such section"
 
 
 def test_unknown_tags_are_seen(tmp_path: Path) -> None:
@@ -119,8 +130,3 @@ def test_stored_results_are_of_today() -> None:
         pytest.skip("docs/verification.json is not there; python -m verification --full --json makes it")
     assert {c.tag for c in project.claims()} == set(stored.claims)
     assert all(c["holds"] for c in stored.claims.values())
-
-
-def test_symbols_of_docstrings_are_in_the_table() -> None:
-    """Every symbol that is linked from docstrings has its row in docs/notation.md."""
-    assert set(project.UNICODE) <= set(project.symbols())

@@ -27,7 +27,7 @@ from pmp_ref.sweep import Sweep
 from tests.app_data import write_images
 from verification.experiments import EXPERIMENTS, __main__, baselines, grid, make, pages, ternary, tradeoff
 from verification.experiments.baselines import Plan
-from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, save, together
+from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, together
 from verification.experiments.store import Store, finite, table
 from verification.experiments.support import Support, on_support
 from verification.experiments.training import Lines, command_line, sparse, train, train_or_reuse
@@ -52,6 +52,7 @@ class Counted(Experiment):
     name, title, summary, columns = "counted", "Counting", "How often?", ("n", "begun", "missing")
     broken: ClassVar[set[int]] = set()
     factor = 1
+    drawing = "counted-squares"
 
     def rows(self, quick: bool) -> list[Row]:
         return [Row(f"row-{n}", {"n": n, "factor": self.factor}) for n in ((1,) if quick else (1, 2, 3))]
@@ -66,10 +67,10 @@ class Counted(Experiment):
             raise ArithmeticError(f"row {n} is broken")
         return {"square": n * n * row.settings["factor"], "begun": begun, "curves": {"x": [1.0, math.nan]}}
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         figure, axes = new_figure()
         axes.plot([r["settings"]["n"] for r in results], [r["result"]["square"] for r in results])
-        return save(figure, directory, "counted-squares")
+        return {self.drawing: figure}
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_figures_only(counted: type[Counted], tmp_path: Path, monkeypatch: pytes
     assert __main__.main(["counted", "--out", str(tmp_path)]) == 0
     figures = tmp_path / "counted" / "figures"
     before = {path.name: path.read_bytes() for path in figures.iterdir()}
-    assert set(before) == {"counted-squares.png", "counted-squares.svg"}
+    assert set(before) == {"counted-squares.png", "counted-squares.svg", "counted-squares-dark.png"}
     (figures / "old.png").touch()
     monkeypatch.setattr(Counted, "run", lambda *a: pytest.fail("a row was run"))
     assert __main__.main(["counted", "--out", str(tmp_path), "--figures-only"]) == 0
@@ -782,6 +783,8 @@ def test_the_page_is_up_to_date() -> None:
     for path in (ROOT / "docs" / "results").glob("*.json"):
         found = read(path)
         assert found["experiment"] == path.stem and not found["quick"]
+        forms = (f"{stem}{form}" for stem in found["figures"] for form in (".png", "-dark.png", ".svg"))
+        assert all((ROOT / "docs" / "figures" / "experiments" / form).is_file() for form in forms)
         assert all(r["result"].get("descent_violations") is not None or r["result"] for r in found["rows"])
     for command in re.findall(r"^python -m verification\.experiments (.*)$", page, re.M):
         __main__.parser().parse_args(shlex.split(command))
@@ -811,18 +814,20 @@ def test_publish(counted: type[Counted], tmp_path: Path, monkeypatch: pytest.Mon
     assert "counted: left out (quick results)" in pages.publish(out, docs)
     assert page.read_text().count(pages.MISSING) == 2
     assert __main__.main(["counted", "--out", str(out)]) == 0
-    assert "counted: 3 of 3 rows, 1 figures" in pages.publish(out, docs)
+    assert "counted: 3 of 3 rows" in pages.publish(out, docs)
     text = page.read_text()
     assert text.count(pages.MISSING) == 1 and "by hand" in text and "old" not in text and text.endswith("end\n")
     assert "| n | begun | missing |\n| ---: | ---: | ---: |\n| 1 | 1 | – |\n| 2 | 1 | – |" in text
     assert "3 rows, 20" in text and "![Counting: counted-squares](figures/experiments/counted-squares.png)" in text
     assert pages.generate(text, docs) == text
     figures = docs / "figures" / "experiments"
-    assert sorted(p.name for p in figures.iterdir()) == ["counted-squares.png", "counted-squares.svg"]
-    for path in (out / "counted" / "figures").iterdir():
-        path.rename(path.with_name(path.name.replace("squares", "other")))
+    forms = (".png", ".svg", "-dark.png")
+    assert {p.name for p in figures.iterdir()} == {f"counted-squares{form}" for form in forms}
+    shutil.rmtree(out)  # what is committed is enough to draw it anew
+    monkeypatch.setattr(counted, "drawing", "counted-other")
     pages.publish(out, docs)
-    assert sorted(p.name for p in figures.iterdir()) == ["counted-other.png", "counted-other.svg"]
+    assert {p.name for p in figures.iterdir()} == {f"counted-other{form}" for form in forms}
+    assert "(figures/experiments/counted-other.png)" in page.read_text()
     page.write_text("# no markers\n")
     with pytest.raises(InputError, match="each once"):
         pages.publish(out, docs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -15,8 +16,8 @@ from pmp_ref.data import load
 from pmp_ref.second_order import largest_eigenvalue
 from tests.app_data import write_images
 from verification.experiments.depth import Depth
-from verification.experiments.drawing import at, band, fewer_images, first_of_each_class, power, spread
-from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure
+from verification.experiments.drawing import at, band, fewer_images, first_of_each_class, name_ends, power, spread
+from verification.experiments.experiment import COLOURS, Context, Experiment, Row, draw, lookup, new_figure
 from verification.experiments.full_batch import FullBatch
 from verification.experiments.groups import NAMES, OUTPUT_STAGE, Groups
 from verification.experiments.mini_batch import RHO, MiniBatch
@@ -56,11 +57,12 @@ def complete(experiment: Experiment, results: Results, directory: Path) -> None:
     assert len(headings) == len(experiment.columns) and len(lines) == len(
         {re.sub("-seed[0-9]+$", "", r["key"]) for r in results}
     )
-    paths = experiment.figures(results, directory)
-    assert paths and {p.suffix for p in paths} == {".png", ".svg"}
+    paths = draw(experiment, results, directory)
+    light = {p.stem for p in paths if p.suffix == ".svg"}
+    assert light and {p.name for p in paths} == {s + e for s in light for e in (".png", ".svg", "-dark.png")}
     for p in paths:
         assert p.stat().st_size > 5000
-        assert len(experiment.alt(p.stem)) > 40
+        assert len(experiment.alt(p.stem.removesuffix("-dark"))) > 40
 
 
 @pytest.fixture(scope="module")
@@ -193,14 +195,50 @@ def test_at_and_band() -> None:
     curve = ([0, 2, 4], [1.0, None, 3.0])
     assert at(curve, np.array([-1.0, 0.0, 1.0, 4.0, 5.0])).tolist()[1:4] == [1.0, 1.0, 3.0]
     assert np.isnan(at(curve, np.array([-1.0, 2.0, 5.0]))).all()
-    figure, axis = new_figure()
+    axis = new_figure()[1]
     band(axis, [([0, 1, 2], [1.0, 2.0, 9.0]), ([0, 1], [3.0, 4.0])], {"color": "0", "ls": "-"}, "both")
     assert axis.lines[0].get_xdata().tolist() == [0, 1] and axis.lines[0].get_ydata().tolist() == [2.0, 3.0]
     low, high = axis.collections[0].get_paths()[0].get_extents().intervaly
     assert (low, high) == (1.0, 4.0)
-    from matplotlib import pyplot
 
-    pyplot.close(figure)
+
+def seen(colour: str, matrix: list[list[float]]) -> np.ndarray:
+    """A colour as Lab, as an eye sees it whose loss is that matrix on linear sRGB."""
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.clip(np.array(matrix) @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    f = np.cbrt(xyz / [0.9505, 1.0, 1.0888])
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+EYES = {  # Machado, Oliveira, Fernandes 2009, full loss of one kind of cone
+    "all cones": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_colours_of_curves_stay_apart(eye: str) -> None:
+    """On both papers, for every eye: 20 in Lab, where 10 is seen at a glance; and not lost on the paper."""
+    for ink, colours in COLOURS.items():
+        labs = [seen(c, EYES[eye]) for c in colours[:4]]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(labs, 2)) > 20
+        assert all(abs(seen(c, EYES[eye])[0] - seen(ink.paper, EYES[eye])[0]) > 30 for c in colours)
+    grey = [seen(c, EYES[eye]) for c in ("#000000", "#595959", "#8c8c8c", "#333333")]  # what the figures had before
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(grey, 2)) < 20
+
+
+def test_names_of_lines_do_not_cover_each_other() -> None:
+    axis = new_figure()[1]
+    for end in (1.0, 1.001, 0.999, 0.2):
+        axis.plot([0, 1], [0.0, end], label=f"{end}")
+    name_ends(axis, 0.1)
+    heights = sorted(text.xy[1] for text in axis.texts)
+    assert len(heights) == 4 and min(np.diff(heights)) > 0.0999
+    from_below = sorted(axis.lines, key=lambda line: line.get_ydata()[-1])
+    assert [text.get_color() for text in axis.texts] == [line.get_color() for line in from_below]
 
 
 def test_spread_leaves_missing_values_out() -> None:

@@ -559,8 +559,8 @@ def test_every_row_of_the_faults_has_three_cells(tmp_path: Path) -> None:
         text = page.read_text(encoding="utf-8")
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert len(rows) > 30 and all(len(re.split(r"(?<!\\)\|", row)) == 5 for row in rows)
-        assert "(theory.md#planted-faults)" in text
-    assert "\n## Planted faults\n" in (docs / "theory.md").read_text(encoding="utf-8")
+        assert "(theory/limits.md#planted-faults)" in text
+    assert "\n## Planted faults\n" in (docs / "theory" / "limits.md").read_text(encoding="utf-8")
 
 
 def test_the_page_draws_figures_and_escapes_text() -> None:

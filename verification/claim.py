@@ -1,7 +1,7 @@
 """The contract of a claim, and the registry.
 
 A *claim* is one statement of the theory (T0 … T19 or a part of one, "T7a"), written as one function that takes a
-:class:`Context` and returns an :class:`Outcome`:
+:class:`Context` and returns an :class:`Outcome`::
 
     @claim(tag="T2", title="Hamiltonian increments are exact", statement="ΔH_l = ⟨g_l, w − u_l⟩ − ρ[r_l(w) − r_l(u_l)]")
     def increments(context: Context) -> Outcome:

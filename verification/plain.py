@@ -5,7 +5,7 @@ make J(u) = L_B(u) + ρ R(u) small: L_B is the mean of the losses Φ_s over a ba
 forward, costates backward; where they meet stands the switching function g. The candidate w maximises the augmented
 Hamiltonian entry by entry, so that L0 gives exact zeros. It becomes the control if J falls enough, else ε grows.
 
-Symbols are those of docs/notation.md, tags such as T4 those of docs/theory.md. The file imports nothing of
+Symbols are those of docs/notation.md, tags such as T4 those of docs/theory/. The file imports nothing of
 ``pmp_ref``: claims and conformance vectors compare the two. It leaves out residual blocks, normalisation, max
 and padded pooling, |w|^q, groups, finite sets, stops on τ and on the residual, numbers not finite, bad arguments.
 """
@@ -185,7 +185,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
                 average, averaged = M.average * average + (1 - M.average) * g, averaged + 1
                 use_average = averaged > 1
 
-        # The candidate, its sweep, and the numbers that it is judged by.
+        # The model is believed for the candidate only. What w is worth is asked of J, on the same batch, at the same ρ.
         w = P.maximiser(u, average / (1 - M.average**averaged) if use_average else g, eps * d, rho)
         states_w = P.forward_sweep(w, x[batch])
         phi_w = P.loss(states_w[-1], y[batch])[0]
@@ -195,7 +195,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
         c_hat = (delta_j + sum_dh) / tau if tau > 0 else math.nan
         nu = 4 * 2.0**-53 * (np.abs(phi) + np.abs(states[-1]).max(axis=1)).mean()
         known = c_hat / (1 - M.eta1) if abs(delta_j + sum_dh) > 10 * nu else None
-
+        # In this order: a gain below the rounding of ΔJ cannot be seen, and what is not shown to be less is rejected.
         if tau == 0:
             verdict = "control unchanged"
         elif sum_dh <= nu and M.tested:
@@ -213,7 +213,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
             averaged=use_average, J_u=phi.mean() + rho * P.r(u).sum(), J=phi_w.mean() + rho * P.r(w).sum(),
             kept=sum(np.count_nonzero(ul[0]) for ul in P.by_stage(w) if ul),
         )  # fmt: skip
-
+        # Accepted: on from w. Rejected: u stays, and with a larger ε the next w lies nearer to it (T18).
         ended = ""  # why the batch is left without a step
         if verdict == "accepted":
             if known is None and mean is not None:
@@ -227,7 +227,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
             ended = "augmentation limit" if rejections == M.max_rejections or eps > M.eps_max else ""
         else:
             eps, ended = eps_start, verdict  # rounding, not curvature, has ended this control
-
+        # A control on a batch is left after a step, or when no step can be made there.
         if fresh := (verdict == "accepted" or ended != ""):
             last = position + 1 == len(batches)
             if ended and (full or math.isinf(eps) or (last and step == earlier)):

@@ -132,7 +132,7 @@ def write_faults(results: Results, path: Path) -> None:
         "# Which fault is caught by which claim",
         "",
         "Written by `python -m verification --faults docs/verification-faults.md`.",
-        "Faults in bold are those of [the list in the theory](theory.md#planted-faults).",
+        "Faults in bold are those of [the list in the theory](theory/limits.md#planted-faults).",
         "",
         "| fault | where | caught by |",
         "|---|---|---|",

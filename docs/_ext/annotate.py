@@ -19,18 +19,20 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from formulas import display, latex, spans
 from project import (
     DOCS,
     ROOT,
     TAG,
-    UNICODE,
-    anchor,
+    Section,
     claims,
     docname,
     reading_order,
     results,
     section_of,
     sections,
+    shelf,
+    slug,
     symbol_of,
     symbol_rows,
     symbols,
@@ -39,7 +41,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.util import logging
-from split import Row, blocks, pieces, split
+from split import Row, blocks, split
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +51,13 @@ class Book:
     """All that links need to know, read once per build."""
 
     paths: list[str] = field(default_factory=reading_order)
-    sections: dict[str, str] = field(default_factory=sections)
+    sections: dict[str, Section] = field(default_factory=sections)
     symbols: dict[str, str] = field(default_factory=symbols)
     rows: dict[str, list[Row]] = field(default_factory=dict)
     defined: dict[str, dict[str, str]] = field(default_factory=dict)  # path → name → kind
     bases: dict[str, list[str]] = field(default_factory=dict)  # class → base classes, by bare name
     prose: dict[str, str] = field(default_factory=dict)  # Class.method → docstring
+    shelf: dict[str, tuple[str, str]] = field(default_factory=shelf)
     imported: dict[str, dict[str, str]] = field(default_factory=dict)
     home: dict[str, list[str]] = field(default_factory=dict)  # bare name of a definition → paths
 
@@ -98,6 +101,16 @@ class Book:
                             break
         return found
 
+    def uses(self, path: str) -> list[str]:
+        """The annotated modules that a module imports from, in reading order."""
+        pages = {target.partition("#")[0] for target in self.imports(path).values()}
+        return [other for other in self.paths if docname(other) in pages and other != path]
+
+    def used_by(self, path: str) -> list[str]:
+        """The annotated modules of the same package that import from it, in reading order."""
+        package = path.partition("/")[0]
+        return [other for other in self.paths if other.startswith(f"{package}/") and path in self.uses(other)]
+
     def locate(self, name: str, path: str) -> str | None:
         """Page and anchor of a definition named in the prose of ``path``."""
         name = name.lstrip("~.!").removesuffix("()")
@@ -123,8 +136,8 @@ class Inline(nodes.Inline, nodes.TextElement):
     """A span with a class."""
 
 
-def inline(text: str, path: str, used: set[str]) -> list[nodes.Node]:
-    """The nodes of one line of prose of a module: literals, references, subscripts, tags, first uses of symbols."""
+def inline(text: str, path: str) -> list[nodes.Node]:
+    """The nodes of one line of prose of a module: literals, references, formulas, tags, emphasis."""
     result: list[nodes.Node] = []
     for piece in re.split(r"(``.+?``|:\w+:`[^`]+`)", text):
         if piece.startswith("``"):
@@ -139,7 +152,12 @@ def inline(text: str, path: str, used: set[str]) -> list[nodes.Node]:
             else:
                 result.append(link(where, literal, "definition"))
         else:
-            result += plain(piece, path, used)
+            end = 0
+            for start, stop in spans(piece):
+                result += plain(piece[end:start])
+                result.append(nodes.math(piece[start:stop], latex(piece[start:stop])))
+                end = stop
+            result += plain(piece[end:])
     return result
 
 
@@ -152,32 +170,24 @@ def known(name: str) -> bool:
     return module.is_file() and re.search(rf"^(class|def) {path.name}\b", module.read_text("utf-8"), re.M) is not None
 
 
-def plain(text: str, path: str, used: set[str]) -> list[nodes.Node]:
-    """Text without literals: tags and first uses of symbols become links."""
-    spans: list[tuple[int, int, str, str]] = []
-    for m in TAG.finditer(text):
-        tag = section_of(m[1], BOOK.sections)
-        if tag is not None:
-            spans.append((m.start(), m.end(), f"theory#{anchor(tag, BOOK.sections)}", "tag"))
-    for key, pattern in UNICODE.items():
-        if key not in used and (m := re.search(pattern, text)):
-            used.add(key)
-            spans.append((m.start(), m.end(), f"notation#{BOOK.symbols[key]}", "symbol"))
+def plain(text: str) -> list[nodes.Node]:
+    """Text without literals and formulas: tags become links, ``*words*`` emphasis."""
     result: list[nodes.Node] = []
-    end = 0
-    for start, stop, target, kind in sorted(spans):
-        if start < end:
+    for i, part in enumerate(re.split(r"\*([A-Za-z][\w ,-]*)\*", text)):
+        if i % 2:
+            result.append(nodes.emphasis(part, part))
             continue
-        result += typeset(text[end:start])
-        result.append(link(target, Inline("", "", *typeset(text[start:stop])), kind))
-        end = stop
-    return result + typeset(text[end:])
-
-
-def typeset(text: str) -> list[nodes.Node]:
-    """Subscripts, superscripts and emphasis of plain text."""
-    kinds = {"sub": nodes.subscript, "sup": nodes.superscript, "emphasis": nodes.emphasis}
-    return [kinds[p.kind](p.text, p.text) if p.kind in kinds else nodes.Text(p.text) for p in pieces(text)]
+        end = 0
+        for m in TAG.finditer(part):
+            tag = section_of(m[1], BOOK.sections)
+            if tag is not None:
+                result += [
+                    nodes.Text(part[end : m.start()]),
+                    link(BOOK.sections[tag].target, nodes.Text(m[0]), "tag"),
+                ]
+                end = m.end()
+        result.append(nodes.Text(part[end:]))
+    return [node for node in result if not isinstance(node, nodes.Text) or node.astext()]
 
 
 def link(target: str, content: nodes.Node, kind: str) -> nodes.reference:
@@ -187,21 +197,23 @@ def link(target: str, content: nodes.Node, kind: str) -> nodes.reference:
     return node
 
 
-def prose_nodes(text: str, path: str, used: set[str]) -> list[nodes.Node]:
+def prose_nodes(text: str, path: str) -> list[nodes.Node]:
     """The blocks of a docstring."""
     result: list[nodes.Node] = []
     for block in blocks(text):
         if block.kind == "paragraph":
-            result.append(nodes.paragraph("", "", *inline(block.text, path, used)))
+            result.append(nodes.paragraph("", "", *inline(block.text, path)))
         elif block.kind == "heading":
             result.append(nodes.paragraph("", "", nodes.strong(block.text, block.text)))
         elif block.kind == "formula":
-            lines: list[nodes.Node] = []
-            for line in block.text.splitlines():
-                lines.append(nodes.line("", "", *inline(line, path, used)))
-            result.append(nodes.line_block("", *lines, classes=["plain-formula"]))
+            lines = [
+                line for line in re.split(r"\n|(?<=[,;]) {2,}", block.text) if line.strip()
+            ]  # the column is narrow
+            result += [nodes.math_block(line, display(line)) for line in lines]
+        elif block.kind == "code":
+            result.append(nodes.literal_block(block.text, block.text, language="none"))
         elif block.kind == "list":
-            items = [nodes.list_item("", nodes.paragraph("", "", *inline(t, path, used))) for t in block.items]
+            items = [nodes.list_item("", nodes.paragraph("", "", *inline(t, path))) for t in block.items]
             result.append(nodes.bullet_list("", *items))
         else:
             items = []
@@ -209,11 +221,30 @@ def prose_nodes(text: str, path: str, used: set[str]) -> list[nodes.Node]:
                 items.append(
                     nodes.definition_list_item(
                         "",
-                        nodes.term("", "", *inline(head, path, used)),
-                        nodes.definition("", nodes.paragraph("", "", *inline(" ".join(rest), path, used))),
+                        nodes.term("", "", *inline(head, path)),
+                        nodes.definition("", nodes.paragraph("", "", *inline(" ".join(rest), path))),
                     )
                 )
             result.append(nodes.definition_list("", *items))
+    return result
+
+
+MOST = 8  # modules named at the head of a page
+
+
+def lead(path: str) -> nodes.Node:
+    """What the index says of a module, where it stands, which modules it uses and which use it."""
+    heading, said = BOOK.shelf[path]
+    result = nodes.paragraph("", "", *inline(said[0].upper() + said[1:], path), classes=["lead"])
+    result += nodes.Text(". In ")
+    result += link(f"annotated/index#{slug(heading)}", nodes.Text(heading), "path")
+    for verb, others in (("uses", BOOK.uses(path)), ("used by", BOOK.used_by(path))):
+        for i, other in enumerate(others[:MOST]):
+            result += nodes.Text(", " if i else f"; {verb} ")
+            result += link(docname(other), nodes.Text(other.removeprefix("pmp_ref/")), "path")
+        if len(others) > MOST:
+            result += nodes.Text(f" and {len(others) - MOST} more")
+    result += nodes.Text(".")
     return result
 
 
@@ -228,9 +259,8 @@ class Annotated(Directive):
         env.note_dependency(str(ROOT / path))
         module = path.removesuffix(".py").replace("/", ".")
         lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-        used: set[str] = set()
         domain = env.get_domain("py")
-        body: list[nodes.Node] = []
+        body: list[nodes.Node] = [lead(path)]
         names = [(name, kind) for name, kind in BOOK.defined[path].items() if kind != "method"]
         if len(names) > 2:
             contents = nodes.paragraph(classes=["contents"])
@@ -248,8 +278,8 @@ class Annotated(Directive):
                 title += link(f"#{row.name}", nodes.literal(row.name, row.name), "definition")
                 cell += title
             # A ruled heading, "--- T9 -------", without its rule.
-            cell += prose_nodes(re.sub(r"^[-—─=]* *(.*?) *[-—─=]{6,}$", r"\1", row.comment, flags=re.M), path, used)
-            cell += prose_nodes(row.prose, path, used)
+            cell += prose_nodes(re.sub(r"^[-—─=]* *(.*?) *[-—─=]{6,}$", r"\1", row.comment, flags=re.M), path)
+            cell += prose_nodes(row.prose, path)
             if row.name and not row.prose:
                 base, text = BOOK.inherited(row.name)
                 if base:
@@ -258,7 +288,7 @@ class Annotated(Directive):
                     note += nodes.Text("As in ")
                     note += link(where or f"#{base}", nodes.literal(base, base), "definition")
                     note += nodes.Text(": ")
-                    note += inline(blocks(text)[0].text, path, used)
+                    note += inline(blocks(text)[0].text, path)
                     cell += note
             code = row.code(lines)
             shown = [n for n in row.code_lines if lines[n - 1].strip()]
@@ -286,11 +316,35 @@ def depart_cell(self: Any, node: Cell) -> None:
         first, last = node["lines"]
         where = f"{node['path']}, line {first}" if first == last else f"{node['path']}, lines {first} to {last}"
         number = f"{first}" if first == last else f"{first}–{last}"
+        text = code_html(node, self.builder)
+        end = imports_end(node["code"])
+        parts = text.split("\n")
+        head, rest = "\n".join(parts[:end]), "\n".join(parts[end:]).strip("\n")
+        fold = f'<details class="imports"><summary>Imports</summary>{pre(head, where)}</details>' if end else ""
         self.body.append(
             f'<div class="code"><span class="lines" title="{where}">{number}</span>'
-            f'<pre class="highlight" tabindex="0" aria-label="{where}">{code_html(node, self.builder)}</pre></div>\n'
+            f"{fold}{pre(rest, where) if rest else ''}</div>\n"
         )
     self.body.append("</section>\n")
+
+
+def pre(text: str, where: str) -> str:
+    """Highlighted code in a box that can be scrolled."""
+    return f'<pre class="highlight" tabindex="0" aria-label="{where}">{text}</pre>'
+
+
+def imports_end(code: str) -> int:
+    """The number of lines at the head of the code that are imports; 0 where it does not begin with them."""
+    try:
+        body = ast.parse(code).body
+    except SyntaxError:  # the head of a function, without its body
+        return 0
+    end = 0
+    for statement in body:
+        if not isinstance(statement, ast.Import | ast.ImportFrom):
+            break
+        end = statement.end_lineno or 0
+    return end
 
 
 def code_html(node: Cell, builder: Any) -> str:
@@ -303,7 +357,8 @@ def code_html(node: Cell, builder: Any) -> str:
         section = section_of(m[1], BOOK.sections)
         if section is None:
             return m[0]
-        uri = f"{builder.get_relative_uri(here, 'theory')}#{anchor(section, BOOK.sections)}"
+        found = BOOK.sections[section]
+        uri = f"{builder.get_relative_uri(here, found.page)}#{found.anchor}"
         return f'<a class="tag" href="{uri}">{m[0]}</a>'
 
     text = re.sub(r'<span class="(?:c1|s[12]|sd|ch)">[^<]*</span>', lambda m: TAG.sub(tag, m[0]), text)
@@ -375,9 +430,21 @@ def mark_notation(app: Any, document: nodes.document) -> None:
         log.warning("notation.md: the symbols read from the text are not those of the table")
 
 
+def add_dark_pictures(app: Any, document: nodes.document) -> None:
+    """Beside a picture NAME.png that has a dark one, NAME-dark.png: each is shown on its own paper."""
+    folder = (DOCS / app.env.docname).parent
+    for image in list(document.findall(nodes.image)):
+        dark = image["uri"].removesuffix(".png") + "-dark.png"
+        if image["uri"].endswith(".png") and (folder / dark).is_file():
+            other = image.deepcopy()
+            other["uri"], other["classes"] = dark, [*image["classes"], "on-dark"]
+            image["classes"].append("on-light")
+            image.parent.insert(image.parent.index(image) + 1, other)
+
+
 def decorate_theory(app: Any, document: nodes.document) -> None:
     """Claims, margins and faults under each statement."""
-    if app.env.docname != "theory":
+    if not app.env.docname.startswith("theory/"):
         return
     env = app.env
     stored = results()
@@ -542,7 +609,7 @@ def link_tags(text: nodes.Text) -> None:
             continue
         if content[end : m.start()]:
             new.append(nodes.Text(content[end : m.start()]))
-        new.append(link(f"theory#{anchor(tag, BOOK.sections)}", nodes.Text(m[1]), "tag"))
+        new.append(link(BOOK.sections[tag].target, nodes.Text(m[1]), "tag"))
         end = m.end()
     if new:
         if content[end:]:
@@ -593,6 +660,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("annotated", Annotated)
     app.connect("builder-inited", generate)
     app.connect("source-read", add_toctree)
+    app.connect("doctree-read", add_dark_pictures, priority=400)  # before Sphinx collects the pictures of a page
     app.connect("doctree-read", mark_notation)
     app.connect("doctree-read", decorate_theory)
     app.connect("doctree-resolved", resolve)

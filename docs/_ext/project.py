@@ -25,21 +25,56 @@ def reading_order() -> list[str]:
     return list(dict.fromkeys(p for p in paths if p.endswith(".py")))
 
 
+def shelf() -> dict[str, tuple[str, str]]:
+    """Path of an annotated module → (heading it stands under, what is said of it) in ``docs/annotated/index.md``."""
+    found, heading = {}, ""
+    for line in (DOCS / "annotated" / "index.md").read_text(encoding="utf-8").splitlines():
+        heading = line[3:] if line.startswith("## ") else heading
+        if m := re.match(r"\d+\. `([\w/]+\.py)` (.+)", line):
+            found[m[1]] = heading, m[2]
+    return found
+
+
 def docname(path: str) -> str:
     """The page of a module: ``pmp_ref/layers/dense.py`` → ``annotated/pmp_ref.layers.dense``."""
     return "annotated/" + path.removesuffix(".py").replace("/", ".")
 
 
-def sections() -> dict[str, str]:
-    """Tag → title of its section in ``docs/theory.md``, in the order of the text; S5 is the algorithm."""
-    text = (DOCS / "theory.md").read_text(encoding="utf-8")
-    found = {m[1]: m[2].strip() for m in re.finditer(r"^## (T\d+[ab]?) — (.+)$", text, re.M)}
-    if re.search(r"^## The algorithm$", text, re.M):
-        found["S5"] = "The algorithm"
+def chapters() -> dict[str, str]:
+    """Page of each chapter of the theory → its text, in the order in which ``docs/theory/index.md`` names them."""
+    index = (DOCS / "theory" / "index.md").read_text(encoding="utf-8")
+    pages = [f"theory/{name}" for name in re.findall(r"^\d+\. \[[^]]+\]\((\w+)\.md\)", index, re.M)]
+    return {page: (DOCS / f"{page}.md").read_text(encoding="utf-8") for page in pages}
+
+
+@dataclass(frozen=True)
+class Section:
+    """The section of a statement: page and heading."""
+
+    page: str
+    heading: str
+
+    @property
+    def anchor(self) -> str:
+        """The anchor of the heading."""
+        return slug(self.heading)
+
+    @property
+    def target(self) -> str:
+        """Page and anchor."""
+        return f"{self.page}#{self.anchor}"
+
+
+def sections() -> dict[str, Section]:
+    """Tag → its section in the theory, in the order of the text; S5 is the algorithm."""
+    found = {}
+    for page, text in chapters().items():
+        for m in re.finditer(r"^## ((T\d+[ab]?) — .+|The algorithm)$", text, re.M):
+            found[m[2] or "S5"] = Section(page, m[1].strip())
     return found
 
 
-def section_of(tag: str, known: dict[str, str]) -> str | None:
+def section_of(tag: str, known: dict[str, Section]) -> str | None:
     """The section a tag belongs to: T7a is one of its own, T10a is part of T10; None if there is none."""
     if tag in known:
         return tag
@@ -49,11 +84,6 @@ def section_of(tag: str, known: dict[str, str]) -> str | None:
 def slug(title: str) -> str:
     """The anchor of a heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-
-
-def anchor(tag: str, known: dict[str, str]) -> str:
-    """The anchor of the section of a tag."""
-    return slug(known[tag]) if tag == "S5" else slug(f"{tag} — {known[tag]}")
 
 
 @dataclass(frozen=True)
@@ -100,40 +130,6 @@ def results() -> Results | None:
     data = json.loads(RESULTS.read_text(encoding="utf-8"))
     settings = f"{data['profile']} profile, {data['backend']}, {data['dtype']}, seed {data['seed']}"
     return Results(settings, {c["tag"]: c for c in data["claims"]})
-
-
-# Symbols of docs/notation.md as docstrings write them. The first use on an annotated page links to the table. Left out:
-# single Latin letters, which are words too, and σ, which is an activation as well.
-UNICODE = {
-    r"\Lambda_l": r"Λ(?:_l)?",
-    "x_l": r"x_(?:l\b|\{l\+1\})",
-    "u_l": r"u_l\b",
-    "p_l": r"p_(?:[lL]\b|\{l\+1\})",
-    "g_l": r"g_l\b",
-    "U_{ad}": r"U_ad\b",
-    "L_B": r"L_B\b",
-    "J_B": r"J_B\b",
-    r"\Phi_s": r"Φ_s\b",
-    r"K_\varepsilon": r"K_ε",
-    r"\varepsilon": r"(?<![\w_])ε(?![*₀_^\w])",
-    r"\varepsilon^{\ast}(u)": r"(?<![\w_])ε\*",
-    r"\varepsilon_0": r"(?<![\w_])ε(?:₀|_0)",
-    r"\rho": r"ρ(?![₀_])",
-    r"\omega_i": r"(?<!\w)ω(?:_[il]\b|(?![\w_]))",
-    r"\tau": r"(?<!\w)τ",
-    r"\Sigma\Delta H": r"ΣΔH(?!_)",
-    r"\Delta H_l": r"(?<!Σ)ΔH(?:_l\b|(?!\w))",
-    r"\hat C": r"Ĉ",
-    r"\tilde C": r"C̃",
-    r"\eta": r"(?<!\w)η(?![₁_])",
-    r"\eta_1": r"η(?:₁|_1)",
-    r"\kappa": r"(?<!\w)κ(?![\w_])",
-    r"\nu": r"(?<!\w)ν(?![\w_])",
-    r"\zeta": r"ζ",
-    r"\theta": r"(?<!\w)θ(?![\w_])",
-    "u^k": r"u\^k",
-    "c_i": r"c_i\b",
-}
 
 
 def symbols() -> dict[str, str]:

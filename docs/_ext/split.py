@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PRAGMA = re.compile(r"#\s*(fmt:|noqa|type:|ruff:|pragma)")
 
@@ -129,7 +129,10 @@ def _clean(text: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of prose: ``kind`` "paragraph", "formula" (indented), "heading", "list" or "table"."""
+    """A block of prose.
+
+    ``kind`` is "paragraph", "heading", "list", "table", "formula" (indented) or "code" (indented, behind "::").
+    """
 
     kind: str
     text: str = ""
@@ -158,7 +161,10 @@ def blocks(text: str) -> list[Block]:
                 j += 1
             part = lines[i:j]
             margin = min(len(s) - len(s.lstrip()) for s in part if s.strip())
-            result.append(Block("formula", "\n".join(s[margin:] for s in part).rstrip()))
+            code = result != [] and result[-1].text.endswith("::")
+            if code:
+                result[-1] = replace(result[-1], text=result[-1].text.removesuffix(":").rstrip())
+            result.append(Block("code" if code else "formula", "\n".join(s[margin:] for s in part).rstrip()))
             i = j
         elif re.match(r"[*-] ", line):
             items: list[str] = []
@@ -193,56 +199,3 @@ def _table(lines: list[str], i: int) -> tuple[int, Block]:
         rows.append((*cells, rest.strip()))
         j += 1
     return j + 1, Block("table", rows=tuple(rows))
-
-
-LITERAL = re.compile(r"``(?P<literal>.+?)``|:(?P<role>\w+):`(?P<target>[^`]+)`|\*(?P<strong>[A-Za-z][\w ,-]*)\*")
-INDEX = r"(?:\{(?P<group>[^{}]*)\}|(?P<plain>[^\W_]+(?:,[^\W_]{1,2}(?![^\W_]))?|[∞+−*]))"
-SUBSCRIPT = re.compile(
-    r"(?P<base>(?<![\w.])(?:argmax|max|min|sup|inf|[^\W\d_][\u0300-\u036f]?)|(?<![\w.])[ΔΣΛ][A-Za-z]|[)\]⟩‖∂∇Σ])(?P<sign>[_^])"
-    + INDEX
-)
-FURTHER = re.compile(r"(?P<sign>[_^])" + INDEX)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a line: ``kind`` "text", "literal", "role", "emphasis", "sub" or "sup"."""
-
-    kind: str
-    text: str
-    role: str = ""
-
-
-def pieces(text: str) -> list[Piece]:
-    """The pieces of a line of prose; ``p_{l+1}`` and ``K_ε`` become subscripts."""
-    result: list[Piece] = []
-    end = 0
-    for m in LITERAL.finditer(text):
-        _plain(text[end : m.start()], result)
-        if m["literal"] is not None:
-            result.append(Piece("literal", m["literal"]))
-        elif m["role"] is not None:
-            result.append(Piece("role", m["target"], m["role"]))
-        else:
-            result.append(Piece("emphasis", m["strong"]))
-        end = m.end()
-    _plain(text[end:], result)
-    return result
-
-
-def _plain(text: str, result: list[Piece]) -> None:
-    end = 0
-    while (m := SUBSCRIPT.search(text, end)) is not None:
-        result.append(Piece("text", text[end : m.end("base")]))
-        if m["base"] in "∂∇" and m["plain"]:  # ∂_xΛ: one letter, the next begins what is differentiated
-            result.append(Piece("sub", m["plain"][0]))
-            end = m.start("plain") + 1
-            continue
-        further: re.Match[str] | None = m
-        while further is not None:
-            index = further["group"] if further["plain"] is None else further["plain"]
-            result.append(Piece("sub" if further["sign"] == "_" else "sup", index))
-            end = further.end()
-            further = FURTHER.match(text, end)
-    if text[end:]:
-        result.append(Piece("text", text[end:]))

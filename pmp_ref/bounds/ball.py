@@ -3,7 +3,7 @@
 For ‖w − u‖ ≤ r: C̄(r) ≥ ½λ_max(D²L_B(w))₊, and C̄*(r) ≥ Ĉ of the step to w. Everything at u is computed exactly, per
 sample: Jacobians by applying the tangents to unit vectors, so this is for small networks. How far Jacobians, states
 and costates move on the ball follows by variation of constants with the exact propagators. Derivation in
-docs/theory.md, T7a.
+docs/theory/proofs.md, T7a.
 """
 
 from __future__ import annotations

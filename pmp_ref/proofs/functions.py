@@ -3,8 +3,8 @@
 NumPy's functions come from the processor's vector library or from the system's C library, each with errors of its own.
 A proof should not rest on them. :func:`tanh` and :func:`exp` reduce the argument to |r| ≤ 1/128 and |r| ≤ ln 2/64 by
 a table that integer arithmetic has made, and add a short Taylor polynomial; the bounds of their relative errors are
-derived in docs/theory.md, T24. Logarithms are guessed by NumPy and judged by :func:`exp`: a bad guess makes a wide
-enclosure, not a wrong one.
+derived in docs/theory/proofs.md, T24. Logarithms are guessed by NumPy and judged by :func:`exp`: a bad guess makes a
+wide enclosure, not a wrong one.
 """
 
 from __future__ import annotations

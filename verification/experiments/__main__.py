@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   python -m verification.experiments full-batch --quick            a minute, on bundled images
   python -m verification.experiments tradeoff --rows 'bsqh-*'      some rows; rows that are there are not run again
   python -m verification.experiments tradeoff --figures-only       draw and collect what is there
-  python -m verification.experiments --docs                        take finished results into docs/
+  python -m verification.experiments --docs                        take finished results into docs/ and draw them
 
 full versions need  pmp-ref fetch mnist  or  pmp-ref fetch cifar10  once
 """
@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--docs",
         action="store_true",
-        help="copy finished results below --out into docs/ and write docs/results.md anew between its markers",
+        help="copy finished results below --out into docs/, draw the figures of all results there and write "
+        "docs/results.md anew between its markers",
     )
     return p
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +17,19 @@ from pmp_ref.method import Method
 from pmp_ref.metric import METRICS
 from pmp_ref.result import Status
 from pmp_ref.stop import Stop
-from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, points, power, seeds
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import (
+    QUICK,
+    STYLES,
+    band,
+    decades,
+    grouped,
+    legend,
+    name_ends,
+    points,
+    power,
+    seeds,
+)
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.solving import follow, images, problem
 from verification.experiments.training import sparse
 
@@ -158,14 +168,14 @@ class Depth(Experiment):
         if figure == "depth-summary":
             return (
                 "Median ε, sweeps to a given loss, spread of Ĉ and mean loss of the last epoch over "
-                "the number of layers, one line for each metric."
+                "the number of layers, one colour for each metric."
             )
         return (
-            "Columns: depths. Mean loss, ε and measured curvature Ĉ over the sweeps of a batch, one line for each "
+            "Columns: depths. Mean loss, ε and measured curvature Ĉ over the sweeps of a batch, one colour for each "
             "metric."
         )
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Summary over depth; curves for each depth."""
         for stored in results:
             r = stored["result"]
@@ -176,9 +186,9 @@ class Depth(Experiment):
                 and other["settings"]["metric"] == stored["settings"]["metric"]
             ]
             r["reached"] = None if None in same else r["sweeps_to_target"]  # a median of those that reached it misleads
-        return self.over_depth(results, directory) + self.over_sweeps(results, directory)
+        return self.over_depth(results) | self.over_sweeps(results)
 
-    def over_depth(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def over_depth(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Median over the seeds with bars from the smallest to the largest value."""
         figure, axes = new_figure(8.2, 6.0, 2, 2, sharex=True)
         panels = (
@@ -201,16 +211,17 @@ class Depth(Experiment):
                 decades(axis.yaxis)
         for axis in axes[1]:
             axis.set_xlabel("layers with kernels")
-        axes[0, 0].legend(frameon=False, title="metric")
+        for axis in axes[:, 1]:
+            name_ends(axis)
         s = results[0]["settings"]
         figure.supxlabel(
             f"{results[0]['result']['training_images']} images, batch {s['batch_size']}, {s['epochs']} "
             f"epochs, ρ = {power(s['rho'])}; {seeds(results)}; no mark: a seed did not reach the loss",
             fontsize=9,
         )
-        return save(figure, directory, "depth-summary")
+        return {"depth-summary": figure}
 
-    def over_sweeps(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def over_sweeps(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """One column for each depth."""
         by_depth = sorted(grouped(results, "layers").items())
         figure, axes = new_figure(
@@ -229,7 +240,6 @@ class Depth(Experiment):
                 decades(axis.yaxis)
         for row, label in zip(axes, ("mean loss", "ε", "measured curvature Ĉ"), strict=True):
             row[0].set_ylabel(label)
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, title="metric")
+        legend(figure, axes[0, 0], title="metric")
         figure.supxlabel(f"{seeds(results)} (Ĉ: median)", fontsize=9)
-        return save(figure, directory, "depth-curves")
+        return {"depth-curves": figure}

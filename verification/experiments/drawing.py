@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -13,12 +14,12 @@ from pmp_ref.app.build import Setup
 from verification.experiments.experiment import lookup
 from verification.experiments.training import sparse
 
-# Told apart without colour: line, grey, marker.
+# Told apart by colour and, where single points are shown, by marker.
 STYLES: tuple[dict[str, Any], ...] = (
-    {"color": "0.0", "ls": "-", "marker": "o"},
-    {"color": "0.35", "ls": "--", "marker": "s"},
-    {"color": "0.55", "ls": "-.", "marker": "^"},
-    {"color": "0.2", "ls": ":", "marker": "D"},
+    {"color": "C0", "ls": "-", "marker": "o"},
+    {"color": "C1", "ls": "-", "marker": "s"},
+    {"color": "C2", "ls": "-", "marker": "^"},
+    {"color": "C3", "ls": "-", "marker": "D"},
 )
 QUICK = {False: "", True: "quick-"}  # rows of the quick version have names of their own
 PLACES = 60  # at which a line is drawn: more are not seen, and the file grows
@@ -86,7 +87,7 @@ def band(
     if len(curves) > 1 and fill:
         few = sparse(places.size, PLACES // 2)
         low, high = values.min(axis=0)[few], values.max(axis=0)[few]
-        axis.fill_between(places[few], low, high, color=style["color"], alpha=0.18, lw=0)
+        axis.fill_between(places[few], low, high, color=style["color"], alpha=0.14, lw=0)
     line = {"color": style["color"], "ls": style["ls"], "lw": 1.4, **more}
     axis.plot(places, np.median(values, axis=0), label=label, **line)
 
@@ -111,9 +112,49 @@ def points(
         ms=5,
         capsize=3,
         elinewidth=0.9,
-        mfc="white",
+        mfc=paper(),
         **style,
     )
+
+
+def paper() -> str:
+    """The colour of the paper, for hollow marks."""
+    from matplotlib import rcParams
+
+    return str(rcParams["axes.facecolor"])
+
+
+def ink() -> str:
+    """The colour of letters."""
+    from matplotlib import rcParams
+
+    return str(rcParams["text.color"])
+
+
+def legend(figure: Any, axes: Any, **options: Any) -> None:
+    """One legend above the panels for all their lines, each name in the colour of its line."""
+    handles: dict[str, Any] = {}
+    for axis in np.atleast_1d(axes):
+        for line, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, line)
+    more = {"loc": "outside upper center", "ncols": len(handles), "labelcolor": "linecolor", **options}
+    figure.legend(handles.values(), handles.keys(), **more)
+
+
+def name_ends(axis: Any, gap: float = 0.075) -> None:
+    """The name of each line behind its last point, in its colour; names closer than ``gap`` of the height are moved."""
+    ends = []
+    for line, name in zip(*axis.get_legend_handles_labels(), strict=True):
+        line = line[0] if isinstance(line, tuple) else line  # an errorbar: its line
+        point = axis.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
+        ends.append([axis.transAxes.inverted().transform(point)[1], name, line.get_color()])
+    ends.sort()
+    for _ in range(50):  # push neighbours apart until all are
+        for below, above in itertools.pairwise(ends):
+            if (short := gap - (above[0] - below[0])) > 1e-6:
+                below[0], above[0] = below[0] - short / 2, above[0] + short / 2
+    for height, name, colour in ends:
+        axis.annotate(name, (1.01, height), xycoords="axes fraction", color=colour, va="center", fontsize=8)
 
 
 def seeds(results: Iterable[dict[str, Any]]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pmp_ref.app.history import read
-from verification.experiments.drawing import QUICK, STYLES, band, decades, fewer_images, grouped, power, seeds
-from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, save
+from verification.experiments.drawing import QUICK, STYLES, band, decades, fewer_images, grouped, legend, power, seeds
+from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure
 from verification.experiments.training import sparse, train
 
 VARIANTS = {  # name of the row: (label, options)
@@ -114,10 +113,10 @@ class FullBatch(Experiment):
     def alt(self, figure: str) -> str:
         return (
             "Columns: values of ρ. From top to bottom over the sweeps: objective J, mean loss, ε, rejections so "
-            "far, kept weights in per cent; one line for each rule, with a band over the seeds."
+            "far, kept weights in per cent; one colour for each rule, with a band over the seeds."
         )
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """One column for each ρ: J, loss, ε, rejections, support."""
         by_rho = grouped(results, "rho")
         panels = (
@@ -136,7 +135,7 @@ class FullBatch(Experiment):
                     if factor is None:
                         share = 100 / rows[0]["result"]["total_weights"]
                         curves = [(x, share * np.array(y)) for x, y in curves]
-                    band(axis, curves, style, VARIANTS[variant[0]][0])
+                    band(axis, curves, style, VARIANTS[variant[0]][0], lw=0.9 if name == "eps" else 1.4)
             column[0].set_title(f"ρ = {power(float(rho))}")
             column[-1].set_xlabel("sweeps (forward and backward)")
         for row, (_, label, _) in zip(axes, panels, strict=True):
@@ -144,15 +143,6 @@ class FullBatch(Experiment):
         for axis in axes[:3].ravel():
             axis.set_yscale("log")
             decades(axis.yaxis)
-        handles: dict[str, Any] = {}
-        for axis in axes[0]:
-            handles |= {label: line for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside upper center",
-            ncols=2 if len(handles) > 3 else 3,
-            frameon=False,
-        )
+        legend(figure, axes[0])
         figure.supxlabel(f"{lookup(results[0], 'training_images')} MNIST images; {seeds(results)}", fontsize=9)
-        return save(figure, directory, "full-batch-convergence")
+        return {"full-batch-convergence": figure}

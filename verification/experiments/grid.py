@@ -6,7 +6,6 @@ import importlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from pmp_ref.sweep import mean_loss
 from verification.experiments import baselines
 from verification.experiments.baselines import Plan
 from verification.experiments.drawing import QUICK, STYLES
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.training import train, train_or_reuse
 
 RHOS = (1e-5, 1e-4, 1e-3, 1e-2)  # three decades
@@ -128,7 +127,7 @@ class Grid(Experiment):
         }
         return tuple(shown.values()), [[r[name] for name in shown] for r in judged(results)]
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Kept weights against the distance to Adam pruned to the same share, a marker for each ρ."""
         figure, axes = new_figure(7.0, 4.2)
         rows = [r for r in judged(results) if r["above_pruned"] is not None]
@@ -142,11 +141,11 @@ class Grid(Experiment):
                 color=style["color"],
                 label=f"ρ = {rho:g}",
             )
-        axes.axhline(0, color="0.6", lw=0.8)
+        axes.axhline(0, color="C4", lw=0.8)
         axes.set(xscale="log", xlabel="kept weights (%)", ylabel="accuracy above Adam's (points)")
         if rows:
-            axes.legend(frameon=False)
-        return save(figure, directory, "grid")
+            axes.legend()
+        return {"grid": figure}
 
     def alt(self, figure: str) -> str:
         return "Held-out accuracy minus that of Adam pruned gradually to the same share, against the kept share."

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pmp_ref.app.build import build
 from pmp_ref.app.options import resolve
 from pmp_ref.compact import compact, constant_output, sizes
 from pmp_ref.kernels.blas import one_thread
-from verification.experiments.drawing import QUICK, STYLES, decades, grouped, points, seeds
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import QUICK, STYLES, decades, grouped, legend, paper, points, seeds
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.training import train
 
 PENALTIES = {
@@ -142,11 +141,11 @@ class Groups(Experiment):
             "for each run: circles for L2 then group L0, squares for group L0, triangles for L0."
         )
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Units kept over ρ; accuracy over what remains."""
-        return self.units(results, directory) + self.savings(results, directory)
+        return self.units(results) | self.savings(results)
 
-    def units(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def units(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """One panel for each penalty, one line for each layer."""
         by_penalty = grouped(results, "penalty")
         figure, axes = new_figure(3.1 * len(by_penalty) + 0.5, 3.6, len(by_penalty), sharey=True, squeeze=False)
@@ -174,12 +173,11 @@ class Groups(Experiment):
             axis.title.set_fontsize(10)
             decades(axis.xaxis)
         axes[0, 0].set_ylabel("units kept (%)")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
+        legend(figure, axes[0])
         figure.supxlabel(seeds(results), fontsize=9)
-        return save(figure, directory, "groups-units")
+        return {"groups-units": figure}
 
-    def savings(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def savings(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Accuracy over weights and multiply-adds of what remains; every run a mark."""
         figure, axes = new_figure(8.4, 3.5, 2, sharey=True)
         for ((penalty,), rows), style in zip(grouped(results, "penalty").items(), STYLES, strict=False):
@@ -192,12 +190,12 @@ class Groups(Experiment):
                     ms=5.5,
                     marker=style["marker"],
                     color=style["color"],
-                    mfc="white",
+                    mfc=paper(),
                     label=PENALTIES[penalty],
                 )
         for axis, what in zip(axes, ("weights", "multiply-adds"), strict=True):
             axis.set(xscale="log", xlabel=f"{what} after compaction (%)")
             decades(axis.xaxis)
         axes[0].set_ylabel("test accuracy (%)")
-        axes[0].legend(frameon=False, loc="lower right")
-        return save(figure, directory, "groups-savings")
+        axes[0].legend(loc="lower right", labelcolor="markeredgecolor")
+        return {"groups-savings": figure}

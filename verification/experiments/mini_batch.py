@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pmp_ref.app.history import read
 from pmp_ref.result import Status
-from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, numbers, power, seeds
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import (
+    QUICK,
+    STYLES,
+    band,
+    decades,
+    grouped,
+    legend,
+    name_ends,
+    numbers,
+    paper,
+    power,
+    seeds,
+)
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.training import sparse, train
 
 RULES = {  # name of the row: (label, options)
@@ -128,14 +139,14 @@ class MiniBatch(Experiment):
             return "Mean loss over epochs, mean loss over seconds and kept weights over epochs for several batch sizes."
         return (
             "Columns: rules for ε. From top to bottom over the epochs: mean loss, ε, kept weights, held-out "
-            "accuracy. Black and grey for two ρ, full lines with the acceptance test, dotted without."
+            "accuracy. Two colours for two ρ, full lines with the acceptance test, broken ones without."
         )
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Batch sizes; rules with and without the test."""
-        return self.sizes(results, directory) + self.rules(results, directory)
+        return self.sizes(results) | self.rules(results)
 
-    def sizes(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def sizes(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Loss over epochs, loss over seconds, kept weights over epochs."""
         chosen = [
             r
@@ -145,45 +156,46 @@ class MiniBatch(Experiment):
         ]
         by_size = sorted(grouped(chosen, "batch_size").items())
         if not by_size:
-            return []
-        figure, axes = new_figure(8.6, 3.1, 3)
+            return {}
+        figure, axes = new_figure(9.2, 3.1, 3)
         for ((size,), rows), style in zip(by_size, STYLES, strict=False):
             curves = [r["result"]["curves"] for r in rows]
             share = 100 / rows[0]["result"]["total_weights"]
-            label, marker = f"batch {size}", {"marker": style["marker"], "ms": 5, "mfc": "white"}
+            label, marker = f"batch {size}", {"marker": style["marker"], "ms": 5, "mfc": paper()}
             band(axes[0], [(c["epoch"], c["epoch_loss"]) for c in curves], style, label, **marker)
             middle = np.median([c["seconds"] for c in curves], axis=0)
             band(axes[1], [(middle, c["epoch_loss"]) for c in curves], style, label, **marker)
             band(axes[2], [(c["at"], share * np.array(c["nonzeros"])) for c in curves], style, label)
         for axis in axes[:2]:
-            axis.set(yscale="log", ylabel="mean loss over an epoch")
+            axis.set_yscale("log")
             decades(axis.yaxis)
+        axes[0].set_ylabel("mean loss over an epoch")
         axes[1].set_xlabel("seconds (median of the seeds)")
         axes[2].set(ylabel="kept weights (%)", yscale="log")
         decades(axes[2].yaxis)
         for axis in (axes[0], axes[2]):
             axis.set_xlabel("epochs")
-        axes[0].legend(frameon=False)
+        for axis in axes[[0, 2]]:
+            name_ends(axis)
         figure.suptitle(f"curvature rule, test on, ρ = {power(RHO)}; {seeds(chosen)}", fontsize=9)
-        return save(figure, directory, "mini-batch-sizes")
+        return {"mini-batch-sizes": figure}
 
-    def rules(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def rules(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """One column for each rule at the standard batch size."""
         chosen = [r for r in results if r["settings"]["batch_size"] == STANDARD]
         by_rule = grouped(chosen, "rule")
         if not by_rule:
-            return []
+            return {}
         figure, axes = new_figure(
             2.6 * len(by_rule) + 0.8, 8.2, len(by_rule), 4, sharex=True, sharey="row", squeeze=False
         )
         rhos = sorted({r["settings"]["rho"] for r in chosen})
         for column, ((rule,), of_rule) in zip(axes.T, by_rule.items(), strict=True):
             for (rho, test), rows in grouped(of_rule, "rho", "acceptance").items():
-                style = {"color": "0.0" if rho == rhos[0] else "0.55", "ls": "-" if test == "absolute" else ":"}
+                style = {"color": f"C{rhos.index(rho)}", "ls": "-" if test == "absolute" else "--"}
                 curves = [r["result"]["curves"] for r in rows]
                 share = 100 / rows[0]["result"]["total_weights"]
                 label = f"ρ = {power(rho)}, {TESTS[test]}"
-                big: dict[str, Any] = {"lw": 2.4} if test == "none" else {}
                 drawn = (
                     ("epoch", "epoch_loss", 1.0),
                     ("at", "eps", 1.0),
@@ -196,7 +208,6 @@ class MiniBatch(Experiment):
                         [(c[over], factor * numbers(c[name])) for c in curves],
                         style,
                         label if axis is column[0] else None,
-                        **big,
                     )
                     ended = [c for c, r in zip(curves, rows, strict=True) if r["result"]["status"] == ENDED]
                     if ended and over == "at":
@@ -221,12 +232,6 @@ class MiniBatch(Experiment):
             column[0].set_ylim(0.05, 1e3)
             decades(column[0].yaxis)
             decades(column[2].yaxis)
-        handles: dict[str, Any] = {}
-        for axis in axes[0]:
-            handles |= {label: h for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        names = sorted(handles)
-        figure.legend(
-            [handles[n] for n in names], names, loc="outside upper center", ncols=min(4, len(names)), frameon=False
-        )
+        legend(figure, axes[0])
         figure.supxlabel(f"batch {STANDARD}; {seeds(chosen)}; ×: the run ended, its fixed ε had failed", fontsize=9)
-        return save(figure, directory, "mini-batch-rules")
+        return {"mini-batch-rules": figure}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,8 +29,8 @@ from pmp_ref.problem import Problem
 from pmp_ref.result import Record
 from pmp_ref.second_order import hessian_vector
 from pmp_ref.stop import Stop
-from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, numbers, power, seeds
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import QUICK, STYLES, band, decades, grouped, legend, numbers, paper, power, seeds
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.solving import follow, images, problem
 from verification.experiments.training import sparse
 
@@ -220,18 +219,18 @@ class NonSmooth(Experiment):
     def alt(self, figure: str) -> str:
         return {
             "non-smooth-runs": "Columns: networks. Objective J, ε, measured curvature Ĉ and rejections so far over the "
-            "sweeps, full lines and circles for the curvature rule, dashed lines and squares for the classic one.",
+            "sweeps, blue lines and circles for the curvature rule, orange lines and squares for the classic one.",
             "non-smooth-rays": "Remainder over squared length along one step, for the batch and for single images, "
             "over the length of the step: constant towards 0 with tanh and average pooling.",
             "non-smooth-kinks": "Part of the remainder that the integral of the second derivative misses, step by "
             "step, for the four networks.",
         }.get(figure, self.title)
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Runs; Ĉ along rays; the part of Ĉ in kinks."""
-        return self.runs(results, directory) + self.rays(results, directory) + self.kinks(results, directory)
+        return self.runs(results) | self.rays(results) | self.kinks(results)
 
-    def runs(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def runs(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """One column for each network."""
         by_network = grouped(results, "network")
         panels = (
@@ -260,7 +259,7 @@ class NonSmooth(Experiment):
                             mfc="none",
                         )
                     else:
-                        band(axis, curves, style, RULE_LABELS[rule])
+                        band(axis, curves, style, RULE_LABELS[rule], lw=0.9 if name == "eps" else 1.4)
             column[0].set_title(" + ".join(NETWORKS[network]), fontsize=10)
             column[-1].set_xlabel("sweeps")
         for row, (_, label) in zip(axes, panels, strict=True):
@@ -268,17 +267,16 @@ class NonSmooth(Experiment):
         for axis in axes[:3].ravel():
             axis.set_yscale("log")
             decades(axis.yaxis)
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
+        legend(figure, axes[0, 0])
         s = results[0]["settings"]
         figure.supxlabel(
             f"{results[0]['result']['training_images']} MNIST images, full batch, ρ = {power(s['rho'])}; "
-            f"{seeds(results)} (Ĉ: every step of the first seed)",
+            f"{seeds(results)} (Ĉ: steps of the first seed)",
             fontsize=9,
         )
-        return save(figure, directory, "non-smooth-runs")
+        return {"non-smooth-runs": figure}
 
-    def rays(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def rays(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Ĉ(t) along one step of the curvature rule, first seed."""
         chosen = [
             r
@@ -286,13 +284,13 @@ class NonSmooth(Experiment):
             if r["settings"]["rule"] == "curvature" and r["settings"]["seed"] == 0 and r["result"]["curves"]["rays"]
         ]
         if not chosen:
-            return []
+            return {}
         figure, axes = new_figure(2.5 * len(chosen) + 0.8, 3.2, len(chosen), sharex=True, sharey=True, squeeze=False)
         for axis, stored in zip(axes[0], chosen, strict=True):
             curves = stored["result"]["curves"]
             labels = iter(("the batch", "one image"))
             for name, values in curves["rays"].items():
-                style = {"color": "0.0", "lw": 2.0} if name == "batch" else {"color": "0.55", "lw": 0.9}
+                style = {"color": "C0", "lw": 2.2} if name == "batch" else {"color": "C1", "lw": 0.9}
                 axis.plot(curves["lengths"], numbers(values) / values[0], label=next(labels, None), **style)
             axis.set_xscale("log")
             decades(axis.xaxis)
@@ -301,16 +299,15 @@ class NonSmooth(Experiment):
             axis.set_title(" + ".join(NETWORKS[stored["settings"]["network"]]), fontsize=10)
             axis.set_xlabel("length t of the step")
         axes[0, 0].set_ylabel("Ĉ(t) / Ĉ(10⁻⁴)")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
+        legend(figure, axes[0, 0])
         figure.supxlabel(
             f"Ĉ(t) = remainder/(t²τ) along step {chosen[0]['settings']['ray']}, t = 1: the step taken; "
             "curvature rule, seed 0, float64",
             fontsize=9,
         )
-        return save(figure, directory, "non-smooth-rays")
+        return {"non-smooth-rays": figure}
 
-    def kinks(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def kinks(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """|Ĉ − smooth part| / max of both, step by step."""
         by_network = grouped(results, "network")
         figure, axis = new_figure(6.4, 3.6)
@@ -327,14 +324,14 @@ class NonSmooth(Experiment):
                 ls="",
                 marker=style["marker"],
                 color=style["color"],
-                mfc="white",
+                mfc=paper(),
                 ms=5,
                 label=" + ".join(NETWORKS[network]),
             )
         axis.set(xlabel="accepted step", ylabel="missed by T5 (% of the larger side)", xscale="log", yscale="log")
         decades(axis.xaxis)
         decades(axis.yaxis)
-        axis.legend(frameon=False, fontsize=8.5, loc="center right", bbox_to_anchor=(1.0, 0.45))
+        axis.legend(labelcolor="markeredgecolor", loc="center right", bbox_to_anchor=(1.0, 0.27))
         which = seeds(results).split(":")[0]
         figure.supxlabel(f"10⁻⁸: or less; tanh + average: error of the quadrature; both rules, {which}", fontsize=9)
-        return save(figure, directory, "non-smooth-kinks")
+        return {"non-smooth-kinks": figure}

@@ -15,12 +15,12 @@ from pmp_ref.app.files import read_json
 from pmp_ref.errors import InputError
 from pmp_ref.files import write_atomically
 from verification.experiments import EXPERIMENTS, front, make
-from verification.experiments.experiment import Experiment
+from verification.experiments.experiment import Experiment, draw
 from verification.experiments.training import sparse
 
-POINTS = 100  # of each curve that are committed; figures are drawn from all of them
+POINTS = 100  # of each curve that are committed, and drawn
 DIGITS = 6
-LIMIT = 3 * 2**20  # bytes: what all committed results and figures may take
+LIMIT = 4 * 2**20  # bytes: what all committed results, and figures in both colours, may take
 MISSING = "No results of the full version are stored yet; the command above makes them."
 PNG, SVG = ".png", ".svg"
 
@@ -37,6 +37,7 @@ def publish(out: Path, docs: Path) -> list[str]:
     for name in EXPERIMENTS:
         if (file := docs / "results" / f"{name}.json").is_file():
             write_atomically(docs / "results" / f"{name}-table.csv", whole_table(name, read_json(file)).encode())
+    lines.append(redraw(docs))
     write_atomically(page, generate(page.read_text(encoding="utf-8"), docs).encode())
     if (docs / "results" / "tradeoff.csv").is_file():
         lines.append(front.publish(docs))
@@ -132,34 +133,37 @@ def whole_table(name: str, found: dict[str, Any]) -> str:
 
 
 def take(source: Path, name: str, docs: Path) -> str:
-    """Copy one experiment's results and figures into ``docs``; a line that says so."""
+    """Copy one experiment's results into ``docs``; a line that says so."""
     found = read_json(source / "results.json")
     if found["quick"] or not found["rows"]:
         return f"{name}: left out ({'quick results' if found['quick'] else 'no finished rows'})"
-    results, figures = docs / "results", docs / "figures" / "experiments"
-    for directory in (results, figures):
-        directory.mkdir(parents=True, exist_ok=True)
-    for stem in stored_figures(results / f"{name}.json"):
-        for suffix in (PNG, SVG):
-            (figures / f"{stem}{suffix}").unlink(missing_ok=True)
-    stems = sorted(path.stem for path in (source / "figures").glob(f"*{PNG}"))
-    for stem in stems:
-        for suffix in (PNG, SVG):
-            shutil.copyfile(source / "figures" / f"{stem}{suffix}", figures / f"{stem}{suffix}")
+    results = docs / "results"
+    results.mkdir(parents=True, exist_ok=True)
     for stored in found["rows"]:
         if "curves" in stored["result"]:
             stored["result"]["curves"] = thinned(stored["result"]["curves"])
-    found["figures"] = stems
-    text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = text.replace('{"experiment":', '\n{"experiment":')  # one row a line, so that a change shows where it is
-    write_atomically(results / f"{name}.json", f"{text.lstrip()}\n".encode())
+    store(found, results / f"{name}.json")
     shutil.copyfile(source / "results.csv", results / f"{name}.csv")
-    return f"{name}: {len(found['rows'])} of {found['asked']} rows, {len(stems)} figures"
+    return f"{name}: {len(found['rows'])} of {found['asked']} rows"
 
 
-def stored_figures(file: Path) -> list[str]:
-    """The figures that belong to committed results."""
-    return [str(stem) for stem in read_json(file).get("figures", [])] if file.is_file() else []
+def store(found: dict[str, Any], file: Path) -> None:
+    """Write the committed results of an experiment, one row a line, so that a change shows where it is."""
+    text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.replace('{"experiment":', '\n{"experiment":')
+    write_atomically(file, f"{text.lstrip()}\n".encode())
+
+
+def redraw(docs: Path) -> str:
+    """Draw the figures of all committed results, and nothing else, into an empty folder; a line that says so."""
+    figures, count = docs / "figures" / "experiments", 0
+    shutil.rmtree(figures, ignore_errors=True)
+    for name in EXPERIMENTS:
+        if (file := docs / "results" / f"{name}.json").is_file():
+            paths = draw(make(name), read_json(file)["rows"], figures)
+            store(read_json(file) | {"figures": sorted(path.stem for path in paths if path.suffix == SVG)}, file)
+            count += len(paths)
+    return f"{figures}: {count} files drawn from the committed results"
 
 
 def thinned(curves: Any) -> Any:

@@ -27,7 +27,7 @@ from pmp_ref.app.files import locked, read_json, write_json
 from pmp_ref.errors import InputError
 from pmp_ref.files import OutputError, write_atomically
 from pmp_ref.kernels.workers import available_cores
-from verification.experiments.experiment import Context, Experiment, Row, lookup
+from verification.experiments.experiment import Context, Experiment, Row, draw, lookup
 
 
 class Store:
@@ -108,7 +108,7 @@ class Store:
         write_atomically(self.directory / "results.csv", table(experiment, results).encode())
         figures = self.directory / "figures"
         shutil.rmtree(figures, ignore_errors=True)  # what is no longer drawn does not stay
-        drawn = experiment.figures(results, figures) if results else []
+        drawn = draw(experiment, results, figures) if results else []
         return [self.directory / "results.json", self.directory / "results.csv", *drawn]
 
 

@@ -23,8 +23,8 @@ from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Dense, Flatten, activation
 from pmp_ref.metric import GradientMetric
 from pmp_ref.network import Network, headed
-from verification.experiments.drawing import decades
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import decades, ink
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, SEEDS, Tradeoff, counted_seeds, spread
 from verification.experiments.training import Trained, train, train_or_reuse
 
@@ -66,12 +66,12 @@ QUICK_LINE = {"rho": "4e-3", "ramp": "0.1:0.5", "epochs": "3"}
 TRAINED = "trained on the line"
 ANCHOR = ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", 1.79, 98.83)
 STYLES = {  # marker, line, colour by network and whether it was trained on the line first
-    ("lenet5-caffe", True): ("o", "-", "#1f5fa8"),
-    ("lenet5-caffe", False): ("v", ":", "#6f9bd0"),
-    ("dense-256", True): ("s", "-.", "#157a5c"),
-    ("dense-64", True): ("s", "-.", "#157a5c"),
-    ("lenet5", True): ("o", "-", "#1f5fa8"),
-    ("lenet5", False): ("v", ":", "#6f9bd0"),
+    ("lenet5-caffe", True): ("o", "-", "C0"),
+    ("lenet5-caffe", False): ("v", "-", "C1"),
+    ("dense-256", True): ("s", "-", "C2"),
+    ("dense-64", True): ("s", "-", "C2"),
+    ("lenet5", True): ("o", "-", "C0"),
+    ("lenet5", False): ("v", "-", "C1"),
 }
 
 
@@ -136,8 +136,8 @@ class Ternary(Experiment):
             "curves": joined(phases) | {"kept_by_layer": [float(np.mean(k != 0)) for k in values]},
         }
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
-        return save(draw(results), directory, "ternary")
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"ternary": draw(results)}
 
     def alt(self, figure: str) -> str:
         return (
@@ -386,7 +386,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
         "o",
         linestyle="none",
         markerfacecolor="none",
-        color="#8a8f98",
+        color="C4",
         markersize=4,
         label="on the line, before rounding",
     )
@@ -394,7 +394,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
         left.plot(
             *[[v] for v in ANCHOR[1:]],
             marker="*",
-            color="#202020",
+            color=ink(),
             markersize=10,
             linestyle="none",
             label=f"published: {ANCHOR[0]}",
@@ -403,7 +403,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
     decades(left.xaxis)
     left.set_xlabel("nonzero weights, % (logarithmic)")
     left.set_ylabel("test accuracy, %")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     for stored in results:
         s, c = stored["settings"], stored["result"]["curves"]
         if s["seed"] != 0:
@@ -424,7 +424,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
         )
     settings = [stored["settings"] for stored in results]
     for end in {s["epochs"] - int(s["options"]["epochs"]) for s in settings if "line" in s}:
-        right.axvline(end, color="#8a8f98", linewidth=0.8)
+        right.axvline(end, color="C4", linewidth=0.8)
         right.annotate(
             "finite set",
             (end, 0.97),

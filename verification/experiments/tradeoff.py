@@ -18,7 +18,8 @@ from pmp_ref.app.files import read_json, write_json
 from pmp_ref.app.options import resolve
 from verification.experiments import baselines
 from verification.experiments.baselines import Plan
-from verification.experiments.experiment import Context, Experiment, Row, new_figure, save
+from verification.experiments.drawing import ink, paper
+from verification.experiments.experiment import Context, Experiment, Row, new_figure
 from verification.experiments.support import on_support
 from verification.experiments.training import train, train_or_reuse
 
@@ -79,12 +80,12 @@ KINDS = {  # label in table and figure, whether weights were retrained after the
     "l0": ("proximal SGD, L0, fixed step", False),
 }
 STYLES = {  # marker, line, colour: markers differ, so the figure reads in grey
-    "bsqh": ("o", "-", "#1f5fa8"),
-    "fixed": ("D", "-", "#0b2f5c"),
-    "prune": ("v", ":", "#8a8f98"),
-    "retrain": ("^", "--", "#c2571a"),
-    "l1": ("s", "-.", "#157a5c"),
-    "l0": ("P", ":", "#7a4ea3"),
+    "bsqh": ("o", "-", "C0"),
+    "fixed": ("D", "-", "C5"),
+    "prune": ("v", "-", "C4"),
+    "retrain": ("^", "-", "C1"),
+    "l1": ("s", "-", "C2"),
+    "l0": ("P", "-", "C3"),
 }
 
 
@@ -132,9 +133,9 @@ class Tradeoff(Experiment):
         plain = f"python -m verification.experiments tradeoff {'--quick ' * s['quick']}--rows {row.key}"
         return {"retrained": KINDS[s["kind"]][1], "command": plain} | found
 
-    def figures(self, results: list[dict[str, Any]], directory: Path) -> list[Path]:
+    def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         quick = any(stored["settings"]["quick"] for stored in results)
-        return save(draw(points(results), published=not quick), directory, "tradeoff")
+        return {"tradeoff": draw(points(results), published=not quick)}
 
     def alt(self, figure: str) -> str:
         return (
@@ -375,7 +376,7 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
         for i in set(range(len(y))) - set(inside):
             above = 6 + 9 * sum(0.8 * other < x[i] < 1.25 * other for other in below)  # points: one above the other
             below.append(x[i])
-            axes.plot(x[i], low, marker=marker, color=colour, markerfacecolor="white", clip_on=False, zorder=5)
+            axes.plot(x[i], low, marker=marker, color=colour, markerfacecolor=paper(), clip_on=False, zorder=5)
             axes.annotate(
                 f"{y[i]:.1f}",
                 (x[i], low),
@@ -432,12 +433,12 @@ def _name_published(axes: Any) -> Any:
     """The published points with their names beside them, those of one source joined; a handle for the legend."""
     from matplotlib.lines import Line2D
 
-    ink = "#202020"
-    look: dict[str, Any] = {"color": ink, "markerfacecolor": "none", "markersize": 7}
-    box = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7}
+    colour = ink()
+    look: dict[str, Any] = {"color": colour, "markerfacecolor": "none", "markersize": 7}
+    box = {"boxstyle": "square,pad=0.1", "fc": paper(), "ec": "none", "alpha": 0.7}
     for (label, pairs), (marker, at, text, offset, ha, va) in zip(PUBLISHED, NAMES, strict=True):
         axes.plot(*zip(*pairs, strict=True), marker=marker, ls=":", lw=0.7, label=f"published: {label}", **look)
-        lead = {"arrowstyle": "-", "lw": 0.5, "color": ink, "shrinkB": 4} if abs(offset[0]) > 20 else None
+        lead = {"arrowstyle": "-", "lw": 0.5, "color": colour, "shrinkB": 4} if abs(offset[0]) > 20 else None
         axes.annotate(
             text,
             pairs[at],
@@ -446,7 +447,7 @@ def _name_published(axes: Any) -> Any:
             ha=ha,
             va=va,
             fontsize=7.5,
-            color=ink,
+            color=colour,
             zorder=3,
             bbox=box,
             arrowprops=lead,

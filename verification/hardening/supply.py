@@ -31,7 +31,7 @@ SDIST = (
     "MANIFEST.in",
     "requirements.txt",
     "docs/requirements.txt",
-    "docs/theory.md",
+    "docs/theory/setting.md",
     "docs/conf.py",
     "pmp_ref/py.typed",
     "pmp_ref/data/mnist_subset.npz",
