@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 
     @classmethod
     def of(cls, found: Iterable[float], samples: int) -> Measured:
-        """From the sums that :func:`measure` makes; losses are means over the samples."""
+        """From the sums that :func:`attempt` finds; losses are means over the samples."""
         made = cls._make(found)
         return made._replace(
             delta_loss=made.delta_loss / samples,
