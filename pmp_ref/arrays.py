@@ -228,14 +228,12 @@ def sum64(a: Array | Units) -> Array:
 
 
 def wide(a: Array) -> Array:
-    """The array in float64, made so once for several :func:`product_terms`; CuPy's as it is, for its kernels do it."""
+    """The array in float64, made so once for several :func:`unit_products`; CuPy's as it is, for its kernels do it."""
     return a if type(a).__module__ == "cupy" else namespace(a).astype(a, namespace(a).float64, copy=False)
 
 
-def product_terms(a: Array, b: Array) -> Array | Units:
-    """a_i b_i in float64, to be summed. But for CuPy each unit is summed at once, by one product of BLAS."""
-    if type(a).__module__ == "cupy":
-        return fused(product64, a, b)
+def unit_products(a: Array, b: Array) -> Units:
+    """Σ a_i b_i over each unit, in float64, each by one product of BLAS."""
     return Units(by_unit(namespace(a, b).vecdot, wide(a), wide(b)))
 
 

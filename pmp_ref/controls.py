@@ -17,7 +17,7 @@ import math
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +28,14 @@ from pmp_ref.arrays import (
     Array,
     Controls,
     Units,
+    fused,
     joined,
     like,
     namespace,
-    product_terms,
+    product64,
     sums,
     to_numpy,
+    unit_products,
     unit_sums,
 )
 from pmp_ref.errors import InputError
@@ -362,8 +364,10 @@ def inner(a: Controls, b: Controls) -> Array:
 
 
 def products(a: Controls, b: Controls) -> Controls:
-    """a_i b_i in float64, to be summed (:func:`pmp_ref.arrays.product_terms`)."""
-    return map_controls(product_terms, a, b)
+    """a_i b_i in float64, to be summed; but for CuPy the sums of their units (:func:`pmp_ref.arrays.unit_products`)."""
+    if type(next(arrays_of(a))).__module__ == "cupy":
+        return entrywise(partial(fused, product64), a, b)
+    return map_controls(unit_products, a, b)
 
 
 def total(scalars: Any) -> Array:

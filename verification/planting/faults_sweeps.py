@@ -138,8 +138,8 @@ K's augmentation with the wrong sign
 
 ‖·‖ for ‖·‖² of a vector of controls
   pmp_ref.controls:products
-  - product_terms, a, b
-  + product_terms, a, planted(map_controls(lambda x: x / abs(x), b))
+  - unit_products, a, b
+  + unit_products, a, planted(map_controls(lambda x: x / abs(x), b))
 
 entries of the controls in another order on the way back
   pmp_ref.controls:from_vector
