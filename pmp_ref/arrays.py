@@ -265,7 +265,9 @@ def by_unit(f: Callable[..., Array], *arrays: Array) -> Array:
     size = flat[0].shape[0]
     whole = size // UNIT * UNIT
     parts = [f(*(xp.reshape(a[:whole], (-1, UNIT)) for a in flat))] if whole or not size else []
-    return xp.concat([*parts, f(*(xp.reshape(a[whole:], (1, -1)) for a in flat))] if whole < size else parts)
+    if whole < size:
+        parts.append(f(*(xp.reshape(a[whole:], (1, -1)) for a in flat)))
+    return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
 def tree_sum(rows: Array) -> Array:
