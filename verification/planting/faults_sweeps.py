@@ -139,7 +139,7 @@ K's augmentation with the wrong sign
 ‖·‖ for ‖·‖² of a vector of controls
   pmp_ref.controls:products
   - unit_products, a, b
-  + unit_products, a, planted(map_controls(lambda x: x / abs(x), b))
+  + unit_products, a, planted(map_controls(lambda x: namespace(x).sign(x), b))
 
 entries of the controls in another order on the way back
   pmp_ref.controls:from_vector
