@@ -222,8 +222,6 @@ def sum64(a: Array | Units) -> Array:
     xp = namespace(a)
     if a.dtype == xp.bool:
         return xp.astype(xp.count_nonzero(a), xp.float64)
-    if math.prod(a.shape) < UNIT:
-        return xp.sum(xp.reshape(a, (-1,)), dtype=xp.float64)
     return tree_sum(unit_sums(a))
 
 

@@ -40,7 +40,7 @@ from pmp_ref.arrays import (
 )
 from pmp_ref.errors import InputError
 
-BLOCK = 16 * UNIT  # entries of a block: a few arrays of them fit a core's cache
+BLOCK = 32 * UNIT  # entries of a block: few enough for a processor's cache, enough to be worth a round of Python
 
 
 class _Kinds:

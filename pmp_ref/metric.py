@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -68,18 +69,16 @@ class _Scaled(Metric):
             d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
             return (memory, d), [each_entry(d, g)]
 
-        def clipped(g: Any, d: Any) -> Any:
+        def clipped(total: Array, g: Any, d: Any) -> Any:
             d = entrywise(lambda a: fused(self._clipped, a, total, size=size), d)
             return (d,), [each_entry(d, g)]
 
-        def scaled(d: Any) -> Any:
+        def scaled(total: Array, d: Any) -> Any:
             return (entrywise(lambda a: fused(_quotient, a, total, size=size), d),), ()
 
         (memory, d), terms = in_blocks(root, g, memory)
-        total = entry_sums(terms, g)[0]
-        (d,), terms = in_blocks(clipped, g, d)
-        total = entry_sums(terms, g)[0]
-        (d,), _ = in_blocks(scaled, d)
+        (d,), terms = in_blocks(partial(clipped, entry_sums(terms, g)[0]), g, d)
+        (d,), _ = in_blocks(partial(scaled, entry_sums(terms, g)[0]), d)
         return memory, d
 
     @abstractmethod
