@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from pmp_ref.arrays import Array, as_floats, namespace
+from pmp_ref.arrays import Array, as_floats, clip, namespace
 from pmp_ref.errors import InputError
 
 
@@ -48,7 +48,7 @@ class Box(Admissible):
         return isfinite(self.lo) and isfinite(self.hi)
 
     def project(self, w: Array) -> Array:
-        return clip(w, self.lo, self.hi)
+        return w if self == WHOLE_LINE else clip(w, self.lo, self.hi)
 
     def contains(self, w: Array) -> Array:
         return (w >= self.lo) & (w <= self.hi)
@@ -94,10 +94,3 @@ class FiniteSet(Admissible):
         for v in self.values[1:]:
             found = found | (w == v)
         return found
-
-
-def clip(w: Array, lo: float, hi: float) -> Array:
-    """min(max(w, lo), hi). Not ``xp.clip``: for CuPy array_api_compat makes it of Boolean masks, which wait for it."""
-    xp = namespace(w)
-    w = w if lo == -inf else xp.maximum(w, lo)
-    return w if hi == inf else xp.minimum(w, hi)

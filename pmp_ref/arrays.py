@@ -15,7 +15,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import array_api_compat
 import array_api_compat.numpy
@@ -168,6 +168,15 @@ def compiled(f: Callable[..., Any], constants: tuple[tuple[str, Any], ...]) -> C
     return call
 
 
+def clip(a: Array, lo: Scalar, hi: Scalar) -> Array:
+    """min(max(a, lo), hi). ``xp.clip`` for NumPy alone: for CuPy array_api_compat makes it of Boolean masks, which wait
+    for it; and NumPy's maximum with a number takes three times as long."""
+    if type(a) is np.ndarray:
+        return np.clip(a, lo, hi)
+    xp = namespace(a)
+    return xp.minimum(xp.maximum(a, lo), hi)
+
+
 def joined(arrays: Sequence[Array]) -> Array:
     """The entries of all arrays, which have one dtype, in one vector; for CuPy arrays by one kernel."""
     if len(arrays) == 1:
@@ -195,30 +204,68 @@ def sums(groups: Iterable[Iterable[Array]]) -> Array:
     return importlib.import_module("pmp_ref.cupy_kernels").sums(lists) if lists else stacked(*found)
 
 
-def sum64(a: Array) -> Array:
+class Units(NamedTuple):
+    """What :func:`sum64` needs of an array: the sums of its units (:func:`unit_sums`)."""
+
+    sums: Array
+
+
+def sum64(a: Array | Units) -> Array:
     """Σ of all entries in float64, runs of ``UNIT`` entries along the tree of T21, or how many are true.
 
     A 0-d array on the device of ``a``. For CuPy arrays the order is that of two kernels (``cupy_kernels``).
     """
+    if isinstance(a, Units):
+        return tree_sum(a.sums)
     if type(a).__module__ == "cupy":
         return sums([[a]])[0]
     xp = namespace(a)
     if a.dtype == xp.bool:
         return xp.astype(xp.count_nonzero(a), xp.float64)
-    if math.prod(a.shape) < UNIT:
-        return xp.sum(xp.reshape(a, (-1,)), dtype=xp.float64)
     return tree_sum(unit_sums(a))
 
 
-def unit_sums(a: Array) -> Array:
-    """Σ in float64 of each run of ``UNIT`` entries, the last one shorter: one vector, empty for an empty array."""
+def wide(a: Array) -> Array:
+    """The array in float64, made so once for several :func:`unit_products`; CuPy's as it is, for its kernels do it."""
+    return a if type(a).__module__ == "cupy" else namespace(a).astype(a, namespace(a).float64, copy=False)
+
+
+def unit_products(a: Array, b: Array) -> Units:
+    """Σ a_i b_i over each unit, in float64, each by one product of BLAS."""
+    return Units(by_unit(namespace(a, b).vecdot, wide(a), wide(b)))
+
+
+def product64(a: Array, b: Array) -> Array:
+    """a_i b_i of two arrays, in float64."""
+    xp = namespace(a, b)
+    return xp.astype(a, xp.float64) * xp.astype(b, xp.float64)
+
+
+def unit_sums(a: Array | Units) -> Array:
+    """Σ in float64 of each run of ``UNIT`` entries, the last one shorter: one vector, empty for an empty array.
+
+    Of a Boolean array the true entries are counted. Whole numbers add exactly, so all of them may stand in one place.
+    """
+    if isinstance(a, Units):
+        return a.sums
     xp = namespace(a)
-    flat = xp.reshape(xp.astype(a, xp.float64) if a.dtype == xp.bool else a, (-1,))
-    whole = flat.shape[0] // UNIT * UNIT
-    parts = [xp.sum(xp.reshape(flat[:whole], (-1, UNIT)), axis=1, dtype=xp.float64)]
-    if whole < flat.shape[0]:
-        parts.append(xp.reshape(xp.sum(flat[whole:], dtype=xp.float64), (1,)))
-    return xp.concat(parts)
+    if a.dtype != xp.bool:
+        return by_unit(lambda rows: xp.sum(rows, axis=-1, dtype=xp.float64), a)
+    units = -(-math.prod(a.shape) // UNIT)
+    count = xp.reshape(xp.astype(xp.count_nonzero(a), xp.float64), (1,))
+    return xp.concat([count, xp.zeros(units, dtype=xp.float64, device=device(a))])[:units]
+
+
+def by_unit(f: Callable[..., Array], *arrays: Array) -> Array:
+    """f of the units of arrays of one shape, which are rows, and of what is left over, a shorter row: one vector."""
+    xp = namespace(*arrays)
+    flat = [xp.reshape(a, (-1,)) for a in arrays]
+    size = flat[0].shape[0]
+    whole = size // UNIT * UNIT
+    parts = [f(*(xp.reshape(a[:whole], (-1, UNIT)) for a in flat))] if whole or not size else []
+    if whole < size:
+        parts.append(f(*(xp.reshape(a[whole:], (1, -1)) for a in flat)))
+    return parts[0] if len(parts) == 1 else xp.concat(parts)
 
 
 def tree_sum(rows: Array) -> Array:
@@ -227,7 +274,7 @@ def tree_sum(rows: Array) -> Array:
     while (n := rows.shape[0]) > 1:
         pairs = rows[0 : n - 1 : 2, ...] + rows[1:n:2, ...]
         rows = pairs if n % 2 == 0 else xp.concat([pairs, rows[n - 1 :, ...]])
-    return rows[0, ...]
+    return rows[0, ...] if n else xp.sum(rows, axis=0)
 
 
 def unit_roundoff(a: Array) -> float:

@@ -8,8 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pmp_ref.admissible import clip
-from pmp_ref.arrays import Array, device, namespace
+from pmp_ref.arrays import Array, clip, device, namespace
 from pmp_ref.errors import InputError
 from pmp_ref.sweep import Sweeper
 

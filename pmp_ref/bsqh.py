@@ -29,7 +29,7 @@ from pmp_ref.batches import FlipsAndShifts, batches_in, take_batch
 from pmp_ref.cardinality import check_wish, nearest
 from pmp_ref.controls import arrays_of, entry_sums, vectors
 from pmp_ref.errors import InputError, LabelWarning, ScaleWarning
-from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
+from pmp_ref.hamiltonian import step_terms
 from pmp_ref.iterate import Current, Iterate
 from pmp_ref.maximise import maximise
 from pmp_ref.method import Method
@@ -243,13 +243,8 @@ def end_of_epoch(
     u, g, d = (vectors(nested, place) for nested in (it.controls, e.switching, it.current.metric))
     with quiet():
         w = maximise(problem, u, g, it.eps, rho, d)
-        groups = (
-            squared_terms(u, w, d),
-            residual_terms(u, w, d),
-            linear_terms(g, u, w),
-            *map(problem.penalty_terms, (u, w)),
-        )
-        tau, fixed_point, linear, penalty, penalty_w = to_numpy(entry_sums(map(arrays_of, groups), u)).tolist()
+        groups = (*step_terms(g, u, w, d), *map(problem.penalty_terms, (u, w)))
+        linear, tau, fixed_point, _, penalty, penalty_w = to_numpy(entry_sums(map(arrays_of, groups), u)).tolist()
         sum_dh = linear - rho * (penalty_w - penalty)
     if tau == 0:  # may come from rounding: no proof of a small residual
         return Status.CONTROL_UNCHANGED, it

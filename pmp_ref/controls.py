@@ -6,17 +6,19 @@ float64 and stay on the device as 0-d arrays.
 The method treats alike all entries that have one regulariser, weight and admissible set: all kernels, say, and all
 biases. So it lays them side by side in one vector, kind after kind (:class:`Layout`). :class:`Vectors` are a nesting
 too, of one stage with an array for each kind, so that every formula below holds for them as it stands, in few large
-operations. :class:`Packed` are the same controls, stage by stage, as views of the vector. A formula of many operations
-is worked out run by run (:class:`Block`, :func:`in_blocks`, :func:`sums_in_blocks`): what lies between them then stays
-in the processor's cache.
+operations. :class:`Packed` are the same controls, stage by stage, as views of the vector. :func:`in_blocks` works
+formulas of many operations out block by block: what lies between them then stays in the processor's cache. A block is a
+:class:`Piece` of the layout, and so is a rank's share of it (``kernels.ranks``).
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial, reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,22 +27,70 @@ from pmp_ref.arrays import (
     UNIT,
     Array,
     Controls,
+    Units,
     fused,
     joined,
     like,
     namespace,
-    sum64,
+    product64,
     sums,
     to_numpy,
-    tree_sum,
+    unit_products,
     unit_sums,
 )
 from pmp_ref.errors import InputError
 
-BLOCK = 16 * UNIT  # entries of a block: a few arrays of them fit a core's cache
+BLOCK = 32 * UNIT  # entries of a block: few enough for a processor's cache, enough to be worth a round of Python
 
 
-class Layout:
+class _Kinds:
+    """A vector of entries, kind after kind: all entries of controls (:class:`Layout`) or some (:class:`Piece`).
+
+    Of each kind: ``members`` are its controls, (stage, index); ``cuts`` is its first entry, its last + 1, and the shape
+    that its array has; ``alone`` says that it is one control, which keeps its shape.
+    """
+
+    members: tuple[tuple[tuple[int, int], ...], ...]
+    cuts: list[tuple[int, int, tuple[int, ...]]]
+    alone: list[bool]
+
+    def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
+        """What ``nested`` holds for the first control of each kind: constants that are equal within a kind."""
+        return (tuple(nested[l][i] for (l, i), *_ in self.members),)
+
+    def kinds(self, whole: Array) -> tuple[Array, ...]:
+        """The kinds as views of the vector of all entries."""
+        xp = namespace(whole)
+        return tuple(
+            whole[start:stop] if len(shape) == 1 else xp.reshape(whole[start:stop], shape)
+            for start, stop, shape in self.cuts
+        )
+
+    @cached_property
+    def edges(self) -> list[list[int]]:
+        """Where the units of each kind begin, and the last one ends."""
+        return [
+            [start, stop] if alone else [*range(start, stop, UNIT), stop]
+            for (start, stop, _), alone in zip(self.cuts, self.alone, strict=True)
+        ]
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where the vector may be cut: between units, and at both its ends."""
+        return sorted({edge for edges in self.edges for edge in edges})
+
+    @cached_property
+    def blocks(self) -> list[Piece]:
+        """The entries in pieces of at most ``BLOCK``, or of one unit that is larger."""
+        return [Piece(self, start, stop) for start, stop in pairwise(places_to_cut(self.ends, BLOCK))]
+
+    @cached_property
+    def held(self) -> int:
+        """Entries of the vector."""
+        return self.cuts[-1][1]
+
+
+class Layout(_Kinds):
     """Where the entries of each control lie, for controls of the given shapes in the given kinds.
 
     ``kinds`` is nested like the shapes. All entries lie in one vector, kind after kind, and within a kind in the order
@@ -59,8 +109,8 @@ class Layout:
                 members.setdefault(kind, []).append((l, i))
         self.members = tuple(map(tuple, members.values()))
         self.trivial = all(len(places) == 1 for places in self.members)  # no two controls share a kind
-        self.alone = [kind in alone for kind in members]  # which kinds are a control that keeps its shape
-        self.cuts: list[tuple[int, int, tuple[int, ...]]] = []  # of each kind: first entry, last entry + 1, shape
+        self.alone = [kind in alone for kind in members]
+        self.cuts = []
         start = 0
         for kind, places in members.items():
             stop = start + sum(math.prod(self.shapes[l][i]) for l, i in places)
@@ -68,21 +118,9 @@ class Layout:
             self.cuts.append((start, stop, self.shapes[l][i] if kind in alone else (stop - start,)))
             start = stop
 
-    def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
-        """What ``nested`` holds for the first control of each kind: constants that are equal within a kind."""
-        return (tuple(nested[l][i] for (l, i), *_ in self.members),)
-
     def vectors(self, nested: Any) -> Vectors:
         """The arrays of a nesting by stage, side by side."""
         return Vectors(self, joined([nested[l][i] for places in self.members for l, i in places]))
-
-    def kinds(self, whole: Array) -> tuple[Array, ...]:
-        """The kinds as views of the vector of all entries."""
-        xp = namespace(whole)
-        return tuple(
-            whole[start:stop] if len(shape) == 1 else xp.reshape(whole[start:stop], shape)
-            for start, stop, shape in self.cuts
-        )
 
     def views(self, whole: Array) -> Controls:
         """Stage by stage: the inverse of :meth:`vectors`, without a copy."""
@@ -100,51 +138,56 @@ class Layout:
         """
         return sums(groups)
 
-    @cached_property
-    def blocks(self) -> list[Block]:
-        """All entries, in runs of one kind each; a control that keeps its shape is one."""
-        return [
-            Block(self, kind, first, last)
-            for kind, ((start, stop, _), alone) in enumerate(zip(self.cuts, self.alone, strict=True))
-            for first, last in ([(start, stop)] if alone else runs(start, stop))
-        ]
-
     @property
     def whole(self) -> Layout:
         """The layout of all entries; of a layout that holds a part of them, that of which it is a part."""
         return self
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Entries of all controls."""
         return sum(math.prod(shape) for stage in self.shapes for shape in stage)
 
 
-def runs(start: int, stop: int) -> list[tuple[int, int]]:
-    """The interval in runs of ``BLOCK`` entries, the last one shorter."""
-    return [(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
+def places_to_cut(ends: Sequence[int], most: int) -> list[int]:
+    """The first and the last of the ``ends`` and some between, neighbours at most ``most`` apart where that can be."""
+    found = [ends[0]]
+    while found[-1] < ends[-1]:
+        found.append(max(ends[bisect_right(ends, found[-1] + most) - 1], ends[bisect_right(ends, found[-1])]))
+    return found
 
 
-class Block:
-    """A run of entries of one kind of a layout: how parts of :class:`Vectors` are laid out."""
+class Piece(_Kinds):
+    """The entries start, …, stop − 1 of a layout, cut between *units*: runs of ``UNIT`` entries of one kind, or a
+    control that is a kind of its own.
 
-    def __init__(self, layout: Layout, kind: int, start: int, stop: int) -> None:
-        self.layout, self.kind, self.run = layout, kind, slice(start, stop)
-        self.shape = layout.cuts[kind][2] if layout.alone[kind] else (stop - start,)
+    ``kept`` are the kinds of the layout that have entries here (one at least, which may have none), and ``units`` the
+    numbers of their units.
+    """
 
-    def first(self, nested: Any) -> tuple[tuple[Any, ...], ...]:
-        """What ``nested`` holds for the first control of the kind."""
-        return ((self.layout.first(nested)[0][self.kind],),)
-
-    def kinds(self, whole: Array) -> tuple[Array, ...]:
-        """The entries of the block, in the shape of the control where that is a kind of its own."""
-        return (namespace(whole).reshape(whole, self.shape),)
+    def __init__(self, of: _Kinds, start: int, stop: int) -> None:
+        self.of, self.run = of, slice(start, stop)
+        units = [
+            range(min(bisect_left(edges, start), len(edges) - 1), min(bisect_left(edges, stop), len(edges) - 1))
+            for edges in of.edges
+        ]
+        self.kept = [kind for kind, part in enumerate(units) if part] or [of.alone.index(False)]
+        self.units = [units[kind] for kind in self.kept]
+        self.members = tuple(of.members[kind] for kind in self.kept)
+        self.alone = [of.alone[kind] for kind in self.kept]
+        self.cuts = []
+        for kind, alone in zip(self.kept, self.alone, strict=True):
+            first, last, shape = of.cuts[kind]
+            first, last = (min(max(edge, start), stop) - start for edge in (first, last))
+            self.cuts.append((first, last, shape if alone else (last - first,)))
 
     def part(self, nested: Any) -> Any:
-        """The block's part of vectors, of what is given for each kind, or of None."""
+        """The piece's part of vectors of the layout, of what is given for each of its kinds, or of None."""
         if nested is None:
             return None
-        return Vectors(self, nested.whole[self.run]) if isinstance(nested, Vectors) else ((nested[0][self.kind],),)
+        if isinstance(nested, Vectors):
+            return Vectors(self, nested.whole[self.run])
+        return (tuple(nested[0][kind] for kind in self.kept),)
 
 
 def _has_hash(kind: Any) -> bool:
@@ -164,7 +207,7 @@ class Vectors(Sequence):  # type: ignore[type-arg]
 
     __slots__ = ("_kinds", "_whole", "layout", "views")
 
-    def __init__(self, layout: Layout | Block, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
+    def __init__(self, layout: _Kinds, whole: Array = None, kinds: tuple[Array, ...] | None = None) -> None:
         self.layout: Any = layout
         self._whole, self._kinds = whole, kinds
         self.views: Controls | None = None  # stage by stage, once asked for (``Packed``)
@@ -194,6 +237,9 @@ class Vectors(Sequence):  # type: ignore[type-arg]
 
     def __getitem__(self, l: Any) -> Any:
         return (self.kinds,)[l]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.kinds,))
 
 
 class Packed(Sequence):  # type: ignore[type-arg]
@@ -247,7 +293,7 @@ def by_stage(nested: Any) -> Any:
 
 def map_controls(f: Callable[..., Any], *controls: Any) -> Any:
     """f applied array by array to one or more nestings of the same form."""
-    made = tuple(tuple(f(*parts) for parts in zip(*stage, strict=True)) for stage in zip(*controls, strict=True))
+    made = tuple([tuple([f(*parts) for parts in zip(*stage, strict=True)]) for stage in zip(*controls, strict=True)])
     layout = next((c.layout for c in controls if isinstance(c, Vectors)), None)
     return made if layout is None else Vectors(layout, kinds=made[0])
 
@@ -256,46 +302,35 @@ def entrywise(f: Callable[..., Any], *controls: Any) -> Any:
     """:func:`map_controls` with an f that acts entry by entry, alike everywhere: on vectors in one operation."""
     if not isinstance(controls[0], Vectors):
         return map_controls(f, *controls)
-    return in_blocks(lambda *parts: Vectors(parts[0].layout, f(*(c.whole for c in parts))), *controls)
+    return Vectors(controls[0].layout, f(*(c.whole for c in controls)))
 
 
 def in_blocks(f: Callable[..., Any], *nested: Any) -> Any:
-    """f(*nested), for large vectors of NumPy block by block; f acts entry by entry, the same way within a kind."""
-    if not in_many(nested[0]):
+    """f(*nested), for large vectors of NumPy block by block.
+
+    f returns nestings, and groups of arrays that are to be summed (:func:`entry_sums`). It acts entry by entry, the
+    same way within a kind. Of what is to be summed the sums of the units are kept, so the sums have the same bits
+    (T21).
+    """
+    first = nested[0]
+    numpy = isinstance(first, Vectors) and all(type(a) is np.ndarray for a in first.arrays)
+    if not numpy or first.layout.held <= BLOCK:
         return f(*nested)
-    layout, made = nested[0].layout, None
+    layout: _Kinds = first.layout
+    made: list[np.ndarray] = []
+    units: list[list[list[np.ndarray]]] = []  # of each group and kind, block by block
     for block in layout.blocks:
-        part = f(*map(block.part, nested)).whole
-        if made is None:
-            made = np.empty(layout.size, part.dtype)
-        made[block.run] = part
-    return Vectors(layout, made)
-
-
-def sums_in_blocks(f: Callable[..., Iterable[Iterable[Array]]], *nested: Any) -> Array:
-    """``entry_sums(f(*nested), …)`` for large vectors of NumPy, with the same bits: f makes the groups of one block at
-    a time, and the sums of their units are kept (T21)."""
-    units: dict[tuple[int, int], list[Array]] = {}
-    for block in nested[0].layout.blocks:
-        for i, (a,) in enumerate(f(*map(block.part, nested))):
-            counted = a.dtype == bool
-            units.setdefault((i, block.kind), []).append(sum64(a)[None] if counted else unit_sums(a))
-    found: dict[int, Any] = {}
-    for (i, _), parts in units.items():
-        terms = joined(parts)
-        total = tree_sum(terms) if terms.shape[0] else np.float64(0)
-        found[i] = total if i not in found else found[i] + total
-    return np.array([found[i] for i in sorted(found)])
-
-
-def in_many(nested: Any) -> bool:
-    """Whether these are vectors of NumPy, all entries of them, of several blocks."""
-    return (
-        isinstance(nested, Vectors)
-        and type(nested.layout) is Layout
-        and nested.layout.size > BLOCK
-        and all(type(a) is np.ndarray for a in nested.arrays)
-    )
+        parts, groups = f(*map(block.part, nested))
+        made = made or [np.empty(layout.held, part.whole.dtype) for part in parts]
+        for whole, part in zip(made, parts, strict=True):
+            whole[block.run] = part.whole
+        for i, group in enumerate(groups):
+            if i == len(units):
+                units.append([[] for _ in layout.cuts])
+            for kind, a in zip(block.kept, group, strict=True):
+                units[i][kind].append(unit_sums(a))
+    sums = [[Units(np.concatenate(found)) for found in group] for group in units]
+    return [Vectors(layout, whole) for whole in made], sums
 
 
 def arrays_of(controls: Any) -> Iterator[Any]:
@@ -329,14 +364,10 @@ def inner(a: Controls, b: Controls) -> Array:
 
 
 def products(a: Controls, b: Controls) -> Controls:
-    """a_i b_i in float64."""
-    return entrywise(partial(fused, product64), a, b)
-
-
-def product64(a: Array, b: Array) -> Array:
-    """a_i b_i of two arrays, in float64."""
-    xp = namespace(a, b)
-    return xp.astype(a, xp.float64) * xp.astype(b, xp.float64)
+    """a_i b_i in float64, to be summed; but for CuPy the sums of their units (:func:`pmp_ref.arrays.unit_products`)."""
+    if type(next(arrays_of(a))).__module__ == "cupy":
+        return entrywise(partial(fused, product64), a, b)
+    return map_controls(unit_products, a, b)
 
 
 def total(scalars: Any) -> Array:
@@ -346,12 +377,17 @@ def total(scalars: Any) -> Array:
 
 def add(a: Controls, b: Controls) -> Controls:
     """a + b."""
-    return map_controls(lambda x, y: x + y, a, b)
+    return entrywise(operator.add, a, b)
 
 
 def subtract(a: Controls, b: Controls) -> Controls:
     """a − b."""
-    return map_controls(lambda x, y: x - y, a, b)
+    return entrywise(operator.sub, a, b)
+
+
+def multiply(a: Controls, b: Controls) -> Controls:
+    """a_i b_i, in the dtype of the controls."""
+    return entrywise(operator.mul, a, b)
 
 
 def scaled(t: float, a: Controls) -> Controls:

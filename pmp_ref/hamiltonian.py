@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, fused, sum64
-from pmp_ref.controls import entrywise, map_controls, product64, total
+from pmp_ref.arrays import Array, Controls, product64, sum64, wide
+from pmp_ref.controls import entrywise, map_controls, multiply, products, subtract, total
 from pmp_ref.problem import Problem
 
 
@@ -34,50 +34,28 @@ def increments(problem: Problem, g: Controls, u: Controls, w: Controls, rho: flo
 
 def linear_increments(g: Controls, u: Controls, w: Controls) -> Controls:
     """⟨g, w − u⟩ of each control, nested like the controls; 0-d, float64."""
-    return map_controls(sum64, linear_terms(g, u, w))
-
-
-def linear_terms(g: Controls, u: Controls, w: Controls) -> Controls:
-    """g_i (w_i − u_i), in float64."""
-    return entrywise(partial(fused, _linear), g, u, w)
-
-
-def _linear(g: Array, u: Array, w: Array) -> Array:
-    return product64(g, w - u)
+    return map_controls(sum64, products(g, subtract(w, u)))
 
 
 def squared_increments(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
     """τ of each control: Σ_i d_i (w_i − u_i)², nested like the controls; d = 1 without metric (T17). 0-d, float64."""
-    return map_controls(sum64, squared_terms(u, w, metric))
+    delta = subtract(w, u)
+    return map_controls(sum64, products(scaled_step(delta, metric), delta))
 
 
-def squared_terms(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
-    """d_i (w_i − u_i)², in float64."""
-    if metric is None:
-        return entrywise(partial(fused, _square), u, w)
-    return entrywise(partial(fused, _weighted_square), metric, u, w)
+def scaled_step(delta: Controls, metric: Controls | None) -> Controls:
+    """d_i Δ_i, or Δ itself without metric."""
+    return delta if metric is None else multiply(metric, delta)
 
 
-def _square(u: Array, w: Array) -> Array:
-    delta = w - u
-    return product64(delta, delta)
-
-
-def _weighted_square(d: Array, u: Array, w: Array) -> Array:
-    delta = w - u
-    return product64(d * delta, delta)
-
-
-def residual_terms(u: Controls, w: Controls, metric: Controls | None = None) -> Controls:
-    """(d_i (w_i − u_i))², in float64."""
-    if metric is None:
-        return squared_terms(u, w)
-    return entrywise(partial(fused, _residual_square), metric, u, w)
-
-
-def _residual_square(d: Array, u: Array, w: Array) -> Array:
-    scaled = d * (w - u)
-    return product64(scaled, scaled)
+def step_terms(g: Controls, u: Controls, w: Controls, metric: Controls | None = None) -> Iterator[Controls]:
+    """What is to be summed for ⟨g, w − u⟩, τ = ‖w − u‖²_D, ‖D(w − u)‖² and ‖g‖², in float64."""
+    delta = subtract(w, u)
+    g, delta, scaled = (entrywise(wide, a) for a in (g, delta, scaled_step(delta, metric)))
+    yield products(g, delta)
+    yield products(scaled, delta)
+    yield products(scaled, scaled)
+    yield products(g, g)
 
 
 def augmented_increment(

@@ -13,13 +13,15 @@ comparable.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
-from pmp_ref.arrays import Array, Controls, as_floats, fused, namespace
+from pmp_ref.arrays import Array, Controls, as_floats, clip, fused, namespace
 from pmp_ref.averaging import corrected, running
-from pmp_ref.controls import arrays_of, entry_sums, entrywise, layout_of, map_controls
+from pmp_ref.controls import arrays_of, entry_sums, entrywise, in_blocks, layout_of, map_controls
 from pmp_ref.errors import InputError
 
 
@@ -61,34 +63,50 @@ class _Scaled(Metric):
             )
 
     def update(self, memory: Controls | None, count: int, g: Controls) -> tuple[Controls | None, Controls | None]:
-        squares = entrywise(self.square, g) if self.entrywise else map_controls(self.square, g)
-        if memory is None:
-            memory = entrywise(lambda s: (1 - self.beta) * s, squares)
-        else:
-            memory = entrywise(lambda m, s: fused(running, m, s, beta=self.beta), memory, squares)
-        d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
         layout = layout_of(g)
         size = sum(prod(b.shape) for b in arrays_of(g)) if layout is None else layout.size
-        total = self._total(d, g)
-        d = entrywise(lambda a: fused(self._clipped, a, total, size=size), d)
-        total = self._total(d, g)
-        return memory, entrywise(lambda a: fused(_quotient, a, total, size=size), d)
+
+        def root(g: Any, memory: Any) -> Any:
+            squares = entrywise(self.square, g) if self.entrywise else map_controls(self.square, g)
+            if memory is None:
+                memory = entrywise(lambda s: (1 - self.beta) * s, squares)
+            else:
+                memory = entrywise(lambda m, s: fused(running, m, s, beta=self.beta), memory, squares)
+            d = entrywise(lambda m: fused(_root, m, count + 1, beta=self.beta), memory)
+            return (memory, d), [each_entry(d, g)]
+
+        def clipped(total: Array, g: Any, d: Any) -> Any:
+            d = entrywise(lambda a: fused(self._clipped, a, total, size=size), d)
+            return (d,), [each_entry(d, g)]
+
+        def scaled(total: Array, d: Any) -> Any:
+            return (entrywise(lambda a: fused(_quotient, a, total, size=size), d),), ()
+
+        (memory, d), terms = in_blocks(root, g, memory)
+        (d,), terms = in_blocks(partial(clipped, entry_sums(terms, g)[0]), g, d)
+        (d,), _ = in_blocks(partial(scaled, entry_sums(terms, g)[0]), d)
+        return memory, d
 
     @abstractmethod
     def square(self, g: Array) -> Array:
         """What is averaged."""
 
-    def _total(self, d: Controls, g: Controls) -> Array:
-        """Σ of d over all entries of all controls (d may be constant on a control); float64, 0-d."""
-        spread = map_controls(lambda a, b: namespace(a).broadcast_to(a, b.shape), d, g)
-        return entry_sums([arrays_of(spread)], spread)[0]
-
     def _clipped(self, d: Array, total: Array, size: int) -> Array:
         """d clipped to [floor, ceiling]·total/size; ones where every switching function is 0."""
         xp = namespace(d)
         unit = xp.astype(total / size, d.dtype)
-        d = xp.minimum(xp.maximum(d, self.floor * unit), self.ceiling * unit)
-        return xp.where(unit > 0, d, 1.0)
+        least = xp.where(unit > 0, self.floor * unit, 1.0)
+        most = xp.where(unit > 0, self.ceiling * unit, 1.0)
+        return clip(d, least, most)
+
+
+def each_entry(d: Controls, g: Controls) -> Iterable[Array]:
+    """d of each entry, as arrays in the shapes of g: d may be constant on a control."""
+
+    def one(d: Array, g: Array) -> Array:
+        return d if d.shape == g.shape else namespace(d).broadcast_to(d, g.shape)
+
+    return arrays_of(map_controls(one, d, g))
 
 
 def _root(m: Array, count: Any, beta: float) -> Array:

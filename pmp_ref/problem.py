@@ -49,6 +49,7 @@ class Problem:
     weights: Sequence[Sequence[float]]
     sweep: Sweeper | None
     sweeper: Sweeper = field(init=False, compare=False)
+    names: Sequence[Sequence[str]] = field(init=False, compare=False)  # of the controls
     together: Layout = field(init=False, compare=False)
     apart: Layout = field(init=False, compare=False)
     suited: dict[Any, Problem] = field(init=False, compare=False)  # with the sweeps that ``library.suited`` has chosen
@@ -110,6 +111,7 @@ class Problem:
             raise InputError(f"weights {self.weights}; expected finite numbers ≥ 0")
         object.__setattr__(self, "weights", map_controls(float, self.weights))
         names = self.network.names()
+        object.__setattr__(self, "names", names)
         self._check_sets()
         kinds = map_controls(
             lambda *kind: kind if kind[1].separable else None, names, self.regulariser, self.weights, self.admissible

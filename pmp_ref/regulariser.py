@@ -27,8 +27,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pmp_ref.admissible import Admissible, Box, FiniteSet, clip
-from pmp_ref.arrays import Array, as_floats, fused, namespace, sum64
+from pmp_ref.admissible import Admissible, Box, FiniteSet
+from pmp_ref.arrays import Array, as_floats, clip, fused, namespace, sum64
 from pmp_ref.errors import InputError
 
 ROUNDOFF = 2.0**-53  # unit roundoff of float64
@@ -204,22 +204,20 @@ class Polynomial(Regulariser):
         # On either side of 0 the gain without L0 is a concave parabola. Its top is moved towards 0 by L1 and flattened
         # by L2; on a box it is the end next to the top that counts. At most one side has a top of its own.
         b = 2 * eps * u + g
-        if self.a1 == self.a2 == 0:
-            above = below = free_maximiser(u, g, eps)
+        if self.a1 == 0:  # w+ and w− are the same
+            free = free_maximiser(u, g, eps) if self.a2 == 0 else b / (2 * eps + rho * self.a2)
+            w, slope = box.project(free), b
         else:
             rising, falling = b - rho * self.a1, b + rho * self.a1
-            above, below = rising / (2 * eps + rho * self.a2), falling / (2 * eps + rho * self.a2)
-        positive = clip(above, max(box.lo, 0.0), max(box.hi, 0.0))
-        negative = clip(below, min(box.lo, 0.0), min(box.hi, 0.0))
-        if box.lo > 0:
-            return positive
-        if box.hi < 0:
-            return negative
+            positive = clip(rising / (2 * eps + rho * self.a2), max(box.lo, 0.0), max(box.hi, 0.0))
+            negative = clip(falling / (2 * eps + rho * self.a2), min(box.lo, 0.0), min(box.hi, 0.0))
+            w, slope = positive + negative, xp.where(positive > 0, rising, falling)  # one of them is 0
+        if box.lo > 0 or box.hi < 0:
+            return w
         # Only now is the gain compared with the price ρa₀: at a bound it is smaller than at the top of the parabola,
         # and the threshold √(ρa₀/ε) would be wrong.
-        w = positive + negative  # at most one of them is not 0
-        slope = b if self.a1 == 0 else xp.where(positive > 0, rising, falling)
-        gain = w * (slope - (eps + rho * self.a2 / 2) * w)
+        curvature = eps if self.a2 == 0 else eps + rho * self.a2 / 2
+        gain = w * (slope - curvature * w)
         # A product, since where takes ten times as long in NumPy; + 0 makes +0 of −0.
         return w * xp.astype(gain > rho * self.a0, w.dtype) + 0.0
 

@@ -6,24 +6,13 @@ to run, and decides by the sums that come back. On a GPU a sweep may record it o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
-from pmp_ref.arrays import Array, Controls, fused, joined, namespace
-from pmp_ref.controls import (
-    Layout,
-    arrays_of,
-    by_stage,
-    in_blocks,
-    in_many,
-    layout_of,
-    products,
-    sums_in_blocks,
-    vectors,
-)
-from pmp_ref.hamiltonian import linear_terms, residual_terms, squared_terms
+from pmp_ref.arrays import Array, Controls, fused, namespace
+from pmp_ref.controls import Layout, arrays_of, by_stage, in_blocks, layout_of, vectors
+from pmp_ref.hamiltonian import step_terms
 from pmp_ref.maximise import candidate
 from pmp_ref.method import Method
 from pmp_ref.problem import Problem
@@ -41,14 +30,14 @@ class Measured(NamedTuple):
     linear: Any  # ⟨g, w − u⟩ with the batch's own g
     tau: Any  # ‖w − u‖²_D
     fixed_point: Any  # ‖D(w − u)‖²
+    switching: Any  # ‖g‖², to see whether it is finite
     penalty: Any  # R(u)
     penalty_w: Any  # R(w)
-    switching: Any  # ‖g‖², to see whether it is finite
     nonzeros: Any  # kernel entries
 
     @classmethod
     def of(cls, found: Iterable[float], samples: int) -> Measured:
-        """From the sums that :func:`measure` makes; losses are means over the samples."""
+        """From the sums that :func:`attempt` finds; losses are means over the samples."""
         made = cls._make(found)
         return made._replace(
             delta_loss=made.delta_loss / samples,
@@ -69,31 +58,14 @@ def measure_losses(e: Evaluation, trial: Evaluation) -> dict[str, Array]:
     }
 
 
-def measure_entries(problem: Problem, g: Controls, u: Controls, w: Controls, d: Any) -> dict[str, Iterable[Array]]:
-    """What is to be summed over the entries of the controls, by name: on the device, an array for each control."""
-    names = problem.fitting(w, problem.network.names())
-    return {
-        "linear": arrays_of(linear_terms(g, u, w)),
-        "tau": arrays_of(squared_terms(u, w, d)),
-        "fixed_point": arrays_of(residual_terms(u, w, d)),
-        "penalty": arrays_of(problem.penalty_terms(u)),
-        "penalty_w": arrays_of(problem.penalty_terms(w)),
-        "switching": arrays_of(products(g, g)),
-        "nonzeros": [
-            (a if name == "kernel" else a[:0, ...]) != 0 for name, a in zip(arrays_of(names), arrays_of(w), strict=True)
-        ],
-    }
-
-
-def measure(problem: Problem, e: Evaluation, u: Controls, w: Controls, d: Any, trial: Evaluation) -> Array:
-    """The sums of :func:`measure_losses` and :func:`measure_entries`, in the order of :class:`Measured`."""
-    assert e.switching is not None
-    losses = list(measure_losses(e, trial).values())
-    entries = partial(measure_entries, problem)
-    if in_many(u):
-        found = problem.sweeper.sums(e.x, losses)
-        return joined([found, sums_in_blocks(lambda *parts: entries(*parts).values(), e.switching, u, w, d)])
-    return problem.sweeper.sums(e.x, losses, entries(e.switching, u, w, d).values(), layout_of(u))
+def measure_entries(problem: Problem, g: Controls, u: Controls, w: Controls, d: Any) -> Iterator[Iterable[Array]]:
+    """What is to be summed over the entries of the controls, in the order of :class:`Measured`: on the device, an array
+    for each control."""
+    names = problem.fitting(w, problem.names)
+    yield from map(arrays_of, step_terms(g, u, w, d))
+    yield arrays_of(problem.penalty_terms(u))
+    yield arrays_of(problem.penalty_terms(w))
+    yield [(a if name == "kernel" else a[:0, ...]) != 0 for name, a in zip(arrays_of(names), arrays_of(w), strict=True)]
 
 
 def _rise(before: Array, after: Array) -> Array:
@@ -128,17 +100,19 @@ def attempt(
         e = replace(e, switching=vectors(e.switching, layout(problem, method)))
         assert e.switching is not None
 
-        def maximiser(u: Any, g: Any, rho: Any, d: Any) -> Any:
-            direction = g if average is None else method.averaging.mean(g, averaged)  # type: ignore[union-attr]
-            return candidate(problem, u, direction, eps, rho, d)
+        def tried(u: Any, g: Any, average: Any, rho: Any, d: Any) -> Any:
+            direction = g if average is None else method.averaging.mean(average, averaged)  # type: ignore[union-attr]
+            w = candidate(problem, u, direction, eps, rho, d)
+            return (w,), measure_entries(problem, g, u, w, d)
 
-        w = in_blocks(maximiser, u, e.switching if average is None else average, rho, d)
+        (w,), entries = in_blocks(tried, u, e.switching, average, rho, d)
     swept = by_stage(w)
     trial = problem.sweeper.forward(swept, e.x, e.y) if full else problem.sweeper.trial(swept, e.x, e.y)
     if trial.switching is not None:
         trial = replace(trial, switching=by_stage(vectors(trial.switching, layout(problem, method))))
     with quiet():
-        return w, trial, measure(problem, e, u, w, d, trial)
+        losses = measure_losses(e, trial).values()
+        return w, trial, problem.sweeper.sums(e.x, list(losses), entries, layout_of(u))
 
 
 def layout(problem: Problem, method: Method) -> Layout:
@@ -154,7 +128,8 @@ def follow(problem: Problem, method: Method, g: Controls, memory: Any, average: 
     with quiet():
         memory, d = method.metric.update(memory, count, g)
         if method.averaging is not None:
-            average = method.averaging.update(average, g)
+            update = method.averaging.update
+            (average,), _ = in_blocks(lambda g, average: ((update(average, g),), ()), g, average)
     return by_stage(g), memory, d, average
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from pmp_ref import controls
 from pmp_ref.architectures import lenet5
-from pmp_ref.arrays import Controls, to_numpy
+from pmp_ref.arrays import UNIT, Controls, to_numpy
 from pmp_ref.augmentation import ClassicRule
 from pmp_ref.averaging import Averaging
 from pmp_ref.bsqh import bsqh
@@ -35,6 +36,8 @@ from pmp_ref.result import Run
 from pmp_ref.stop import Stop
 from pmp_ref.summation import ALONE, Alone
 from verification.libraries import load
+
+controls.BLOCK = 2 * UNIT  # so that each rank has several blocks of entries
 
 NETWORK, LOSS = lenet5((1, 16, 16)), CrossEntropy()
 SAMPLES = 75  # in chunks of 16 the last has 11; batches of 37 or 38 samples have three chunks, fewer than ranks

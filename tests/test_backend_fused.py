@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 import pmp_ref
-from pmp_ref import averaging, controls, hamiltonian, metric, trial
+from pmp_ref import averaging, metric, trial
 from pmp_ref.admissible import Box, FiniteSet
-from pmp_ref.arrays import compiled, fused
+from pmp_ref.arrays import compiled, fused, product64
 from pmp_ref.errors import InputError
 from pmp_ref.kernels.cuda import residual
 from pmp_ref.layers import ACTIVATIONS
@@ -154,11 +154,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "corrected": (partial(fused, averaging.corrected, beta=0.9), (U, 3.0)),
     "quotient": (partial(fused, metric._quotient, size=3), (D, MEAN)),
     "clipped": (partial(fused, SCALED._clipped, size=3), (D, MEAN)),
-    "products": (partial(fused, controls.product64), (U, G)),
-    "linear": (partial(fused, hamiltonian._linear), (G, U, D)),
-    "square": (partial(fused, hamiltonian._square), (U, G)),
-    "weighted square": (partial(fused, hamiltonian._weighted_square), (D, U, G)),
-    "residual": (partial(fused, hamiltonian._residual_square), (D, U, G)),
+    "products": (partial(fused, product64), (U, G)),
     **{f"terms of {r}": (r.terms, (np.where(U > 0, U, 0.0),)) for r in PENALTIES if r != L0()},
     "summed": (partial(fused, residual.summed, weights=(1.0, 0.5, -2.0)), (U, G, U)),
     "rise": (partial(fused, trial._rise), (U, G)),

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from pmp_ref import arrays
-from pmp_ref.arrays import UNIT, Array, Controls, joined, sum64, sums, to_numpy, unit_sums
-from pmp_ref.controls import Layout, Vectors, by_stage
+from pmp_ref.arrays import Array, Controls, joined, sums, to_numpy, tree_sum, unit_sums
+from pmp_ref.controls import Layout, Piece, Vectors, by_stage
 from pmp_ref.summation import Alone, Node, Tree, laid_out, partial_sums, subtrees
 
 
@@ -163,62 +163,39 @@ class Ranks(Alone):
         return arrays.like(entries, a) if isinstance(entries, np.ndarray) and not isinstance(a, np.ndarray) else entries
 
 
-class Share(Layout):
-    """A rank's part of a layout: consecutive entries of the vector, cut between *units*.
+class Share(Piece, Layout):
+    """A rank's part of a layout.
 
-    A unit is a run of ``UNIT`` entries of one kind, or a control that is a kind of its own. ``bounds[r]`` is the first
-    entry of rank r, ``nodes[r]`` are the (kind, first unit in it, height) of its complete subtrees of units.
+    ``bounds[r]`` is the first entry of rank r, ``nodes[r]`` are the (kind, first unit in it, height) of its complete
+    subtrees of units.
     """
 
-    def __init__(self, whole: Layout, ranks: Ranks) -> None:
-        self.shapes, self.trivial, self.ranks = whole.shapes, False, ranks
-        self._whole = whole
-        edges: list[list[int]] = []  # of the units of each kind, in the vector
-        for (start, stop, _), alone in zip(whole.cuts, whole.alone, strict=True):
-            edges.append([start, stop] if alone else [*range(start, stop, UNIT), stop])
-        ends = sorted({e for kind in edges for e in kind})
-        aims = [whole.size * r / ranks.size for r in range(ranks.size)]
-        self.bounds = [*(ends[bisect_left(ends, aim)] for aim in aims), whole.size]
+    def __init__(self, of: Layout, ranks: Ranks) -> None:
+        self.shapes, self.trivial, self.all, self.ranks = of.shapes, False, of, ranks
+        aims = [of.size * r / ranks.size for r in range(ranks.size)]
+        self.bounds = [*(of.ends[bisect_left(of.ends, aim)] for aim in aims), of.size]
+        pieces = [Piece(of, start, stop) for start, stop in pairwise(self.bounds)]
         self.nodes = [
             [
                 (kind, *place)
-                for kind, part in enumerate(self.units(edges, r))
-                for place in subtrees(part.start, part.stop)
+                for kind, units in zip(piece.kept, piece.units, strict=True)
+                for place in subtrees(units.start, units.stop)
             ]
-            for r in range(ranks.size)
+            for piece in pieces
         ]
-        self.own = self.units(edges, ranks.rank)
-        low, high = self.bounds[ranks.rank], self.bounds[ranks.rank + 1]
-        held = [k for k, alone in enumerate(whole.alone) if not alone or self.own[k]]
-        self.kept, self.alone = held, [whole.alone[k] for k in held]
-        self.members = tuple(whole.members[k] for k in held)
-        self.cuts = []
-        for k in held:
-            start, stop, shape = whole.cuts[k]
-            first, last = (min(max(e, low), high) - low for e in (start, stop))
-            self.cuts.append((first, last, shape if whole.alone[k] else (last - first,)))
-
-    def units(self, edges: list[list[int]], rank: int) -> list[range]:
-        """The units of each kind that a rank holds."""
-        low, high = self.bounds[rank], self.bounds[rank + 1]
-        found = []
-        for kind in edges:
-            first, last = bisect_left(kind, low), bisect_left(kind, high)
-            found.append(range(min(first, len(kind) - 1), min(last, len(kind) - 1)))
-        return found
+        Piece.__init__(self, of, *self.bounds[ranks.rank : ranks.rank + 2])
 
     @property
     def whole(self) -> Layout:
-        return self._whole
+        return self.all
 
     def vectors(self, nested: Any) -> Vectors:
         """This rank's entries of a nesting by stage."""
-        low, high = self.bounds[self.ranks.rank], self.bounds[self.ranks.rank + 1]
-        return Vectors(self, self._whole.vectors(nested).whole[low:high])
+        return self.part(self.all.vectors(nested))  # type: ignore[no-any-return]
 
     def views(self, whole: Array) -> Controls:
         """All controls, stage by stage, gathered from all ranks; each of them must ask."""
-        return self._whole.views(self.ranks.gathered(whole, self.bounds))
+        return self.all.views(self.ranks.gathered(whole, self.bounds))
 
     def sums(self, groups: Iterable[Iterable[Array]]) -> Array:
         """Σ over all entries, of all ranks; each of them must ask."""
@@ -229,11 +206,11 @@ class Share(Layout):
         columns = []
         for group in groups:
             values: list[Any] = []
-            for k, alone, a in zip(self.kept, self.alone, group, strict=True):
-                units = self.own[k]
-                if units:
-                    rows = np.zeros(len(units)) if a.size == 0 else sum64(a)[None] if alone else unit_sums(a)
-                    values += partial_sums(rows, units.start)
+            for units, alone, a in zip(self.units, self.alone, group, strict=True):
+                rows = unit_sums(a)
+                if rows.shape[0] == 0:
+                    rows = np.zeros(len(units))
+                values += partial_sums(tree_sum(rows)[None] if alone else rows, units.start)
             columns.append(values)
         return np.array(columns).reshape(len(columns), -1).T
 

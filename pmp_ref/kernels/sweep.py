@@ -19,7 +19,7 @@ from pmp_ref.kernels.live import LiveParts, multiplications
 from pmp_ref.kernels.plan import Plan, plan
 from pmp_ref.kernels.terminal import terminal
 from pmp_ref.kernels.workers import Threads, available_cores
-from pmp_ref.kernels.workspace import Store, Workspace
+from pmp_ref.kernels.workspace import Store, Workspace, keep_freed_memory
 from pmp_ref.loss import Loss
 from pmp_ref.network import Network, states_like
 from pmp_ref.summation import ALONE, Alone
@@ -185,6 +185,7 @@ class FastSweep(Sweep):
         object.__setattr__(self, "flat", plain_layout(self.network.control_shapes))
         object.__setattr__(self, "parts", LiveParts(self.network))
         object.__setattr__(self, "work", multiplications(self.network))
+        keep_freed_memory()
 
     def forward(self, controls: Controls, x: Array, y: Array) -> Evaluation:
         """Per-sample losses of the batch: one forward sweep, and one backward if costates are taken along."""

@@ -109,3 +109,12 @@ class Store:
 
     def __deepcopy__(self, memo: Any) -> Store:
         return Store()
+
+
+def keep_freed_memory() -> None:
+    """Have the allocator keep what arrays of a few MiB leave behind, as it does once a larger array has been freed.
+
+    glibc gives back to the system what exceeds twice the largest block freed so far, and a step takes it anew: some 300
+    page faults in LeNet-5, a tenth of its time. No page of the array below is touched. Elsewhere this does nothing.
+    """
+    np.empty(8 * 2**20, np.uint8)

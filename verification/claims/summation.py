@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from pmp_ref.arrays import UNIT, sum64, to_numpy, unit_sums
-from pmp_ref.controls import BLOCK, Layout, Vectors, arrays_of, in_blocks, map_controls, sums_in_blocks
+from pmp_ref.controls import BLOCK, Layout, Vectors, arrays_of, in_blocks, map_controls, products
 from pmp_ref.kernels import FastSweep
+from pmp_ref.kernels.ranks import Share
 from pmp_ref.summation import ALONE, Alone, Node, Tree, partial_sums, subtrees
 from pmp_ref.sweep import Sweep
 from verification.claim import Case, Check, Context, Outcome, claim, survey
@@ -73,7 +77,8 @@ def borders(case: Case, terms: int) -> list[int]:
 
 
 def block_checks(case: Case) -> Iterator[Check]:
-    """Maps and sums worked out block by block, in NumPy, against those worked out at once: entries that differ."""
+    """Maps and sums worked out block by block, in NumPy, by one process and by ranks that share the entries, against
+    those worked out at once: entries that differ."""
     sizes = (int(case.rng.integers(1, 2 * BLOCK)), int(case.rng.integers(BLOCK, 3 * BLOCK)), 7)
     layout = Layout([[(sizes[0],), (sizes[1],)], [(sizes[2], 1)]], [["a", "b"], [None]])
     a, b = (Vectors(layout, case.rng.standard_normal(layout.size)) for _ in range(2))
@@ -81,15 +86,25 @@ def block_checks(case: Case) -> Iterator[Check]:
     constants = ((3.0, 0.25), (-2.0,))  # one for each control
 
     def f(a: Any, b: Any, factors: Any) -> Any:
-        return map_controls(lambda x, y, z, c: x * z + c * y, a, b, factors, a.layout.first(constants))
+        made = map_controls(lambda x, y, z, c: x * z + c * y, a, b, factors, a.layout.first(constants))
+        return (made,), [arrays_of(products(a, b)), arrays_of(a), [x > 0 for x in arrays_of(a)]]
 
-    def groups(a: Any, b: Any) -> Any:
-        return [[x * y for x, y in zip(arrays_of(a), arrays_of(b), strict=True)], [x > 0 for x in arrays_of(a)]]
-
-    found = in_blocks(f, a, b, factors).whole
-    yield Check(differing(found, f(a, b, factors).whole), 0.0, f"{sizes} entries mapped block by block")
-    found = sums_in_blocks(groups, a, b)
-    yield Check(differing(found, to_numpy(layout.sums(groups(a, b)))), 0.0, f"{sizes} entries summed block by block")
+    (made,), groups = f(a, b, factors)
+    sums = to_numpy(layout.sums(groups))
+    (found,), groups = in_blocks(f, a, b, factors)
+    yield Check(differing(found.whole, made.whole), 0.0, f"{sizes} entries mapped block by block")
+    yield Check(differing(to_numpy(layout.sums(groups)), sums), 0.0, f"{sizes} entries summed block by block")
+    ranks = int(case.rng.integers(2, 6))
+    parts, nodes = [], defaultdict(list)
+    for rank in range(ranks):
+        share = Share(layout, SimpleNamespace(size=ranks, rank=rank))  # type: ignore[arg-type]
+        (found,), groups = in_blocks(f, *map(share.part, (a, b, factors)))
+        parts.append(found.whole)
+        for (kind, start, height), row in zip(share.nodes[rank], share.sheet(groups), strict=True):
+            nodes[kind].append(Node(start, height, row))
+    yield Check(differing(np.concatenate(parts), made.whole), 0.0, f"{sizes} entries mapped by {ranks} ranks")
+    total = reduce(plus, (joined(nodes[kind]) for kind in sorted(nodes)))
+    yield Check(differing(total, sums), 0.0, f"{sizes} entries summed by {ranks} ranks")
 
 
 @claim(
@@ -107,7 +122,7 @@ def fixed_tree(context: Context) -> Outcome:
     Measured: entries that differ in a bit, 0 expected. On one side g of the sweep, and g of up to six processes that
     share the chunks at random borders, clear and fast; on the other the recursion of the statement on the g of each
     chunk, swept alone. The same for Σ of vectors of up to 40 units of entries, and for maps and sums of long vectors
-    that are worked out block by block. Each interval is made up of complete
+    that are worked out block by block, by one process or shared among up to five. Each interval is made up of complete
     sets.
     """
     library = context.library.name == "numpy"

@@ -17,11 +17,11 @@ import numpy as np
 from pmp_ref.admissible import WHOLE_LINE, FiniteSet
 from pmp_ref.app.build import Setup, build_problem
 from pmp_ref.arrays import Controls
-from pmp_ref.controls import arrays_of, map_controls
+from pmp_ref.controls import arrays_of, entry_sums, map_controls
 from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.layers import Dense, Flatten, activation
-from pmp_ref.metric import GradientMetric
+from pmp_ref.metric import GradientMetric, each_entry
 from pmp_ref.network import Network, headed
 from verification.experiments.drawing import decades, ink
 from verification.experiments.experiment import Context, Experiment, Row, new_figure
@@ -318,7 +318,7 @@ class PerScale(GradientMetric):
     def update(self, memory: Any, count: int, g: Controls) -> tuple[Any, Any]:
         memory, d = super().update(memory, count, g)
         d = map_controls(lambda a, s: a / a.dtype.type(s), d, self.scales)
-        mean = float(self._total(d, g)) / sum(a.size for a in arrays_of(g))
+        mean = float(entry_sums([each_entry(d, g)], g)[0]) / sum(a.size for a in arrays_of(g))
         return memory, map_controls(lambda a: a / a.dtype.type(mean), d)
 
 

@@ -44,10 +44,10 @@ ties to nonzero  [theory]
 
 box clipped after thresholding  [theory]
   pmp_ref.regulariser:Polynomial.on_line
-  - if box.lo > 0:
+  - if box.lo > 0 or
   + if box.lo <= 0 <= box.hi and box != Box():
   +         return planted(box.project(self.on_line(u, g, eps, rho, Box())))
-  +     if box.lo > 0:
+  +     if box.lo > 0 or
 
 ½ in the augmentation  [theory]
   pmp_ref.maximise:candidate
@@ -62,13 +62,13 @@ soft threshold ρa₁/ε for ρa₁/(2ε)
 
 L2 shrinks by 2ε/(2ε + 2ρa₂)
   pmp_ref.regulariser:Polynomial.on_line
-  - (2 * eps + rho * self.a2), falling
-  + (2 * eps + planted(2) * rho * self.a2), falling
+  - b / (2 * eps + rho * self.a2)
+  + b / (2 * eps + planted(2) * rho * self.a2)
 
 gain of L2 without the half
   pmp_ref.regulariser:Polynomial.on_line
-  - rho * self.a2 / 2) * w)
-  + planted(rho * self.a2)) * w)
+  - eps + rho * self.a2 / 2
+  + eps + planted(rho * self.a2)
   why: right without L0 or without L2
 
 L1 missing in the gain
@@ -252,8 +252,8 @@ metric not scaled to mean 1
 
 metric not clipped from below
   pmp_ref.metric:_Scaled._clipped
-  - xp.maximum(d, self.floor * unit)
-  + planted(d)
+  - clip(d, least, most)
+  + clip(d, planted(0.0) * least, most)
 
 metric not clipped from above
   pmp_ref.metric:_Scaled._clipped

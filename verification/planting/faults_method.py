@@ -55,7 +55,7 @@ sufficient decrease with the wrong sign of η
   + planted(self.eta) * tau
 
 acceptance with ΔJ of another batch  [theory]
-  pmp_ref.trial:measure
+  pmp_ref.trial:attempt
   - measure_losses(e, trial)
   + measure_losses(e, replace(trial, losses=0 * trial.losses +
   +               planted(problem.sweeper.forward(by_stage(w), e.x[::2, ...], e.y[::2, ...]).losses[:1])))
@@ -198,8 +198,8 @@ D changed between rejections  [theory]
 
 τ in the test without the metric of K  [theory]
   pmp_ref.trial:measure_entries
-  - squared_terms(u, w, d)
-  + squared_terms(u, w, planted(None))
+  - step_terms(g, u, w, d)
+  + step_terms(g, u, w, planted(None))
 
 ε ignored in T16: decrease compared with τ  [theory]
   pmp_ref.acceptance:RelativeTest.accepts
@@ -311,9 +311,8 @@ average taken of the wrong count
 
 average used in the remainder's place
   pmp_ref.trial:attempt
-  - measure(problem, e, u, w, d, trial)
-  + measure(problem, replace(e, switching=planted(e.switching if average is None else
-  +               method.averaging.mean(average, averaged))), u, w, d, trial)
+  - measure_entries(problem, g, u, w, d)
+  + measure_entries(problem, planted(direction), u, w, d)
 
 average kept after a failed trial
   pmp_ref.one_step:move

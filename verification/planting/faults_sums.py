@@ -37,14 +37,26 @@ odd last unit added to the first
   + [planted(rows[n - 1:, ...]), pairs]
 
 blocks that end within a unit
-  pmp_ref.controls:runs
-  - (first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)
-  + (first, min(first + BLOCK - 1, stop)) for first in range(start, stop, planted(BLOCK - 1))
+  pmp_ref.controls:places_to_cut
+  - ends[bisect_right(ends, found[-1] + most) - 1]
+  + min(planted(found[-1] + most - 1), ends[-1])
   why: the same numbers up to rounding
 
 a block is given the constants of the first kind
-  pmp_ref.controls:Block.part
-  - nested[0][self.kind]
+  pmp_ref.controls:Piece.part
+  - nested[0][kind]
   + nested[0][planted(0)]
+
+a rank's entries taken for all
+  pmp_ref.controls:in_blocks
+  - np.empty(layout.held, part.whole.dtype)
+  + np.empty(planted(layout.size), part.whole.dtype)
+  why: right for one process
+
+units of a rank counted from its own first
+  pmp_ref.kernels.ranks:Share.sheet
+  - units.start
+  + planted(0)
+  why: the same numbers up to rounding
 """
 )

@@ -127,9 +127,9 @@ H without the regulariser's weight
   + rho * planted(1.0) * r.value(a)
 
 τ without the metric  [theory]
-  pmp_ref.hamiltonian:_weighted_square
-  - product64(d * delta, delta)
-  + product64(planted(delta), delta)
+  pmp_ref.hamiltonian:scaled_step
+  - multiply(metric, delta)
+  + planted(delta)
 
 K's augmentation with the wrong sign
   pmp_ref.hamiltonian:augmented_increment
@@ -137,9 +137,9 @@ K's augmentation with the wrong sign
   + + planted(eps) * total
 
 ‖·‖ for ‖·‖² of a vector of controls
-  pmp_ref.controls:product64
-  - xp.astype(b, xp.float64)
-  + planted(xp.astype(xp.sign(b), xp.float64))
+  pmp_ref.controls:products
+  - unit_products, a, b
+  + unit_products, a, planted(map_controls(lambda x: namespace(x).sign(x), b))
 
 entries of the controls in another order on the way back
   pmp_ref.controls:from_vector
