@@ -35,6 +35,7 @@ def shown(book: Any) -> list[tuple[str, str]]:
             text = output.text if output.output_type == "stream" else output.data["text/plain"]
             kind = "text" if output.output_type == "stream" else " ".join(sorted(output.data))
             plain = re.sub(r"\s+", " ", re.sub(r"[-−]?\d[\d.,]*(e[-+]?\d+)?", "#", text))
+            plain = re.sub(r" ?([][]) ?", r"\1", plain)  # how wide a column is follows from its numbers
             found.append((kind, re.sub(r"Solution: [\w ]+ after", "Solution: # after", plain)))
     return found
 

@@ -52,8 +52,8 @@ def headline(summary: dict[str, Any]) -> str:
         f"test accuracy: {accuracy}; held out: {percent(summary['held_out_accuracy'])}",
         f"kept weights: {summary['kept_weights']:,} of {summary['total_weights']:,} "
         f"({percent(summary['kept_fraction'])}){wished(summary)}",
-        f"steps: {summary['accepted_steps']} accepted, {summary['rejections']} rejected trials, "
-        f"{summary['skipped_batches']} batches skipped; {summary['forward_sweeps']} forward and "
+        f"steps: {summary['accepted_steps']} accepted (rejected trials: {summary['rejections']}, "
+        f"skipped batches: {summary['skipped_batches']}); {summary['forward_sweeps']} forward and "
         f"{summary['backward_sweeps']} backward sweeps, {summary['seconds']:.1f} s",
     ]
     if summary["descent_violations"] is None:
