@@ -22,7 +22,7 @@ PAGE, FIGURE = Path(__file__).parents[2] / "docs" / "performance.md", "figures/p
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = argparse.ArgumentParser(prog="python -m verification.performance", description=__doc__)
-    made.add_argument("--quick", action="store_true", help="a few rows, about ten minutes")
+    made.add_argument("--quick", action="store_true", help="a few rows, about three minutes")
     made.add_argument("--json", type=Path, help="write all rows to this file")
     made.add_argument("--figure", type=Path, help="draw ratios and scaling into this file")
     made.add_argument("--table", type=Path, help="write the table, as Markdown, to this file")
