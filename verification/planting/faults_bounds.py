@@ -358,6 +358,16 @@ T7: box of float32 controls by its float64 bound
   - max(largest, float(np.float32(largest)))
   + planted(largest)
 
+T7b: one sample too few is cut
+  pmp_ref.bounds.step:widest
+  - + 1
+  + + planted(0)
+
+T7b: the narrowest samples are cut first
+  pmp_ref.bounds.step:widest
+  - np.argsort(-width, kind='stable')
+  + np.argsort(planted(width), kind='stable')
+
 T7b: half a part
   pmp_ref.bounds.step:change
   - phi[1] * (2 * h)

@@ -58,5 +58,15 @@ rejected trials are counted as the control
   pmp_ref.bsqh:loop
   - if record.accepted:
   + if planted(True):
+
+a wish of another size
+  pmp_ref.method:Method.wishing
+  - wish=AtMost(keep)
+  + wish=AtMost(planted(keep + 1 if keep >= 1 else keep / 2))
+
+the ρ told at the end is the guess at the beginning
+  pmp_ref.method:Method.last_rho
+  - it.steering.rho
+  + planted(rho)
 """
 )
