@@ -12,7 +12,7 @@ the method start at ``pmp_ref.bsqh``. ``docs/theory/`` holds the statements T0â€
 
 from pmp_ref.acceptance import AbsoluteTest, NoTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net, resnet20
+from pmp_ref.architectures import lenet5, lenet5_caffe, residual_net, resnet, resnet20
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import FlipsAndShifts
@@ -137,6 +137,7 @@ __all__ = [
     "read_model",
     "residual",
     "residual_net",
+    "resnet",
     "resnet20",
     "solve",
     "standardise",

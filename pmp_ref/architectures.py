@@ -180,17 +180,36 @@ def residual_net(
     return fitted("residual_net", stages, images, shape)
 
 
+def resnet(
+    images: Images | tuple[int, ...] = (3, 32, 32),
+    classes: int | None = None,
+    activation_name: str = "relu",
+    depth: int = 20,
+) -> Network:
+    """A residual net like ResNet-20 (He et al. 2016, section 4.2): n blocks at 16, 32 and 64 channels, depth = 6n + 2.
+
+    Two things differ: standardisation is per sample, over groups of channels, where theirs is over the batch, and
+    there is one in a block, before its inner activation; wider levels begin with a 1×1 projection. InputError for a
+    depth that is not 8, 14, 20, …
+    """
+    blocks, rest = divmod(depth - 2, 6)
+    if blocks < 1 or rest:
+        raise InputError(f"depth {depth}; expected 6n + 2 with n = 1, 2, … blocks at each width: 8, 14, 20, …")
+    return residual_net(images, classes, activation_name, blocks=(blocks,) * 3)
+
+
 def resnet20(
     images: Images | tuple[int, ...] = (3, 32, 32),
     classes: int | None = None,
     activation_name: str = "relu",
 ) -> Network:
-    """A residual net like ResNet-20 (He et al. 2016, section 4.2): three blocks at 16, 32 and 64 channels.
-
-    Two things differ: standardisation is per sample, over groups of channels, where theirs is over the batch, and
-    there is one in a block, before its inner activation; wider levels begin with a 1×1 projection.
-    """
-    return residual_net(images, classes, activation_name, blocks=(3, 3, 3))
+    """:func:`resnet` of depth 20: 271,248 kernel entries for colour images and ten classes."""
+    return resnet(images, classes, activation_name, 20)
 
 
-ARCHITECTURES = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}
+ARCHITECTURES = {
+    "lenet5": lenet5,
+    "lenet5-caffe": lenet5_caffe,
+    "residual": residual_net,
+    **{f"resnet{depth}": partial(resnet, depth=depth) for depth in (8, 14, 20, 32)},
+}

@@ -225,7 +225,13 @@ def test_architectures_take_other_inputs_activations_and_pools() -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 6))
     states = small.forward_sweep(initial_controls(small, 0, x), x)
     assert states[-1].shape == (2, 4) and small.analytic
-    assert set(A.ARCHITECTURES) == {"lenet5", "lenet5-caffe", "residual", "resnet20"}
+    residual = {"residual", "resnet8", "resnet14", "resnet20", "resnet32"}
+    assert set(A.ARCHITECTURES) == {"lenet5", "lenet5-caffe"} | residual
+    assert kernel_entries(A.resnet20()) == 271_248 and A.resnet20() == A.ARCHITECTURES["resnet20"]()
+    assert len(A.resnet(depth=14).layers()) < len(A.resnet20().layers()) < len(A.resnet(depth=32).layers())
+    for depth in (2, 3, 19):
+        with pytest.raises(InputError, match=f"depth {depth}; expected 6n"):
+            A.resnet(depth=depth)
     assert A.residual_net().output_shape == (10,)
 
 

@@ -93,7 +93,7 @@ class Options:
     network: str | None = option(
         "lenet5",
         **names(ARCHITECTURES),
-        help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual, resnet20: for colour images, 3 and 9 blocks",
+        help="lenet5: 6-16-120-84; lenet5-caffe: 20-50-500; residual and resnet8 to resnet32: for colour images",
     )
     activation: str | None = option(
         UNSET, **names(ACTIVATIONS), help="activation of every layer (default: the network's own)"

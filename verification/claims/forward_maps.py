@@ -10,7 +10,7 @@ import numpy as np
 
 from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net, resnet20
+from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net, resnet
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
@@ -394,8 +394,9 @@ def x_bytes(s: problems.Setting, e: Evaluation) -> int:
     return width * sum(math.prod(state.shape) for state in s.network.forward_sweep(s.controls, s.x)[1:])
 
 
-# Weights of the kernels, as published for the two networks called LeNet-5, and of the scheme 16-32-64 counted by hand.
-KERNEL_ENTRIES = {"lenet5": 61470, "lenet5-caffe": 430500, "resnet20": 271248}
+# Weights of the kernels, as published for the two networks called LeNet-5; and the blocks of the residual nets.
+KERNEL_ENTRIES = {"lenet5": 61470, "lenet5-caffe": 430500}
+BLOCKS = {"residual": 1, "resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet32": 5}
 
 
 @claim(
@@ -423,11 +424,11 @@ def architectures(context: Context) -> Outcome:
             for label, shape in zip(names, shapes, strict=True)
             if label == "kernel"
         ]
-        expected = KERNEL_ENTRIES.get(name, residual_entries(16, 3, 10))
+        expected = KERNEL_ENTRIES[name] if name in KERNEL_ENTRIES else residual_entries(16, 3, 10, BLOCKS[name])
         yield Check(abs(sum(kernels) - expected), 0.0, f"kernel entries of {name}")
         by_name: dict[str, Callable[[], Network]]
-        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}
-        built = by_name[name]()
+        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
+        built = by_name[name]() if name in by_name else resnet(depth=6 * BLOCKS[name] + 2)
         yield Check(
             float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()),
             0.0,
@@ -460,13 +461,14 @@ def architectures(context: Context) -> Outcome:
     return survey(context, one, micro=4, quick=4, full=12)
 
 
-def residual_entries(width: int, channels: int, classes: int) -> int:
-    """Kernel entries of the residual net with one block on each of three levels, 3×3 kernels, 1×1 projections."""
+def residual_entries(width: int, channels: int, classes: int, blocks: int) -> int:
+    """Kernel entries of the residual net with so many blocks on each of three levels, 3×3 kernels, 1×1 projections."""
     w1, w2, w3 = width, 2 * width, 4 * width
     convolutions = 9 * (channels * w1 + 2 * w1 * w1 + w1 * w2 + w2 * w2 + w2 * w3 + w3 * w3)
     projections = w1 * w2 + w2 * w3
     scales = w1 + w1 + w2 + w3  # one scale for each channel: after the first convolution and inside each block
-    return convolutions + projections + scales + w3 * classes
+    further = sum(2 * 9 * w * w + w for w in (w1, w2, w3))  # of a block that keeps the width
+    return convolutions + projections + scales + (blocks - 1) * further + w3 * classes
 
 
 def _gains(network: Network) -> dict[int, float]:

@@ -15,6 +15,7 @@ EXPERIMENTS = {  # name on the command line: module, class
     "groups": ("groups", "Groups"),
     "depth": ("depth", "Depth"),
     "non-smooth": ("non_smooth", "NonSmooth"),
+    "cifar10": ("cifar10", "Cifar10"),
     "grid": ("grid", "Grid"),
 }
 
