@@ -58,6 +58,7 @@ PAGES = (
     "annotated/verification.claims.maximiser.html",
     "backends.html",
     "conformance.html",
+    "kernels.html",
     "performance.html",
     "verification.html",
     "users/certificate.html",

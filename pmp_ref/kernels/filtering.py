@@ -98,17 +98,21 @@ def matrices(taps: int, width: int, columns: int, padding: int) -> tuple[np.ndar
     return into[:, :, padding : padding + width].reshape(-1, width), out[:columns].reshape(columns, -1), kernel
 
 
-def pays(stage: Convolution, shape: tuple[int, ...]) -> bool:
-    """True where there is a filter, and P, Q and the products multiply at most WORTH times as often as plain ones."""
-    w = stage.windows
-    height, taps = w.size
-    if w.stride != (1, 1) or w.dilation != (1, 1) or not 2 <= taps <= TAPS:
-        return False
+def cost(stage: Convolution, shape: tuple[int, ...]) -> float:
+    """Multiplications of P, Q and the products, for one of the plain convolution."""
+    height, taps = stage.windows.size
     channels, _, columns = stage.output_shape(shape)
     tiles, m = tiling(columns)
     products = height * channels * shape[0] // stage.groups  # for one column
     filtered = (m + taps - 1) * tiles * (products + shape[0] * shape[2] + channels * columns)
-    return filtered <= WORTH * taps * products * columns
+    return filtered / (taps * products * columns)
+
+
+def pays(stage: Convolution, shape: tuple[int, ...]) -> bool:
+    """True where there is a filter, and it multiplies at most WORTH times as often as the plain convolution."""
+    w = stage.windows
+    there = w.stride == w.dilation == (1, 1) and 2 <= w.size[1] <= TAPS
+    return there and cost(stage, shape) <= WORTH
 
 
 class FilteredMap(StageMap):

@@ -54,7 +54,7 @@ class Part:
         views = layout.whole.views(entries)
         for full, small, (rows, columns) in zip(views, g, indices(shapes, self.joints), strict=True):
             for a, b in zip(full, small, strict=True):
-                a[np.ix_(rows, columns) if a.ndim > 1 else rows] = b
+                a[rows] = b if a.ndim == 1 else spread(b, columns, a.shape[1])
         for joint in self.joints:
             kernel, bias = views[joint.span.reader]
             dead = entries_of(joint.dead, kernel.shape, joint)
@@ -129,11 +129,11 @@ def found(network: Network, span: Span, controls: Controls) -> Joint | None:
     """The dead units of a span, but for a few, so that the others come in one of ``STEPS`` numbers."""
     kernel, *bias = controls[span.maker]
     units = kernel.shape[0]
-    read = controls[span.reader][0].reshape(controls[span.reader][0].shape[0], units, -1)
+    read = controls[span.reader][0]
     dead = ~kernel.reshape(units, -1).any(axis=1)
     if not dead.any():
         return None
-    dead &= ~read.any(axis=(0, 2))
+    dead &= ~read.reshape(read.shape[0], -1).any(axis=0).reshape(units, -1).any(axis=1)
     if bias:
         dead &= np.isfinite(bias[0])
     live = units - int(dead.sum())
@@ -164,6 +164,13 @@ def indices(shapes: Any, joints: tuple[Joint, ...]) -> list[tuple[np.ndarray, np
             columns = np.arange(stage[0][1]) if stage and len(stage[0]) > 1 else none
         places.append((rows, columns))
     return places
+
+
+def spread(kernel: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
+    """The kernel with ``count`` columns, of which it fills these; the others are 0."""
+    full = np.zeros((kernel.shape[0], count, *kernel.shape[2:]), kernel.dtype)
+    full[:, columns] = kernel
+    return full
 
 
 def entries_of(units: np.ndarray, shape: tuple[int, ...], joint: Joint) -> np.ndarray:

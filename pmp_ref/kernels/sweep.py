@@ -25,7 +25,7 @@ from pmp_ref.network import Network, states_like
 from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Evaluation, Sweep, quiet
 
-LEAST = 40_000_000  # multiplications that a thread is woken for, at least; measured, see docs/performance.md
+LEAST = 40_000_000  # multiplications that a thread is woken for, at least; measured, see docs/kernels.md
 GPU_CHUNK = 512  # samples; where several GPUs share a batch
 
 

@@ -2,6 +2,7 @@
 
 ``python -m verification.performance ranks``: MPI ranks and threads, see ``ranks.py``.
 ``python -m verification.performance remainders``: T7b beside AutoBound, see ``remainders.py``.
+``python -m verification.performance live``: time per step while units die, see ``live.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 
 from verification.entry import enter
-from verification.performance import ranks, remainders
+from verification.performance import live, ranks, remainders
 from verification.performance.benchmark import Benchmark, plan
 from verification.performance.figure import draw, into_page, table
 
@@ -39,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return ranks.main(given[1:])
     if given[:1] == ["remainders"]:
         return remainders.main(given[1:])
+    if given[:1] == ["live"]:
+        return live.main(given[1:])
     return enter(parser(), command, given)
 
 

@@ -1,7 +1,7 @@
 """One side of the benchmark in a process of its own: commands as JSON lines in, answers out.
 
-``python -m verification.performance.worker ours``, ``… torch`` or ``… jax``. Separate processes, since allocator
-settings are fixed when a process starts, and since no side's threads shall disturb another's.
+``python -m verification.performance.worker ours``, ``… torch``, ``… jax`` or ``… live``. Separate processes, since
+allocator settings are fixed when a process starts, and since no side's threads shall disturb another's.
 """
 
 from __future__ import annotations
@@ -110,6 +110,12 @@ class Worker:
         for _ in range(3):
             self.tasks[key]()
         return {"peak": resident("VmHWM")}
+
+    def live(self, quick: bool) -> dict[str, Any]:
+        """A training run, step by step (``live.py``)."""
+        from verification.performance import live
+
+        return live.in_worker(quick)
 
     def baseline(self, config: str, batch: int, dtype: str) -> float:
         """MiB resident with the data loaded and nothing done yet."""
