@@ -70,7 +70,7 @@ def bsqh(
     of labels that seem to count from 1.
     """
     method = Method() if method is None else method
-    it = first_iterate(problem, method, controls, resume)
+    it = first_iterate(method, controls, resume)
     check_run(problem, method, stop, it.controls, x, y, batch_size, seed, vary)
     return loop(problem, method, stop, it, x, y, batch_size, seed, callback, vary)
 
@@ -256,7 +256,7 @@ def end_of_epoch(
 # --- before the loop --------------------------------------------------------------------------------------------------
 
 
-def first_iterate(problem: Problem, method: Method, controls: Controls | None, resume: Iterate | None) -> Iterate:
+def first_iterate(method: Method, controls: Controls | None, resume: Iterate | None) -> Iterate:
     """Where a run begins or goes on; InputError without controls, or with others than those of ``resume``."""
     if resume is None:
         if controls is None:

@@ -101,7 +101,7 @@ def solve(
     if controls is None and resume is None:
         controls = problem.project(initial_controls(problem.network, seed, x))
     problem = suited(problem, x)
-    it = bsqh.first_iterate(problem, method, controls, resume)
+    it = bsqh.first_iterate(method, controls, resume)
     bsqh.check_run(problem, method, stop, it.controls, x, y, batch_size, seed, vary)
     with ExitStack() as entered:
         if progress:

@@ -98,6 +98,8 @@ def test_the_relative_bound_uses_an_own_backward_sweep() -> None:
     loss = [float(problem.sweeper.forward(c, x, y).losses.mean()) for c in along]
     gain = -(loss[0] - loss[1]) / (2 * h) - rho * float(problem.penalty(w) - problem.penalty(u))
     assert found.bound == pytest.approx(-0.5 * gain, rel=1e-6)  # central differences: h² and rounding/h
+    # this bound is computed with roundings of its own
+    assert found.slack > recheck(problem, AbsoluteTest(), u, w, None, x, y, rho).slack
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref.app.main import main
+from pmp_ref.app.main import COMMANDS, main
 from tests.app_data import TINY, bad, run, write_images
 
 
@@ -243,6 +243,12 @@ def test_help_has_an_example(arguments: list[str], capsys: pytest.CaptureFixture
     if arguments[:1] == ["train"]:
         assert "exit codes" in out and "--batch-size" in out and "(default: curvature)" in " ".join(out.split())
     assert all(len(line) <= 120 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_show_where_an_error_arose(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "--debug" in capsys.readouterr().out
 
 
 def printed(encoding: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:

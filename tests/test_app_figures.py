@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pmp_ref.app.figures import LIGHT, convergence, filters, histograms, path, patterns, running_mean
+from pmp_ref.app.find import Goal, Member
+from pmp_ref.app.find_report import curve
 
 STEPS = {
     "forward_sweeps": [1.0, 2.0, 4.0],
@@ -83,6 +85,13 @@ def test_filters_show_every_kernel_on_one_scale_and_mark_what_is_negative() -> N
     assert two.collections[0].get_offsets().tolist() == [[1.0, 0.0]] and not len(one.collections[0].get_offsets())
 
 
+def test_many_filters_stand_eight_in_a_row() -> None:
+    for count, rows, columns in ((6, 1, 6), (9, 2, 8)):
+        axes = filters(LIGHT, np.ones((count, 1, 2, 2))).axes
+        assert axes[0].get_gridspec().get_geometry() == (rows, columns)
+        assert sum(len(axis.images) for axis in axes) == count
+
+
 @pytest.mark.parametrize("inputs", [4, 451])
 def test_patterns_show_signs_and_shares(inputs: int) -> None:
     kernel = np.zeros((2, inputs))
@@ -93,3 +102,18 @@ def test_patterns_show_signs_and_shares(inputs: int) -> None:
     else:
         assert axis.collections[0].get_offsets().tolist() == [[1.0, 0.0], [3.0, 1.0]]
     assert axis.get_title() == f"stage 3 Dense: {inputs} inputs, 2 outputs, {100 * 2 / (2 * inputs):.2f} % kept"
+
+
+def test_the_curve_of_a_search_shows_every_network_with_its_interval_and_what_was_asked_for() -> None:
+    pairs = (1000, 190), (300, 188), (0, 20), (100, 180)
+    family = [Member(f"{i:02}", kept, 1000, right, 200, 0.1, 0.01) for i, (kept, right) in enumerate(pairs)]
+    tested = {"test_accuracy": 0.9, "test_accuracy_interval": (0.88, 0.915)}
+    (axis,) = curve(LIGHT, {"knee": "01", "chosen": "03"} | tested, Goal(1.5), family).axes
+    shown = lines(axis)
+    assert shown["1.5 points below the dense one"][1] == pytest.approx([93.5, 93.5])
+    assert shown["knee: 300 weights"] == ([30.0], [94.0]) and shown["chosen: 100 weights"] == ([10.0], [90.0])
+    held, test = axis.containers
+    assert held[0].get_xdata().tolist() == [100.0, 30.0, 10.0] and held[0].get_ydata().tolist() == [95.0, 94.0, 90.0]
+    for m, (low, high) in zip((family[0], family[1], family[3]), held[2][0].get_segments(), strict=True):
+        np.testing.assert_allclose([low[1], high[1]], 100 * np.array(m.held.interval()))
+    np.testing.assert_allclose(test[2][0].get_segments(), [[[9.4, 88.0], [9.4, 91.5]]])

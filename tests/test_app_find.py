@@ -57,7 +57,7 @@ def test_which_weights_a_network_begins_with_and_its_name() -> None:
     family = of((10_000, 190), (3000, 188), (949, 180))
     assert begun_with(Goal(1.0), family, 300).kept == 3000  # not the one that is bad
     assert begun_with(Goal(None, "300"), family, 300).kept == 949
-    assert name_of(Goal(1.0), family, 1687) == "03-1687r" and name_of(Goal(1.0), family, 300) == "03-300"
+    assert name_of(family, 1687) == "03-1687r" and name_of(family, 300) == "03-300"
 
 
 def test_the_smallest_good_one_or_the_best_of_the_size() -> None:
@@ -71,6 +71,7 @@ def test_the_knee_is_farthest_above_the_chord() -> None:
     family = of((10_000, 190), (1000, 188), (100, 180), (10, 100))
     bend = knee(family)
     assert bend is not None and bend.kept == 100  # 80/90 − 1/3, against 88/90 − 2/3
+    assert knee([*family, *of((0, 20))]) == bend  # nothing left: no place on the logarithmic axis
     assert knee(family[:2]) is None
     assert knee(of((10_000, 190), (1000, 110), (10, 100))) is None  # below the chord all the way
     assert knee(of((10_000, 100), (1000, 150), (10, 100))) is None  # no accuracy is lost

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pmp_ref.app import proof_report
 from pmp_ref.app import prove as application
 from pmp_ref.app import run as training
 from pmp_ref.app.main import main
@@ -86,7 +87,7 @@ def test_the_report_has_a_section_and_a_picture(proven: Path) -> None:
     assert (proven / "proof.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_steps_that_are_not_proven_are_named_in_the_report(proven: Path) -> None:
+def test_steps_that_are_not_proven_are_named_in_the_report(proven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = copy.deepcopy(proof(proven))
     content["steps"][1] |= {"verdict": "refuted", "descent": "refuted"}
     content["steps"][2] |= {"verdict": "undecided", "missing": (1.5e-9).hex()}
@@ -97,7 +98,9 @@ def test_steps_that_are_not_proven_are_named_in_the_report(proven: Path) -> None
         and "1.5e-09" in part
         and "1 undecided, 1 refuted" in part.replace("\n", " ")
     )
-    assert application.sentence(content).endswith("1 undecided, 1 refuted")
+    assert application.sentence(content).endswith("1 undecided, 1 refuted") and "more, see" not in part
+    monkeypatch.setattr(proof_report, "SHOWN", 1)
+    assert "and 1 more, see proof.json" in proof_part(content, None)
 
 
 @pytest.mark.parametrize("options", [(), ("--batch-size", "full", "--epochs", "3"), ("--acceptance", "relative")])

@@ -312,6 +312,19 @@ def test_a_checkpoint_with_a_wrong_note(
     refused(tmp_path / "a", capsys, "checkpoint.npz")
 
 
+@pytest.mark.parametrize("eps", [1, "1", None])
+def test_a_checkpoint_whose_epsilon_is_no_float(
+    eps: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(data, tmp_path / "a")
+    path = tmp_path / "a" / "checkpoint.npz"
+    arrays = unpack(path)
+    note = json.loads(arrays.pop("state").tobytes())
+    note["iterate"]["eps"] = eps
+    path.write_bytes(pack(arrays, {"state": note}))
+    refused(tmp_path / "a", capsys, "checkpoint.npz", "eps is")
+
+
 def test_controls_that_are_not_finite(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupted(data, tmp_path / "a")
     path = tmp_path / "a" / "checkpoint.npz"
@@ -335,6 +348,13 @@ def test_a_damaged_configuration(content: str, data: Path, tmp_path: Path, capsy
     interrupted(data, tmp_path / "a")
     (tmp_path / "a" / "config.json").write_text(content)
     refused(tmp_path / "a", capsys, "config.json")
+
+
+def test_a_configuration_of_another_format(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted(data, tmp_path / "a")
+    path = tmp_path / "a" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    refused(tmp_path / "a", capsys, "config.json", "format 2, expected 1")
 
 
 def test_resume_takes_no_other_settings(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

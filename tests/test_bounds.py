@@ -137,6 +137,7 @@ def test_the_widest_samples_are_cut_first() -> None:
     assert widest(width, 5.7, 4).tolist() == [1]  # 13.1 − 7.5 = 5.6
     assert sorted(widest(width, 2.0, 4).tolist()) == [1, 3]
     assert sorted(widest(width, 1e-9, 4).tolist()) == [0, 1, 3]  # all at once would not do: those that matter
+    assert widest(np.array([1.0, 0.01]), 0.065, 4).tolist() == [0, 1]  # all of them, and that will do
     assert sorted(widest(np.array([1.0, np.inf, np.nan]), 1.0, 4).tolist()) == [1, 2]
 
 

@@ -125,7 +125,7 @@ def test_size_is_looked_at_before_pixels_are_unpacked(tmp_path: Path, monkeypatc
         load(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"resize": (0, 4)}, {"resize": (4,)}, {"colour": "blue"}])
+@pytest.mark.parametrize("wrong", [{"resize": (0, 4)}, {"resize": (4,)}, {"resize": (2**15, 4)}, {"colour": "blue"}])
 def test_arguments_that_mean_nothing(tmp_path: Path, wrong: dict[str, object]) -> None:
     folders(tmp_path)
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):

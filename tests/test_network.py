@@ -252,6 +252,10 @@ def test_initial_controls(backend: Backend) -> None:
                 bound = np.sqrt(3 * gain / np.prod(a.shape[1:]))
                 assert 0.8 * bound < np.max(np.abs(a)) <= bound
     assert not np.array_equal(initial_controls(network, 4, np.zeros(1))[0][0], again[0][0])
+    behind = Network(
+        (L.Dense(50, bias=False), L.ScaleShift(), L.ReLU()), (40,)
+    )  # a stage between kernel and activation
+    assert 0.8 * np.sqrt(6 / 40) < np.max(np.abs(initial_controls(behind, 0, np.zeros(1))[0][0])) <= np.sqrt(6 / 40)
     ((ones, zeros_),) = initial_controls(Network((L.ScaleShift(),), (3,)), 0, np.zeros(1))
     assert np.all(ones == 1) and not zeros_.any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from pmp_ref.errors import InputError
 from pmp_ref.initialise import initial_controls
 from pmp_ref.loss import CrossEntropy, SquaredLoss
 from pmp_ref.network import Network
+from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Sweep, mean_loss
 from tests import oracles
 from tests.backends import Backend
@@ -126,3 +128,11 @@ def test_library_device_and_dtype_go_out_as_they_came_in(backend: Backend, dtype
 def test_chunks_have_at_least_one_sample(chunk: int) -> None:
     with pytest.raises(InputError, match=f"chunk is {chunk}"):
         Sweep(NET, CrossEntropy(), chunk=chunk)
+
+
+def test_a_process_alone_is_equal_to_its_copy_in_another_process() -> None:
+    class Others(Alone):
+        """Ranks of another kind."""
+
+    again = pickle.loads(pickle.dumps(ALONE))
+    assert again == ALONE and hash(again) == hash(ALONE) and Others() != ALONE

@@ -330,29 +330,9 @@ def power_maximum(c: float, lam: float, q: float, lo: float, hi: float) -> tuple
 # --- exhaustive search ------------------------------------------------------------------------------------------------
 
 
-def all_controls(values: tuple[float, ...], template: Controls) -> Iterator[Controls]:
-    """Every control with entries in a finite set, nested like ``template``."""
-    sizes = [a.size for stage in template for a in stage]
-    for entries in itertools.product(values, repeat=sum(sizes)):
-        start, flat = 0, []
-        for size in sizes:
-            flat.append(np.array(entries[start : start + size]))
-            start += size
-        parts = iter(flat)
-        yield tuple(tuple(next(parts).reshape(a.shape) for a in stage) for stage in template)
-
-
 def all_batches(samples: int, size: int) -> list[tuple[int, ...]]:
     """Every batch of that size drawn without replacement, as index tuples."""
     return list(itertools.combinations(range(samples), size))
-
-
-def least_squares_on_support(a: np.ndarray, b: np.ndarray, support: tuple[int, ...]) -> np.ndarray:
-    """The minimiser of ½‖Au − b‖² over vectors u that vanish off ``support`` (NumPy's ``lstsq``)."""
-    u = np.zeros(a.shape[1])
-    if support:
-        u[list(support)] = np.linalg.lstsq(a[:, list(support)], b, rcond=None)[0]
-    return u
 
 
 # --- PyTorch, where installed -----------------------------------------------------------------------------------------

@@ -347,7 +347,7 @@ def maximum_back(n: Numbers, s: Stage, x: Array, u: Any, p: Array) -> Any:
             share = p[channel, r, c] if len(chosen) == 1 else p[channel, r, c] * n.part()
             for place in chosen:
                 here[tuple(own[place])] += share
-    return q, ()
+    return cropped(q, padding), ()
 
 
 def global_average(n: Numbers, s: Stage, x: Array, u: Any) -> Array:

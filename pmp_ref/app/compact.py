@@ -239,41 +239,26 @@ def lines(r: dict[str, Any]) -> list[str]:
     def part(after: int, before: int) -> str:
         return percent(after / before) if before else "–"
 
+    def counted(what: str, n: dict[str, int]) -> list[str]:
+        nonzero = n["nonzero_after"]
+        numbers = part(n["after"], n["before"]), f"{nonzero:,}", part(nonzero, n["before"])
+        return [what, f"{n['before']:,}", f"{n['after']:,}", *numbers]
+
+    def timed(images: str, before: float, after: float) -> list[str]:
+        return [
+            f"µs per image, {images} at a time",
+            f"{1e6 * before:.1f}",
+            f"{1e6 * after:.1f}",
+            percent(after / before),
+        ]
+
     rows = [
         ["", "before", "after", "", "nonzero only", ""],
-        [
-            "weights",
-            f"{w['before']:,}",
-            f"{w['after']:,}",
-            part(w["after"], w["before"]),
-            f"{w['nonzero_after']:,}",
-            part(w["nonzero_after"], w["before"]),
-        ],
-        [
-            "multiply-adds per image",
-            f"{m['before']:,}",
-            f"{m['after']:,}",
-            part(m["after"], m["before"]),
-            f"{m['nonzero_after']:,}",
-            part(m["nonzero_after"], m["before"]),
-        ],
+        counted("weights", w),
+        counted("multiply-adds per image", m),
         ["bytes on disk", f"{b['before']:,}", f"{b['after']:,}", part(b["after"], b["before"]), "", ""],
-        [
-            f"µs per image, {t['batch']} at a time",
-            f"{1e6 * t['before']:.1f}",
-            f"{1e6 * t['after']:.1f}",
-            percent(t["after"] / t["before"]),
-            "",
-            "",
-        ],
-        [
-            "µs per image, one at a time",
-            f"{1e6 * t['single_before']:.1f}",
-            f"{1e6 * t['single_after']:.1f}",
-            percent(t["single_after"] / t["single_before"]),
-            "",
-            "",
-        ],
+        [*timed(t["batch"], t["before"], t["after"]), "", ""],
+        [*timed("one", t["single_before"], t["single_after"]), "", ""],
     ]
     us = lambda s: "–" if s is None else f"{1e6 * s:.2f}"  # noqa: E731
     chosen = {f["stage"]: [us(f["dense_seconds"]), us(f["sparse_seconds"]), f["form"]] for f in r["forms"]}

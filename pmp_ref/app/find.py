@@ -106,7 +106,7 @@ def ladder(kept: int, total: int) -> float:
     return FIRST * total if kept == total else kept * STEP
 
 
-def name_of(goal: Goal, family: list[Member], wished: int) -> str:
+def name_of(family: list[Member], wished: int) -> str:
     """The directory of the next member: its number and size; ``r`` marks one between two that are there."""
     between = any(m.kept < wished for m in family)
     return f"{len(family):02}-{wished}{'r' if between else ''}"
@@ -211,7 +211,7 @@ def search(directory: Path, given: dict[str, str], goal: Goal, manner: Manner) -
             wished = following(goal, family)
             if wished is None:
                 break
-            name, begin = name_of(goal, family, wished), directory / begun_with(goal, family, wished).name
+            name, begin = name_of(family, wished), directory / begun_with(goal, family, wished).name
         code = trained(directory / name, options_of(given, wished, begin), manner)
         if code:
             what = "interrupted" if code == 130 else f"the run {name} failed; its report is in {directory / name}"

@@ -134,7 +134,7 @@ class History:
 class NoHistory(History):
     """The tables of a rank that writes none."""
 
-    def __init__(self, directory: Path, lengths: dict[str, int] | None = None) -> None:
+    def __init__(self) -> None:
         self.tables = {}
 
     def start(self, values: dict[str, Any]) -> None:

@@ -77,6 +77,9 @@ STEP_SIZES = ("--lr", "--learning-rate", "--learning_rate", "--step-size", "--st
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line, raised as InputError."""
 
+    def __init__(self, **words: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **words)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
@@ -107,8 +110,6 @@ def parser() -> Parser:
         prog="pmp-ref",
         description="Sparse convolutional networks, trained by the Pontryagin maximum principle.",
         epilog="start with:  pmp-ref train        then:  pmp-ref inspect runs/001\n\n" + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     result.add_argument("--version", action="store_true", help="print the version")
     result.add_argument(
@@ -116,7 +117,6 @@ def parser() -> Parser:
         nargs="?",
         help="train, find, prove, inspect, certify, compact, predict or fetch; --help after it tells more",
     )
-    result.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return result
 
 
@@ -128,8 +128,6 @@ def train_parser() -> Parser:
         prog="pmp-ref train",
         description="Train a network; each run gets a directory with all results.",
         epilog=TRAIN_EXAMPLES + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     result.add_argument("--out", metavar="DIR", help="the run's directory (default: runs/001, runs/002, …)")
     result.add_argument(
@@ -162,8 +160,6 @@ def find_parser() -> Parser:
         "that is accurate enough, or the accuracy at a wished size. Judged on held-out images; the test images are "
         "looked at once.",
         epilog=FIND_EXAMPLES + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     p.add_argument("--within", metavar="POINTS", help="points of held-out accuracy that may be lost (default: 1)")
     p.add_argument("--keep", metavar="P%|N", help="a wished size instead, as of train".replace("%", "%%"))
@@ -277,8 +273,6 @@ def inspect(arguments: Sequence[str]) -> int:
         prog="pmp-ref inspect",
         description="Print result, layer table and certificate of a run.",
         epilog="example:\n  pmp-ref inspect runs/001",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     _common(p)
@@ -295,8 +289,6 @@ def fetch(arguments: Sequence[str]) -> int:
         prog="pmp-ref fetch",
         description="Download a full data set, check it, keep it in the cache (the directory PMP_REF_DATA if set).",
         epilog="example:\n  pmp-ref fetch mnist",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("name", metavar="NAME", help="mnist or cifar10")
     _common(p)
@@ -314,8 +306,6 @@ def compact_parser() -> Parser:
         description="Remove dead and unread filters and neurons from a run's network, "
         "check on data that its outputs stay the same, measure, and write compact.npz and compact.json.",
         epilog=COMPACT_EXAMPLES + EXIT_CODES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     p.add_argument("--out", metavar="DIR", help="where to write (default: the run's directory)")
@@ -353,8 +343,6 @@ def predict_parser() -> Parser:
         prog="pmp-ref predict",
         description="Print class and probability of images. Nothing is resized, converted or inverted in silence.",
         epilog=PREDICT_EXAMPLES + EXIT_CODES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
         "model", metavar="MODEL", help="compact.npz, model.npz, or a run's directory (there compact.npz goes first)"
@@ -391,8 +379,6 @@ def prove_parser() -> Parser:
         description="Replay a finished run bit for bit and prove its accepted steps in interval arithmetic; write "
         "proof.json and a section of report.html.",
         epilog=PROVE_EXAMPLES + EXIT_CODES.replace("3    ", "3    refuted, replay differs, "),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("run", metavar="RUN", help="a run's directory")
     p.add_argument("--every", metavar="N", default="1", help="prove every N-th accepted step (default: 1)")
@@ -423,8 +409,6 @@ def certify_parser() -> Parser:
         description="Print how far a model is from the maximum principle, wherever it was trained: accuracy, the "
         "smallest augmentation ε*, the gaps, and which layer is farthest.",
         epilog=CERTIFY_EXAMPLES + EXIT_CODES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("model", metavar="MODEL", help="a model.npz, a run's directory or an ONNX file")
     p.add_argument("--data", metavar="NAME|DIR|FILE", default=DEFAULT, help=f"images, as of train (default: {DEFAULT})")

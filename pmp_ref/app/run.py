@@ -270,7 +270,7 @@ class Recorder:
         self.setup, self.directory, self.stopping, self.world = setup, directory, False, manner.world
         self.began = self.saved = time.perf_counter()
         self.held: Accuracy | None = None
-        self.history: History = NoHistory(directory)
+        self.history: History = NoHistory()
         self.world.by_first(lambda: self.open(None if state is None else state.lengths))
         if state is None:
             try:

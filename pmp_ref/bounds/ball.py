@@ -245,13 +245,7 @@ def _propagators(layers: list[Layer], samples: int) -> tuple[tuple[np.ndarray, .
 
 
 def certified_eps(
-    problem: Problem,
-    bound: BallBound,
-    u: Controls,
-    g: Controls,
-    eta: float,
-    rho: float | None = None,
-    tolerance: float = 1e-3,
+    problem: Problem, bound: BallBound, u: Controls, g: Controls, eta: float, tolerance: float = 1e-3
 ) -> float:
     """The smallest ε with ε ≥ C̄*(‖w_ε − u‖) + η up to the relative ``tolerance``, from above: its trial must pass (T6).
 
@@ -260,11 +254,10 @@ def certified_eps(
     """
     if not eta > 0:
         raise InputError(f"eta is {eta}; expected a number > 0: without it no ε need be the smallest")
-    rho = problem.rho if rho is None else rho
     at = to_vector(u)
 
     def passes(eps: float) -> bool:
-        w = to_vector(maximise(problem, u, g, eps, rho))
+        w = to_vector(maximise(problem, u, g, eps, problem.rho))
         return eps >= bound.along(float(np.linalg.norm(w - at)) * ROUNDING) + eta
 
     low, high = 0.5 * bound.curvature * (1 - tolerance), max(bound.curvature, eta)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -200,5 +199,5 @@ def _part_name(name: str) -> str:
     return "val" if name.lower() in _VALIDATION else name.lower()
 
 
-def _endings(endings: Iterable[str] = ENDINGS) -> str:
-    return "files that end in " + ", ".join(endings)
+def _endings() -> str:
+    return "files that end in " + ", ".join(ENDINGS)

@@ -16,17 +16,6 @@ from pmp_ref.layers.layer import Control, ControlFreeStage, LinearStage, Shape, 
 from pmp_ref.layers.windows import Windows, patches, patches_adjoint
 
 
-def _windows(
-    size: int | tuple[int, int], stride: int | tuple[int, int] | None, padding: int | tuple[int, int]
-) -> Windows:
-    w = Windows(
-        pair(size, "size", 1), pair(size if stride is None else stride, "stride", 1), pair(padding, "padding", 0)
-    )
-    if any(2 * p > k for p, k in zip(w.padding, w.size, strict=True)):
-        raise InputError(f"padding is {w.padding} for windows of {w.size}; expected at most half of the window")
-    return w
-
-
 def _inside(x: Array, w: Windows) -> Array:
     """1 where an entry of a window is a pixel of x, else 0: (1, 1, kh, kw, Ho, Wo)."""
     ones = namespace(x).ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=device(x))
@@ -34,17 +23,12 @@ def _inside(x: Array, w: Windows) -> Array:
 
 
 @dataclass(frozen=True)
-class AveragePool(LinearStage):
-    """Mean over windows of ``size`` placed every ``stride`` (default: size); states (B, C, H, W).
-
-    Windows reach over the edge by ``padding``. There they hold zeros, which the mean counts, or it is over the pixels
-    of the image alone (``count_include_pad`` False).
-    """
+class _Pool(ControlFreeStage):
+    """Windows of ``size`` placed every ``stride`` (default: size), which reach over the edge by ``padding``."""
 
     size: int | tuple[int, int]
     stride: int | tuple[int, int] | None = None
     padding: int | tuple[int, int] = 0
-    count_include_pad: bool = True
 
     def __post_init__(self) -> None:
         self.windows  # noqa: B018  checks the geometry at once
@@ -52,11 +36,26 @@ class AveragePool(LinearStage):
     @property
     def windows(self) -> Windows:
         """The window geometry."""
-        return _windows(self.size, self.stride, self.padding)
+        stride = self.size if self.stride is None else self.stride
+        w = Windows(pair(self.size, "size", 1), pair(stride, "stride", 1), pair(self.padding, "padding", 0))
+        if any(2 * p > k for p, k in zip(w.padding, w.size, strict=True)):
+            raise InputError(f"padding is {w.padding} for windows of {w.size}; expected at most half of the window")
+        return w
 
     def output_shape(self, shape: Shape) -> Shape:
         need_rank(self, shape, 3, "(channels, rows, columns)")
         return (shape[0], *self.windows.positions(shape[1], shape[2]))
+
+
+@dataclass(frozen=True)
+class AveragePool(_Pool, LinearStage):
+    """Mean over windows of ``size`` placed every ``stride`` (default: size); states (B, C, H, W).
+
+    Windows reach over the edge by ``padding``. There they hold zeros, which the mean counts, or it is over the pixels
+    of the image alone (``count_include_pad`` False).
+    """
+
+    count_include_pad: bool = True
 
     def forward(self, x: Array, u: Control) -> Array:
         return namespace(x).sum(patches(x, self.windows), axis=(2, 3)) / self.counted(x)
@@ -76,26 +75,11 @@ class AveragePool(LinearStage):
 
 
 @dataclass(frozen=True)
-class MaxPool(ControlFreeStage):
+class MaxPool(_Pool):
     """Maximum over windows, of the pixels of the image alone where they reach over its edge by ``padding``; at ties the
     first entry of the window (row by row) carries the costate."""
 
-    size: int | tuple[int, int]
-    stride: int | tuple[int, int] | None = None
-    padding: int | tuple[int, int] = 0
     analytic = False
-
-    def __post_init__(self) -> None:
-        self.windows  # noqa: B018  checks the geometry at once
-
-    @property
-    def windows(self) -> Windows:
-        """The window geometry."""
-        return _windows(self.size, self.stride, self.padding)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        need_rank(self, shape, 3, "(channels, rows, columns)")
-        return (shape[0], *self.windows.positions(shape[1], shape[2]))
 
     def forward(self, x: Array, u: Control) -> Array:
         return namespace(x).max(self._entries(x), axis=(2, 3))

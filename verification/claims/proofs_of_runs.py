@@ -27,7 +27,7 @@ from pmp_ref.network import Network, headed
 from pmp_ref.problem import Problem, everywhere
 from pmp_ref.proofs import IntervalSweep, Step, Verdict, functions, norms, prove_final, prove_step
 from pmp_ref.proofs import arithmetic as ar
-from pmp_ref.proofs.final import Final, of_groups, vertex
+from pmp_ref.proofs.final import Final, inward, of_groups, of_polynomial, vertex
 from pmp_ref.proofs.losses import terminal
 from pmp_ref.proofs.maximiser import LIMIT, examine, examine_control, rational
 from pmp_ref.proofs.stages import rule as rule_of
@@ -108,7 +108,8 @@ def used(n: Any, exact: Any, mid: Any, rad: Any) -> float:
         gap = a - n.of(m)
         distance = abs(float(gap.mid()) if hasattr(gap, "mid") else float(gap))
         slack = float(gap.rad()) if hasattr(gap, "rad") else 0.0
-        worst = max(worst, (distance - slack) / float(r) if math.isfinite(r) else 0.0)
+        beyond = (distance - slack) / float(r) if r > 0 else math.inf  # a negative radius encloses nothing
+        worst = max(worst, beyond if math.isfinite(r) else 0.0)
     return worst
 
 
@@ -173,7 +174,14 @@ def enclosures(context: Context) -> Outcome:
     Measured: the distance of the number that a second program, without shared code, finds in decimal arithmetic of 60
     digits, in units of the radius; and the radii.
     """
-    return survey(context, lambda case: sweeps(second.Decimals(), case), micro=5, quick=15, full=60)
+
+    def one(case: Case) -> Iterator[Check]:
+        n = second.Decimals()
+        yield from sweeps(n, case)
+        if case.index == 0:
+            yield from locally(n, case)
+
+    return survey(context, one, micro=5, quick=15, full=60)
 
 
 @claim(
@@ -215,7 +223,7 @@ STAGES: tuple[tuple[Any, tuple[int, ...]], ...] = (
     (L.Softplus(), (2, 3, 2)),
     (L.SiLU(), (6,)),
     (L.ReLU(), (8,)),
-    (L.LeakyReLU(0.25), (2, 2, 3)),
+    (L.LeakyReLU(0.3), (2, 2, 3)),
     (L.AveragePool((2, 2), stride=(1, 2)), (2, 5, 4)),
     (L.AveragePool((3, 2), stride=(2, 1), padding=(1, 0)), (2, 5, 4)),
     (L.AveragePool((3, 2), padding=1, count_include_pad=False), (1, 1, 2)),
@@ -291,6 +299,34 @@ def balls(case: Case) -> Iterator[Check]:
                     yield Check(float(np.max(share)), 1 + 1e-12, f"{stage}: switching function, in radii")
 
 
+def lone_roundings(n: Any, case: Case) -> Iterator[Check]:
+    """One stage on states without a radius, small and large: its own roundings."""
+    stage, shape = case.cycle(*STAGES)
+    rng, words = case.rng, description(Network((stage,), shape))[0]
+    u = tuple(rng.standard_normal(s) for s in stage.control_shapes(shape))
+    rule, exactly = rule_of(stage, 0), [second.objects(n, a) for a in u]
+    sizes = rule.prepare(stage, u, shape)
+    for size in (2.0**-20, 2.0**12):
+        own = 1e-50 * size  # what the second program errs by
+        x = ar.exact(size * rng.standard_normal((1, *shape)))
+        y, note = rule.forward(stage, x, u, sizes)
+        p = ar.exact(size * rng.standard_normal(y.mid.shape))
+        g, back = rule.backward(stage, x, u, sizes, note, p, True)
+        at = second.objects(n, x.mid[0])
+        costate, slopes = second.back(n, words, at, exactly, second.objects(n, p.mid[0]))
+        for what, exact, found in (("Λ", second.value(n, words, at, exactly), y), ("costate", costate, back)):
+            yield Check(
+                away(n, exact, found.mid[0]), float(found.rad[0]) + own, f"{stage}: {what}, states of size {size:g}"
+            )
+        for exact, ball in zip(slopes, g, strict=True):
+            yield Check(used(n, exact, ball.mid, ball.rad), 1.0, f"{stage}: switching function, size {size:g}")
+
+
+def away(n: Any, exact: Any, mid: Any) -> float:
+    """‖exact − mid‖₂."""
+    return float(n.sqrt(sum((a - n.of(m)) ** 2 for a, m in zip(exact.ravel(), mid.ravel(), strict=True))))
+
+
 def products_of_radii(case: Case) -> Iterator[Check]:
     """g = p x of one entry each with both midpoints 0: the radius is at least the product of both."""
     stage = L.Dense(1, bias=False)
@@ -315,6 +351,19 @@ def sums_of_states(case: Case) -> Iterator[Check]:
     for exact, found in zip(stage.adjoint((a, b), p + ar.column(q, way) * way), back, strict=True):
         share = ar.norm(exact - found.mid) / np.maximum(found.rad, 1e-300)
         yield Check(float(np.max(share)), 1 + 1e-12, f"{stage}: costate, in radii")
+
+
+def roundings_of_losses(n: Any, case: Case) -> Iterator[Check]:
+    """The same at the end of the network."""
+    rng = case.rng
+    for size in (2.0**-20, 2.0**12):
+        x, y = ar.exact(size * rng.standard_normal((1, 4))), size * rng.standard_normal((1, 4))
+        for loss, target in ((CrossEntropy(), rng.integers(0, 4, 1)), (SquaredLoss(), y)):
+            value, slope = terminal(loss, x, target, True)
+            assert slope is not None
+            phi, gradient = second.terminal(n, type(loss).__name__, second.objects(n, x.mid[0]), target[0])
+            yield Check(away(n, np.array([phi]), value.mid), float(value.rad[0]), f"{loss}: Φ, size {size:g}")
+            yield Check(away(n, gradient, slope.mid[0]), float(slope.rad[0]), f"{loss}: ∇Φ, size {size:g}")
 
 
 def end_of_network(case: Case) -> Iterator[Check]:
@@ -343,17 +392,21 @@ def rules(context: Context) -> Outcome:
     """Statement: the rule of every stage and loss maps points of the entering ball into the leaving one.
 
     Hypotheses: every stage; radii far above rounding, so that it is the radii that are tested; midpoints with ties and
-    kinks; also midpoints 0, where only the product of two radii is left.
+    kinks; also midpoints 0, where only the product of two radii is left; and radii 0, where only the roundings of the
+    stage are left, for states of sizes 10⁻⁶ and 4,096.
     Measured: the map of the stage at points on the border of the ball, in random directions and in the one that it
-    stretches most, in units of the radius; for linear stages also that the radius is used up to a half.
+    stretches most, in units of the radius; for linear stages also that the radius is used up to a half; without radii
+    the distance from the second program's numbers of 60 digits.
     """
 
     def one(case: Case) -> Iterator[Check]:
         yield from balls(case)
+        yield from lone_roundings(second.Decimals(), case)
         if case.index % 9 == 0:
             yield from products_of_radii(case)
             yield from sums_of_states(case)
             yield from end_of_network(case)
+            yield from roundings_of_losses(second.Decimals(), case)
 
     return survey(context, one, micro=len(STAGES), quick=4 * len(STAGES), full=20 * len(STAGES))
 
@@ -493,6 +546,14 @@ def library(case: Case) -> Iterator[Check]:
     yield Check(top / bound, 1 + 1e-12, "‖A(·, K)‖ of a convolution")
     yield Check(bound / top, 3.0, "‖A(·, K)‖ is not far too large")
     yield Check(abs(bound - norms.operator_norm(stage, k, image)), 0.0, "the norm of a convolution is taken for it")
+    stage = L.Convolution(3, (3, 2), stride=(3, 2))  # windows side by side: ‖K‖₂ itself, and of a product ab* ‖a‖‖b‖
+    a, b = rng.standard_normal(3), rng.standard_normal((2, 3, 2))
+    top, bound = (
+        float(np.linalg.norm(a) * np.linalg.norm(b)),
+        norms.convolution_norm(stage, np.multiply.outer(a, b), image),
+    )
+    yield Check(top / bound, 1 + 1e-12, "‖A(·, K)‖ where no windows overlap")
+    yield Check(bound / top, 1.25, "which is not far too large")
     wave = np.exp(2j * np.pi * np.outer(np.arange(9), np.arange(4)) / 16)
     yield Check(float(np.max(np.abs(norms.roots(16, 4, 9) - wave))), norms.ROOT, "roots of unity")
 
@@ -543,6 +604,7 @@ def descent_verdicts(case: Case) -> Iterator[Check]:
         yield is_(proof.descent.verdict, Verdict.PROVEN, f"{test} at a large ε")
         again = prove_step(problem, test, sweep, step, before=proof.before)
         yield Check(float(again.descent != proof.descent), 0.0, "a known enclosure changes nothing")
+        yield Check(float(again.before is not proof.before), 0.0, "and is not made again")
     true = float(np.mean(to_numpy(problem.sweeper.forward(step.w, step.x, step.y).losses))) + step.rho * float(
         problem.penalty(step.w)
     )
@@ -726,6 +788,16 @@ def small_parts() -> Iterator[Check]:
         yield Check(low, exactly, "a zero's number, from below")
         yield Check(exactly, high, "and from above")
         yield Check(high - low, 1e-11, "closely")
+    at, free = np.array([-1.0, 1.0, 0.0]), np.zeros(3, bool)
+    left = inward(Box(-1.0, 1.0), at, ar.Ball(np.array([-1.0, 1.0, 0.5]), np.full(3, 0.25)))
+    yield is_((left.mid.tolist(), left.rad.tolist()), ([0.5], [0.25]), "what pulls against the bounds is left out")
+    for slope, due in ((1.0, Interval(0.0, math.inf)), (0.5, Interval(math.inf, math.inf))):
+        numbers = list(
+            of_polynomial(L1(), 1.0, Box(-1.0, 1.0), at[1:2], ar.Ball(np.array([slope]), 0 * at[:1]), free[:1])
+        )
+        yield is_(numbers[0], due, f"may H rise from the upper bound, for a slope of {slope}")
+    (held,) = of_polynomial(L0(), 4.0, Box(-1.0, 1.0), at[1:2], ar.Ball(np.array([2.0]), np.array([0.5])), free[:1])
+    yield Check(abs(held.lower - 1.5) + abs(held.upper - 2.5), 1e-12, "4 − g at the bound 1, for g from 1.5 to 2.5")
     ball = ar.Ball(np.array([1.0, -2.0]), np.array([0.25, 0.0]))
     yield is_(closeness(((np.array([1.5, -2.0]),),), ((ball,),)), Closeness(False, 0.125, 0.125), "distance")
     yield is_(closeness(((np.array([1.25, -2.0]),),), ((ball,),)).inside, True, "at the border")

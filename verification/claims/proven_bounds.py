@@ -864,7 +864,7 @@ def summary(name: str, certificates: list[StepCertificate], eta: float) -> tuple
 LENET_IMAGES, LENET_STEPS = 100, 100  # some minutes on one core
 
 
-def lenet_setting(images: int, rho: float = 1e-4) -> Setting:
+def lenet_setting(images: int) -> Setting:
     """Classic LeNet-5, tanh and average pooling, on the first bundled images, standardised; L0 on kernels."""
     from pmp_ref import data
 
@@ -872,7 +872,7 @@ def lenet_setting(images: int, rho: float = 1e-4) -> Setting:
     x, y = prepared.train_images[:images], prepared.train_labels[:images]
     network = lenet5()
     return Setting(
-        Problem(network, rho=rho), initial_controls(network, 0, x), x, y, f"LeNet-5, {images} images", frozenset()
+        Problem(network, rho=1e-4), initial_controls(network, 0, x), x, y, f"LeNet-5, {images} images", frozenset()
     )
 
 

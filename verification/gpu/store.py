@@ -35,11 +35,11 @@ def code(part: str, root: Path = ROOT) -> str:
     return digest.hexdigest()[:16]
 
 
-def commit(root: Path = ROOT) -> str | None:
+def commit() -> str | None:
     """The commit that is checked out, marked where files differ from it; None without git."""
     try:
         found = [
-            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True).stdout
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True).stdout
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):

@@ -224,14 +224,14 @@ def speed(value: Any) -> str:
     return f"{middle:.2f} ({low:.2f}–{high:.2f})"
 
 
-def predicted(cost: Cost, ranks: int, batch: int, config: str = "lenet5-caffe") -> float:
-    """Seconds of a step."""
-    return cost.step(config, controls_of(config), ranks, batch, chunk_size(batch, 4), NETWORK)
+def predicted(cost: Cost, ranks: int, batch: int) -> float:
+    """Seconds of a step of LeNet-5-Caffe."""
+    return cost.step("lenet5-caffe", controls_of("lenet5-caffe"), ranks, batch, chunk_size(batch, 4), NETWORK)
 
 
-def share(cost: Cost, ranks: int, batch: int, config: str = "lenet5-caffe") -> float:
+def share(cost: Cost, ranks: int, batch: int) -> float:
     """Part of a step that is exchange."""
-    return exchange(ranks, controls_of(config), NETWORK) / predicted(cost, ranks, batch, config)
+    return exchange(ranks, controls_of("lenet5-caffe"), NETWORK) / predicted(cost, ranks, batch)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDS = {
     "pmp_ref/kernels/cuda/": "cupy",
     "pmp_ref/cupy_kernels.py": "cupy",
+    "pmp_ref/kernels/ranks.py": "mpi4py",
+    "pmp_ref/app/ranks.py": "mpi4py",
     "pmp_ref/interop/onnx": "onnxruntime",
     "pmp_ref/interop/torch": "torch",
     "pmp_ref/interop/assembly.py": "onnxruntime",
