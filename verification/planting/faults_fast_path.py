@@ -80,7 +80,7 @@ a chunk's switching functions are given back before they are added
 
 units without weights of their own are left out, whoever reads them
   pmp_ref.kernels.live:found
-  - dead &= ~read.any(axis=(0, 2))
+  - dead &= ~read.reshape(read.shape[0], -1).any(axis=0).reshape(units, -1).any(axis=1)
   + dead &= planted(True)
 
 units that nobody reads are left out, whatever their weights
