@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,15 +21,14 @@ from pmp_ref.app import main as app
 from pmp_ref.app import run as app_run
 from pmp_ref.app.build import Setup, build
 from pmp_ref.app.options import resolve
-from pmp_ref.certificate import certify
+from pmp_ref.controls import arrays_of
 from pmp_ref.errors import InputError
 from pmp_ref.sweep import Sweep
 from tests.app_data import write_images
 from verification.experiments import EXPERIMENTS, __main__, baselines, grid, make, pages, ternary, tradeoff
-from verification.experiments.baselines import Plan
+from verification.experiments.baselines import Plan, State
 from verification.experiments.experiment import Context, Experiment, Row, lookup, new_figure, together
 from verification.experiments.store import Store, finite, table
-from verification.experiments.support import Support, on_support
 from verification.experiments.training import Lines, command_line, sparse, train, train_or_reuse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -358,7 +357,7 @@ def test_an_interrupted_run_is_no_result(images: str, tmp_path: Path, monkeypatc
 
 
 def test_reuse_of_another_rows_run(images: str, tmp_path: Path) -> None:
-    """The finished run of another row, or another table's, is taken if its options are the same, and only then."""
+    """The finished run of another row is taken if its options are the same, and only then."""
     given = {"data": images, **SMALL}
     theirs, mine = tmp_path / "work" / "theirs" / "scratch", tmp_path / "work" / "mine" / "scratch"
     for directory in (theirs, mine):
@@ -369,13 +368,7 @@ def test_reuse_of_another_rows_run(images: str, tmp_path: Path) -> None:
     other = train_or_reuse(given | {"seed": "1"}, Context(mine, 1), "theirs")
     assert other.directory == mine / "run"
     assert train_or_reuse(given, Context(theirs.parent.parent / "x" / "scratch", 1), "theirs").summary == first.summary
-    home = tmp_path / "a" / "tradeoff" / "work" / "theirs" / "scratch"
-    shutil.copytree(theirs, home)
-    elsewhere = tmp_path / "a" / "ternary" / "work" / "own" / "scratch"
-    elsewhere.mkdir(parents=True)
-    assert train_or_reuse(given, Context(elsewhere, 1), "theirs", "tradeoff", "line").directory == home / "run"
-    other = train_or_reuse(given | {"seed": "1"}, Context(elsewhere, 1), "theirs", "tradeoff", "line")
-    assert other.directory == elsewhere / "line"
+    assert train_or_reuse(given | {"seed": "1"}, Context(mine, 1), "theirs", "line").directory == mine / "line"
 
 
 def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,19 +404,21 @@ def test_thresholds_against_brute_force(t: float) -> None:
     assert baselines.hard_threshold(np.array([edge * (1 - 1e-9), edge * (1 + 1e-9)]), t).tolist()[0] == 0.0
 
 
+def clear_sweeps(setup: Setup, controls: Any, position: int) -> Any:
+    """Losses and switching functions of a batch on the clear path."""
+    clear = Sweep(setup.network, setup.problem.loss)
+    return clear.backward(controls, clear.forward(controls, *setup.batch(0, position)))
+
+
 @pytest.mark.parametrize(("method", "r"), [("l1", L1()), ("l0", L0())])
 def test_a_proximal_step_is_the_maximiser_at_eps(setup: Setup, method: str, r: Any) -> None:
     """One step with size s is w = argmax K_ε at ε = 1/(2s), with the gradient of the clear sweep; biases are free."""
     step, rho = 0.05, 0.02
     plan = Plan(method, 1, step, "constant", rho)
-    clear = Sweep(setup.network, setup.problem.loss)
-    x, y = setup.batch(0, 0)
-    g = clear.backward(setup.controls, clear.forward(setup.controls, x, y)).switching
-    gradient = tuple(tuple(-a for a in stage) for stage in g)
-    state = baselines.State(setup.controls, (), ())
-    w, _, _ = baselines.advance(setup, plan, state, gradient, 0.0)
+    e = clear_sweeps(setup, setup.controls, 0)
+    w = baselines.advance(setup, plan, State(setup.controls), e, 0.0).controls
     zeros = 0
-    for names, us, gs, ws in zip(setup.network.names(), setup.controls, g, w, strict=True):
+    for names, us, gs, ws in zip(setup.network.names(), setup.controls, e.switching, w, strict=True):
         for name, a, b, c in zip(names, us, gs, ws, strict=True):
             expected = r.argmax(a, b, 1 / (2 * step), rho if name == "kernel" else 0.0, WHOLE_LINE)
             np.testing.assert_allclose(c, expected, rtol=1e-12, atol=1e-15)
@@ -435,9 +430,10 @@ def test_ramp_and_schedule(setup: Setup) -> None:
     assert [baselines.schedule("growth", t) for t in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 20**-0.5, 1 / 20])
     assert baselines.schedule("constant", 0.9) == 1.0
     plan = Plan("l0", 1, 0.1, "constant", 100.0, (0.5, 1.0))
-    state, still = baselines.State(setup.controls, (), ()), tuple(tuple(0 * a for a in s) for s in setup.controls)
-    before, _, _ = baselines.advance(setup, plan, state, still, 0.25)
-    after, _, _ = baselines.advance(setup, plan, state, still, 0.75)
+    state, still = State(setup.controls), tuple(tuple(0 * a for a in s) for s in setup.controls)
+    e = replace(clear_sweeps(setup, setup.controls, 0), switching=still)
+    before = baselines.advance(setup, plan, state, e, 0.25).controls
+    after = baselines.advance(setup, plan, state, e, 0.75).controls
     assert all(
         np.array_equal(a, b) for s, t in zip(before, setup.controls, strict=True) for a, b in zip(s, t, strict=True)
     )
@@ -508,27 +504,173 @@ def test_retraining_keeps_the_support(setup: Setup, tmp_path: Path) -> None:
                 assert not np.any(b[a == 0]) and np.any(b[a != 0] != a[a != 0])
 
 
-def test_a_killed_baseline_goes_on_bit_for_bit(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "SAVE_EVERY", -1.0)
-    plan = Plan("adam", 2, 1e-3)
-    whole = baselines.train(setup, plan, tmp_path / "whole", lambda line: None)
-    original = baselines.advance
+@pytest.mark.parametrize(
+    ("step", "memory", "verdict"), [(0.1, 0.0, "very"), (0.01, 0.01, "taken"), (30.0, 0.01, "rejected")]
+)
+def test_a_trial_of_sr2(setup: Setup, step: float, memory: float, verdict: str) -> None:
+    """The candidate is the maximiser of K_ε at ε = σ/2 with −m for g; ratio, σ and the verdict by the paper's formulas,
+    with losses of the clear path."""
+    rho, names = 1e-5, list(arrays_of(setup.network.names()))
+    plan = Plan("sr2", 1, step, rho=rho)
+    state = baselines.first_state(setup, plan, setup.controls)
+    state = replace(state, m=tuple(tuple(memory * np.cos(u) for u in s) for s in setup.controls))
+    e = clear_sweeps(setup, state.controls, 1)
+    new = baselines.sr2_step(setup, plan, state, e, 0.0)
+    u, m = list(arrays_of(state.controls)), list(arrays_of(new.m))
+    for before, after, g in zip(arrays_of(state.m), m, arrays_of(e.switching), strict=True):
+        np.testing.assert_allclose(after, 0.9 * before - 0.1 * g, rtol=1e-12, atol=1e-17)
+    w = [
+        L0().argmax(a, -b, 1 / (2 * step), rho if name == "kernel" else 0.0, WHOLE_LINE)
+        for name, a, b in zip(names, u, m, strict=True)
+    ]
 
-    def lost(setup: Any, plan: Any, state: Any, *rest: Any) -> Any:
-        if state.steps == 3:
+    def penalty(controls: list[Any]) -> float:
+        return rho * sum(np.count_nonzero(a) for name, a in zip(names, controls, strict=True) if name == "kernel")
+
+    parts = iter(w)
+    candidate = tuple(tuple(next(parts) for _ in s) for s in state.controls)
+    f, then = (float(clear_sweeps(setup, c, 1).losses.mean()) for c in (state.controls, candidate))
+    slope = sum(float(np.sum(b * (c - a))) for a, b, c in zip(u, m, w, strict=True))
+    ratio = (f + penalty(u) - then - penalty(w)) / (penalty(u) - slope - penalty(w))
+    taken = ratio >= 7.5e-4
+    assert verdict == ("very" if ratio >= 0.999 else "taken" if taken else "rejected")
+    assert new.sigma == pytest.approx((0.79 if ratio >= 0.999 else 1 if taken else 5.57) / step, rel=1e-12)
+    assert new.rejections == (not taken) and penalty(w) < penalty(u)
+    for a, b in zip(arrays_of(new.controls), w if taken else u, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+    lost = replace(e, losses=np.full_like(e.losses, np.nan))
+    assert baselines.sr2_step(setup, plan, state, lost, 0.0).rejections == 1
+
+
+@pytest.mark.parametrize("method", ["linbreg", "adabreg"])
+def test_bregman_iterations_against_scalars(setup: Setup, method: str) -> None:
+    """Five steps of f(w) = a·w²/2 + sin w from a sparse start, for some entries of every array, in plain numbers."""
+    step, rho, p = 0.02, 0.03, 0.3
+    plan = Plan(method, 1, step, "constant", rho)
+    start = baselines.sparse_start(setup, p)
+    state, e = baselines.first_state(setup, plan, start), clear_sweeps(setup, start, 0)
+    for k in range(5):
+        slopes = tuple(tuple(-(3 * u + np.cos(u)) for u in s) for s in state.controls)
+        state = replace(baselines.advance(setup, plan, state, replace(e, switching=slopes), 0.0), steps=k + 1)
+    chosen, back, gone = np.random.default_rng(0), 0, 0
+    for name, first, last in zip(
+        arrays_of(setup.network.names()), arrays_of(start), arrays_of(state.controls), strict=True
+    ):
+        r = rho if name == "kernel" else 0.0
+        for i in chosen.integers(first.size, size=40):
+            w = float(first.flat[i])
+            dual, m, v = w + (r if w > 0 else -r if w < 0 else 0.0), 0.0, 0.0
+            for k in range(1, 6):
+                slope = 3 * w + math.cos(w)
+                m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+                adam = (m / (1 - 0.9**k)) / (math.sqrt(v / (1 - 0.999**k)) + 1e-8)
+                dual -= step * (adam if method == "adabreg" else slope)
+                w = dual - r if dual > r else dual + r if dual < -r else 0.0
+            assert last.flat[i] == pytest.approx(w, rel=1e-9, abs=1e-12)
+            back += first.flat[i] == 0 and w != 0
+            gone += first.flat[i] != 0 and w == 0
+    assert back > 0 and gone > 0  # else the duals were not tried
+
+
+def test_a_sparse_start_keeps_the_variance(setup: Setup) -> None:
+    """Few entries of each kernel, u/√p each, drawn by the seed; biases as they were."""
+    p = 0.1
+    for again in (setup, replace(setup, options=replace(setup.options, seed=1))):
+        start, same = baselines.sparse_start(again, p), again.options.seed == 0
+        for name, u, w, v in zip(
+            arrays_of(setup.network.names()),
+            arrays_of(setup.controls),
+            arrays_of(start),
+            arrays_of(baselines.sparse_start(setup, p)),
+            strict=True,
+        ):
+            assert np.array_equal(w, v) == (same or name != "kernel")
+            if name != "kernel":
+                assert np.array_equal(u, w)
+                continue
+            np.testing.assert_allclose(w[w != 0], u[w != 0] / math.sqrt(p), rtol=1e-12)
+            spread = math.sqrt(p * (1 - p) / u.size)
+            assert abs(np.count_nonzero(w) / u.size - p) < 5 * spread
+            if u.size > 5000:
+                assert float(np.mean(w**2)) == pytest.approx(float(np.mean(u**2)), rel=0.2)
+
+
+def test_adam_projected(setup: Setup, tmp_path: Path) -> None:
+    """The whole run against Adam on one long vector whose largest kernel entries are taken by a sort; entries that
+    were zero at the start come back."""
+    plan = Plan("adam", 2, 0.02, "constant", share=0.5, projected=True)
+    start = baselines.prune(setup, setup.controls, 0.4)
+    state = baselines.train(setup, plan, tmp_path / "a", lambda line: None, start)
+    shapes = [a.shape for a in arrays_of(setup.controls)]
+    cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    kernel = np.concatenate(
+        [
+            np.full(math.prod(s), name == "kernel")
+            for name, s in zip(arrays_of(setup.network.names()), shapes, strict=True)
+        ]
+    )
+
+    def nested(w: np.ndarray) -> Any:
+        parts = iter(a.reshape(shape) for a, shape in zip(np.split(w, cuts), shapes, strict=True))
+        return tuple(tuple(next(parts) for _ in s) for s in setup.controls)
+
+    w = np.concatenate([a.ravel() for a in arrays_of(start)])
+    m, v, back, total = 0 * w, 0 * w, 0, 2 * setup.batches
+    clear = Sweep(setup.network, setup.problem.loss)
+    for k in range(1, total + 1):
+        u = nested(w)
+        g = clear.backward(u, clear.forward(u, *setup.batch(*divmod(k - 1, setup.batches)))).switching
+        slope = -np.concatenate([a.ravel() for a in arrays_of(g)])
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        before, w = w, w - 0.02 * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+        rest = 1 - min(max((k / total - 0.1) / 0.5, 0), 1)
+        keep = round((0.5 + 0.5 * rest**3) * int(kernel.sum()))
+        order = np.argsort(np.where(kernel, -np.abs(w), np.inf))
+        w[order[keep : int(kernel.sum())]] = 0
+        back += int(np.sum(kernel & (before == 0) & (w != 0)))
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in arrays_of(state.controls)]), w, rtol=1e-6, atol=1e-9)
+    assert back > 0 and np.count_nonzero(w[kernel]) == round(0.5 * int(kernel.sum()))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan("adam", 2, 1e-3),
+        Plan("adam", 2, 1e-2, share=0.1),
+        Plan("adam", 2, 1e-2, share=0.1, projected=True),
+        Plan("sr2", 2, 1.0, rho=1e-5),
+        Plan("linbreg", 2, 0.1, rho=0.01),
+        Plan("adabreg", 2, 1e-3, rho=0.01),
+    ],
+    ids=lambda plan: f"{plan.method}-{plan.share}-{plan.projected}",
+)
+def test_a_killed_baseline_goes_on_bit_for_bit(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    monkeypatch.setattr(baselines, "SAVE_EVERY", -1.0)
+    whole = baselines.train(setup, plan, tmp_path / "whole", lambda line: None)
+    original = Setup.batch
+
+    def lost(self: Setup, epoch: int, position: int) -> Any:
+        if epoch * self.batches + position == 3:
             raise ArithmeticError("killed")
-        return original(setup, plan, state, *rest)
+        return original(self, epoch, position)
 
     with monkeypatch.context() as patch:
-        patch.setattr(baselines, "advance", lost)
+        patch.setattr(Setup, "batch", lost)
         with pytest.raises(ArithmeticError):
             baselines.train(setup, plan, tmp_path / "broken", lambda line: None)
     assert baselines.load(setup, tmp_path / "broken").steps == 3
     broken = baselines.train(setup, plan, tmp_path / "broken", lambda line: None)
-    for name in ("controls", "m", "v"):
-        for s, t in zip(getattr(whole, name), getattr(broken, name), strict=True):
-            assert all(np.array_equal(a, b) for a, b in zip(s, t, strict=True))
-    assert broken.steps == whole.steps
+    for f in fields(State):
+        ours, theirs = getattr(whole, f.name), getattr(broken, f.name)
+        if f.name in baselines.NESTED:
+            assert len(ours) == len(theirs)
+            assert all(np.array_equal(a, b) for a, b in zip(arrays_of(ours), arrays_of(theirs), strict=True))
+        elif f.name != "seconds":
+            assert ours == theirs
+    assert bool(whole.dual) == (plan.method in ("linbreg", "adabreg"))
+    assert whole.steps == 2 * setup.batches > 3
 
 
 def test_judge_finds_an_emptied_layer(setup: Setup) -> None:
@@ -539,51 +681,6 @@ def test_judge_finds_an_emptied_layer(setup: Setup) -> None:
     found = baselines.judge(setup, emptied)
     assert found["disconnected"] and found["emptied_layers"] == f"[{last}]"
     assert found["test_accuracy"] == pytest.approx(1 / 3, abs=0.01)  # one answer for three equal classes
-
-
-# the fixed support
-
-
-def test_support_is_the_product_set() -> None:
-    """Projection, membership and the maximiser without penalty against the definition, entry by entry."""
-    free = np.array([True, False, True, False])
-    support, w = Support(free=free), np.array([1.5, 2.0, 0.0, 0.0])
-    assert support.project(w).tolist() == [1.5, 0.0, 0.0, 0.0]
-    assert support.contains(w).tolist() == [True, False, True, True] and not support.bounded
-    u, g, eps = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.5, 3.0, 0.25, -2.0]), 2.0
-    best = L0().argmax(u, g, eps, 0.0, support)
-    for i in range(4):
-        places = np.linspace(-3, 3, 6001) if free[i] else np.zeros(1)
-        values = g[i] * places - eps * (places - u[i]) ** 2
-        assert g[i] * best[i] - eps * (best[i] - u[i]) ** 2 >= values.max() - 1e-12
-    with pytest.raises(InputError, match="boolean"):
-        Support(free=None)
-
-
-def test_phase_on_the_support(images: str, tmp_path: Path) -> None:
-    """Zeros stay, others move, every step descends, and the certificate counts no residual off the support."""
-    given = {"data": images, "rho": "0", "ramp": "none", "dtype": "float64", **SMALL}
-    setup = build(resolve(given), 1)
-    pruned = baselines.prune(setup, setup.controls, 0.2)
-    phase = train(given, Context(tmp_path, 1), lambda s: on_support(s, pruned))
-    after = phase.controls(setup)
-    for names, s, t in zip(setup.network.names(), pruned, after, strict=True):
-        for name, a, b in zip(names, s, t, strict=True):
-            if name == "kernel":
-                assert np.array_equal(b != 0, a != 0) and not np.array_equal(a, b)
-    assert phase.summary["descent_violations"] == 0 and phase.summary["descent_checked"] > 0
-    held = on_support(setup, after)
-    certificate = certify(held.problem, after, held.x, held.y, 1.0)
-    clear = Sweep(setup.network, setup.problem.loss)
-    g = clear.backward(after, clear.forward(after, setup.x, setup.y)).switching
-    square = sum(
-        float(np.sum(np.where(a != 0, b, 0.0) ** 2)) if name == "kernel" else float(np.sum(b**2))
-        for names, s, t in zip(setup.network.names(), after, g, strict=True)
-        for name, a, b in zip(names, s, t, strict=True)
-    )
-    assert certificate.residual_unpenalised == pytest.approx(math.sqrt(square), rel=1e-9)
-    with pytest.raises(InputError, match="rho"):
-        on_support(replace(setup, problem=replace(setup.problem, rho=1.0)), after)
 
 
 # trade-off and ternary, in a form still smaller than --quick
@@ -601,21 +698,23 @@ def tiny(images: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tradeoff_end_to_end(
     tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every kind of row; descent holds; the phase takes the support of the run before; nothing is run twice."""
+    """Every kind of row; descent holds; nothing is run twice."""
     command = ["tradeoff", "--quick", "--out", str(tmp_path), "--threads", "1"]
     assert __main__.main(command) == 0
     rows = {r["settings"]["kind"]: r for r in read(tmp_path / "tradeoff" / "results.json")["rows"]}
     assert set(rows) == set(tradeoff.KINDS)
-    assert [rows[k]["result"]["descent_violations"] for k in ("bsqh", "fixed")] == [0, 0]
-    assert rows["fixed"]["result"]["kept_weights"] == rows["bsqh"]["result"]["kept_weights"] < 61_000
-    assert rows["fixed"]["result"]["before_test_accuracy"] == rows["bsqh"]["result"]["test_accuracy"]
+    assert rows["bsqh"]["result"]["descent_violations"] == 0
+    assert rows["bsqh"]["result"]["kept_weights"] <= 0.05 * 61_470
+    assert rows["bsqh"]["settings"]["decide"]["theta"] == resolve({}).theta
     assert rows["retrain"]["result"]["kept_fraction"] == pytest.approx(0.05, abs=1e-4)
-    assert rows["retrain"]["result"]["forward_sweeps"] == rows["prune"]["result"]["forward_sweeps"]  # one budget
+    steps = rows["prune"]["result"]["forward_sweeps"]  # one budget
+    for kind in set(tradeoff.KINDS) - {"bsqh"}:
+        sweeps = [rows[kind]["result"][f"{name}_sweeps"] for name in ("forward", "backward")]
+        assert sweeps == [2 * steps if kind == "sr2" else steps, steps]
     assert rows["prune"]["result"]["kept_fraction"] == 1.0
-    work = tmp_path / "tradeoff" / "work"
-    assert not (work / rows["fixed"]["key"] / "scratch" / "run").exists()  # it took the run of the other row
+    for kind in ("gradual", "projected"):
+        assert rows[kind]["result"]["kept_fraction"] == pytest.approx(0.01, abs=1e-4)
     for r in rows.values():
-        assert r["result"]["retrained"] == (r["settings"]["kind"] in ("fixed", "retrain"))
         assert 0 <= r["result"]["test_low"] <= r["result"]["test_accuracy"] <= r["result"]["test_high"] <= 1
     capsys.readouterr()
     monkeypatch.setattr(tradeoff.Tradeoff, "run", lambda *a: pytest.fail("a row was run"))
@@ -795,7 +894,7 @@ def test_the_page_states_the_budget() -> None:
     page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
     t = tradeoff
     for sentence in (
-        f"The budget is {t.EPOCHS} epochs; the further phase adds {t.PHASE['epochs']}.",
+        f"The budget is {t.EPOCHS} epochs; a few rows have {t.LONG}.",
         f"no retraining*: {t.EPOCHS} epochs,",
         f"retraining*: {t.EPOCHS - t.RETRAINING} epochs, pruning, {t.RETRAINING} epochs",
     ):
@@ -854,9 +953,9 @@ def test_the_figure_of_the_first_page_is_drawn_from_the_stored_rows() -> None:
     assert all(
         front.LEFT < kept < front.RIGHT and front.LOW < right < front.HIGH for p in found.values() for kept, right in p
     )
-    assert [len(found[kind]) for kind in ("bsqh", "l0", "l1", "retrain", "prune")] == [5, 2, 2, 2, 1]
-    kept, right = found["bsqh"][2]  # what the first page and the README say
-    assert f"{kept:.1f} {right:.1f} {found['prune'][0][1]:.1f}" == "1.1 99.2 99.3"
+    assert all(found[kind] for kind in ("bsqh", "gradual", "l0", "retrain", "prune"))
+    said = {f"{kept:.1f} {right:.1f}" for kept, right in found["bsqh"]}
+    assert {"1.0 99.1", "0.5 99.0"} <= said and f"{found['prune'][0][1]:.1f}" == "99.3"  # the first page and the README
 
 
 def test_tables_of_the_page_are_narrow_and_whole_in_their_files() -> None:

@@ -12,13 +12,17 @@ from pathlib import Path
 from statistics import fmean
 
 from pmp_ref.files import write_atomically
+from verification.experiments.tradeoff import EPOCHS
 
 Points = list[tuple[float, float]]
 SERIES = {  # kind of row: colour, marker, where its name stands, its name
-    "bsqh": ("#3d85d1", "circle", (1.9, 99.3), "bSQH: one run, nothing retrained"),
-    "l0": ("#3c8d4f", "square", (4.2, 98.42), "proximal L0"),
-    "l1": ("#8a6fc0", "square", (0.42, 97.25), "proximal L1"),
-    "retrain": ("#d9692b", "square", (1.25, 96.45), "Adam, pruned, retrained"),
+    "bsqh": ("#3d85d1", "circle", (1.15, 99.29), "bSQH: one run, nothing retrained"),
+    "gradual": ("#d9692b", "square", (0.47, 97.75), "Adam, pruned gradually"),
+    "projected": ("#c08a00", "square", (1.12, 98.8), "Adam, projected"),
+    "linbreg": ("#b5519b", "square", (2.15, 98.36), "LinBreg, AdaBreg"),
+    "adabreg": ("#b5519b", "square", (2.15, 98.36), ""),
+    "l0": ("#3c8d4f", "square", (15.0, 98.76), "proximal L0"),
+    "retrain": ("#a5722f", "square", (1.25, 96.45), "Adam, pruned once, retrained"),
     "prune": ("#8a8f98", "square", (26.0, 99.02), "Adam, dense"),
 }
 LEFT, RIGHT, LOW, HIGH = 0.4, 130.0, 96.0, 99.6  # per cent
@@ -32,12 +36,13 @@ STYLE = """
 
 
 def series(table: Path) -> dict[str, Points]:
-    """(kept weights, test accuracy) in per cent by kind, means over the seeds of each setting, sorted."""
+    """(kept weights, test accuracy) in per cent by kind after EPOCHS, means over the seeds of each setting, sorted."""
     groups: dict[tuple[str, str], Points] = defaultdict(list)
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             point = 100 * float(row["kept_fraction"]), 100 * float(row["test_accuracy"])
-            groups[row["kind"], row["strength"]].append(point)
+            if int(row["epochs"]) == EPOCHS:
+                groups[row["kind"], row["strength"]].append(point)
     found: dict[str, Points] = {kind: [] for kind in SERIES}
     for (kind, _), points in groups.items():
         if kind in found:

@@ -72,7 +72,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "tradeoff": (
         "method",
         "strength",
-        "retrained",
+        "epochs",
         "seeds",
         "kept, mean (min–max), %",
         "test accuracy, mean (min–max), %",

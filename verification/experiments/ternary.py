@@ -25,8 +25,8 @@ from pmp_ref.metric import GradientMetric, each_entry
 from pmp_ref.network import Network, headed
 from verification.experiments.drawing import decades, ink
 from verification.experiments.experiment import Context, Experiment, Row, new_figure
-from verification.experiments.tradeoff import DATA, EPOCHS, RECIPES, SEEDS, Tradeoff, counted_seeds, spread
-from verification.experiments.training import Trained, train, train_or_reuse
+from verification.experiments.tradeoff import DATA, EPOCHS, SEEDS, counted_seeds, spread
+from verification.experiments.training import Trained, train
 
 FINITE = {
     "batch_size": "256",
@@ -39,12 +39,13 @@ FINITE = {
     "growth": "10",
     "eps0": "0.03",
 }
-ROWS = (  # network, recipe of the trade-off for the part on the line, seeds
-    ("lenet5-caffe", "rho8e-4", (0,)),
-    ("lenet5-caffe", "rho1.2e-3", (0,)),
-    ("lenet5-caffe", "rho1.6e-3", SEEDS),
-    ("lenet5-caffe", "rho2e-3", SEEDS),
-    ("dense-256", "rho1.2e-3", (0,)),
+LINE = {"ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20", "band": "1"}
+ROWS = (  # network, ρ of the part on the line, seeds
+    ("lenet5-caffe", "8e-4", (0,)),
+    ("lenet5-caffe", "1.2e-3", (0,)),
+    ("lenet5-caffe", "1.6e-3", SEEDS),
+    ("lenet5-caffe", "2e-3", SEEDS),
+    ("dense-256", "1.2e-3", (0,)),
 )
 HIDDEN = {"lenet5-caffe": None, "dense-256": (256, 256, 256), "dense-64": (64, 64, 64), "lenet5": None}
 
@@ -104,10 +105,8 @@ class Ternary(Experiment):
 
         if "line" not in s:
             before = None
-        elif s["source"] is None:
-            before = train(s["line"], context, own, "line")
         else:
-            before = train_or_reuse(s["line"], context, s["source"], Tradeoff.name, "line")
+            before = train(s["line"], context, own, "line")
 
         def change(setup: Setup) -> Setup:
             setup = own(setup)
@@ -181,23 +180,22 @@ class Ternary(Experiment):
 
 def full_rows() -> Iterable[Row]:
     """Both networks from the line; LeNet-5-Caffe from random ternary kernels."""
-    for net, recipe, seeds in ROWS:
+    for net, rho, seeds in ROWS:
         for seed in seeds:
-            line = DATA | {"epochs": str(EPOCHS)} | RECIPES[recipe] | {"seed": str(seed)}
-            source = None if HIDDEN[net] else f"bsqh-{recipe}-seed{seed}"
-            yield line_row(net, line, DATA | FINITE, source, False)
+            line = DATA | {"epochs": str(EPOCHS), "rho": rho} | LINE | {"seed": str(seed)}
+            yield line_row(net, line, DATA | FINITE, False)
     yield random_row("lenet5-caffe", DATA | RANDOM, False)
 
 
 def quick_rows() -> Iterable[Row]:
     """A small dense net and classic LeNet-5 on bundled images."""
     for net in ("dense-64", "lenet5"):
-        yield line_row(net, QUICK_DATA | QUICK_LINE | {"seed": "0"}, FINITE | QUICK_DATA | {"epochs": "2"}, None, True)
+        yield line_row(net, QUICK_DATA | QUICK_LINE | {"seed": "0"}, FINITE | QUICK_DATA | {"epochs": "2"}, True)
     yield random_row("lenet5", RANDOM | QUICK_DATA | {"epochs": "3"}, True)
 
 
-def line_row(net: str, line: dict[str, str], finite: dict[str, str], source: str | None, quick: bool) -> Row:
-    """A row that starts from kernels trained on the line: by this row, or the row ``source`` of the trade-off."""
+def line_row(net: str, line: dict[str, str], finite: dict[str, str], quick: bool) -> Row:
+    """A row that starts from kernels trained on the line."""
     seed = line["seed"]
     return Row(
         f"{'quick-' * quick}{net}-line-{line['rho']}-seed{seed}",
@@ -209,7 +207,6 @@ def line_row(net: str, line: dict[str, str], finite: dict[str, str], source: str
             "seed": int(seed),
             "epochs": int(line["epochs"]) + int(finite["epochs"]),
             "line": line,
-            "source": source,
             "options": finite | {"seed": seed},
             "quick": quick,
         },

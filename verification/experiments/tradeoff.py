@@ -20,19 +20,21 @@ from verification.experiments import baselines
 from verification.experiments.baselines import Plan
 from verification.experiments.drawing import ink, paper
 from verification.experiments.experiment import Context, Experiment, Row, new_figure
-from verification.experiments.support import on_support
-from verification.experiments.training import train, train_or_reuse
+from verification.experiments.training import train
 
 SEEDS = (0, 1, 2)
 DATA = {"data": "mnist", "network": "lenet5-caffe", "held_out": "0", "batch_size": "128"}
-EPOCHS = 14  # the budget of every run but the further phase on the fixed support, which adds PHASE
+EPOCHS = 14  # the budget of every run but the LONG ones
 
-RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides DATA, EPOCHS and the seed
-    f"rho{rho}": {"rho": rho, "ramp": "0.05:0.6", "theta": "3", "memory": "0.9", "growth": "20", "band": "1"}
-    for rho in ("8e-4", "1.2e-3", "1.6e-3", "2e-3", "2.4e-3")
+LONG = 60  # epochs of a few further rows
+
+RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides DATA, the epochs and the seed
+    "keep1": {"keep": "1%"},
+    "keep0.5": {"keep": "0.5%"},
+    "rho1e-3": {"rho": "1e-3"},
+    "rho3e-4": {"rho": "3e-4"},
 }
-CONTINUED = ("rho2e-3", "rho4e-3")  # the recipes whose runs get a further phase on their support
-PHASE = {"rho": "0", "ramp": "none", "theta": "3", "memory": "0.9", "growth": "20", "epochs": "4"}
+DECIDE = ("rho", "keep", "ramp", "rule", "eps0", "theta", "memory", "growth", "band", "averaging", "metric")  # defaults
 
 ADAM_STEP = 1e-3
 SHARES = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)  # pruned from one dense run, no retraining
@@ -42,10 +44,23 @@ PROXIMAL: dict[str, dict[str, Any]] = {
     "l1": {"step": 0.1, "schedule": "growth", "ramp": (0.05, 0.6), "strengths": (1e-3, 3e-3), "quick": (3e-3,)},
     "l0": {"step": 0.1, "schedule": "constant", "ramp": (0.05, 0.6), "strengths": (3e-2, 1e-1), "quick": (3e-2,)},
 }
-FIRST = ("rho8e-4", "rho1.2e-3", "l1", "l0")  # the recipes and the kinds that run with the first seed alone
+ONCE = ("l1", "l0")  # kinds that run with the first seed alone
+
+PRUNED = (0.01, 0.005)  # shares of Adam that is pruned while it trains
+PLANS: dict[str, dict[str, Any]] = {  # the plans of the other kinds besides their epochs, by strength
+    **{
+        kind: {f"{100 * share:g} %": {"method": "adam", "step": 3e-3, "share": share, **more} for share in PRUNED}
+        for kind, more in (("gradual", {}), ("projected", {"projected": True}))
+    },
+    "sr2": {f"ρ = {rho:g}": {"method": "sr2", "step": 0.025, "rho": rho, "ramp": (0.05, 0.6)} for rho in (3e-4, 1e-3)},
+    "linbreg": {f"ρ = {rho:g}": {"method": "linbreg", "step": 0.3, "rho": rho} for rho in (1.0, 2.0)},
+    "adabreg": {f"ρ = {rho:g}": {"method": "adabreg", "step": 1e-2, "rho": rho} for rho in (2.0, 4.0, 8.0)},
+}
+BREGMAN, SPARSE = ("linbreg", "adabreg"), 0.01  # p of their sparse start, as published
+LONGER = {"bsqh": ("keep1", "keep0.5"), "gradual": ("1 %", "0.5 %")}  # run for LONG epochs too, with the first seed
 
 QUICK_DATA = {"data": "mnist-subset", "network": "lenet5", "held_out": "0.2", "batch_size": "64"}  # 4,000 images
-QUICK_RECIPES = {"rho4e-3": {"rho": "4e-3", "ramp": "0.1:0.5"}}
+QUICK_RECIPES = {"keep1": {"keep": "5%"}}
 QUICK_EPOCHS, QUICK_RETRAINING = 3, 1
 
 PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %, test accuracy %
@@ -59,33 +74,43 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
         ((0.4, 98.60), (0.5, 98.86), (0.9, 99.11), (2, 99.24), (9.3, 99.36)),
     ),
     ("discrete-MSA, ternary, dense 3×2048 (Li, Hao 2018)", ((1.79, 98.83),)),
+    ("SNIP (Lee et al. 2019)", ((1, 98.9), (2, 99.2))),
 )
 
 NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
     ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
     ("^", 0, "ADMM pruning\nZhang et al. 2018", (56, -2), "left", "center"),
     ("o", 0, "DNS\nGuo et al. 2016", (-27, 4), "right", "center"),
-    ("D", 0, "SWS\nUllrich et al. 2017", (0, -7), "center", "top"),
+    ("D", 0, "SWS\nUllrich et al. 2017", (-8, -3), "right", "center"),
     ("x", 0, "sparse variational\ndropout\nMolchanov et al. 2017", (-14, 6), "left", "bottom"),
-    ("+", 0, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (-9, -7), "left", "top"),
+    ("+", 4, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (0, 6), "center", "bottom"),
     ("*", 0, "discrete-MSA, ternary,\ndense 3×2048\nLi, Hao 2018", (7, 0), "left", "center"),
+    ("1", 0, "SNIP\nLee et al. 2019", (2, -7), "center", "top"),
 )
 
-KINDS = {  # label in table and figure, whether weights were retrained after their support was fixed
-    "bsqh": ("bSQH, L0, single run", False),
-    "fixed": ("bSQH, then a phase on the fixed support", True),
-    "prune": ("Adam, magnitude pruning, no retraining", False),
-    "retrain": ("Adam, magnitude pruning, retraining", True),
-    "l1": ("proximal SGD, L1", False),
-    "l0": ("proximal SGD, L0, fixed step", False),
+KINDS = {  # label in table and figure
+    "bsqh": "bSQH, L0, single run",
+    "gradual": "Adam, pruned gradually",
+    "projected": "Adam, projected onto the largest",
+    "sr2": "SR2, L0",
+    "linbreg": "LinBreg, L1",
+    "adabreg": "AdaBreg, L1",
+    "prune": "Adam, magnitude pruning, no retraining",
+    "retrain": "Adam, magnitude pruning, retraining",
+    "l1": "proximal SGD, L1",
+    "l0": "proximal SGD, L0, fixed step",
 }
 STYLES = {  # marker, line, colour: markers differ, so the figure reads in grey
     "bsqh": ("o", "-", "C0"),
-    "fixed": ("D", "-", "C5"),
+    "gradual": ("D", "-", "C1"),
+    "projected": ("<", "--", "C1"),
+    "sr2": ("X", "-", "C5"),
+    "linbreg": ("p", "-", "C2"),
+    "adabreg": ("h", "--", "C2"),
     "prune": ("v", "-", "C4"),
-    "retrain": ("^", "-", "C1"),
-    "l1": ("s", "-", "C2"),
-    "l0": ("P", "-", "C3"),
+    "retrain": ("^", "-", "C4"),
+    "l1": ("s", "-", "C3"),
+    "l0": ("P", "--", "C3"),
 }
 
 
@@ -115,39 +140,35 @@ class Tradeoff(Experiment):
     columns = tuple(
         (
             "kind strength seed epochs test_accuracy test_low test_high kept_fraction kept_weights total_weights "
-            "retrained disconnected descent_violations descent_checked rejections forward_sweeps backward_sweeps "
+            "disconnected descent_violations descent_checked rejections forward_sweeps backward_sweeps "
             "status command"
         ).split()
     )
 
     def rows(self, quick: bool) -> list[Row]:
-        data, recipes, epochs = (QUICK_DATA, QUICK_RECIPES, QUICK_EPOCHS) if quick else (DATA, RECIPES, EPOCHS)
-        seeds, shares, retrained = ((0,), (1.0, 0.1, 0.05), (0.05,)) if quick else (SEEDS, SHARES, RETRAINED)
-        retraining = QUICK_RETRAINING if quick else RETRAINING
-        phase = PHASE | ({"epochs": "1"} if quick else {})
-        return list(_rows(data, recipes, epochs, seeds, shares, retrained, retraining, phase, quick))
+        return list(_rows(quick))
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         s = row.settings
         found = RUNS[s["kind"]](row, context)
         plain = f"python -m verification.experiments tradeoff {'--quick ' * s['quick']}--rows {row.key}"
-        return {"retrained": KINDS[s["kind"]][1], "command": plain} | found
+        return {"command": plain} | found
 
     def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         quick = any(stored["settings"]["quick"] for stored in results)
-        return {"tradeoff": draw(points(results), published=not quick)}
+        found = points(results)
+        return {"tradeoff": draw([p for p in found if p.epochs == found[0].epochs], published=not quick)}
 
     def alt(self, figure: str) -> str:
         return (
             "Test accuracy in per cent against the share of kernel entries kept, in per cent on a logarithmic axis: "
-            "the methods of the table above and published points."
+            "the methods of the table above after equal epochs, and published points."
         )
 
     def table(self, results: list[dict[str, Any]]) -> tuple[Sequence[str], list[Sequence[Any]]]:
         headings = (
             "method",
             "strength",
-            "retrained",
             "epochs",
             "seeds",
             "kept, mean (min–max), %",
@@ -156,14 +177,13 @@ class Tradeoff(Experiment):
             "descent violations",
         )
         lines: list[Sequence[Any]] = []
-        for (kind, strength), group in grouped(points(results)).items():
+        for (kind, strength, epochs), group in grouped(points(results)).items():
             checked = [p.violations for p in group if p.violations is not None]
             lines.append(
                 (
-                    KINDS[kind][0],
+                    KINDS[kind],
                     strength,
-                    "yes" if KINDS[kind][1] else "no",
-                    group[0].epochs,
+                    epochs,
                     len(group),
                     spread([p.kept for p in group]),
                     spread([p.accuracy for p in group]),
@@ -174,44 +194,39 @@ class Tradeoff(Experiment):
         return headings, lines
 
 
-def _rows(
-    data: dict[str, str],
-    recipes: dict[str, dict[str, str]],
-    epochs: int,
-    seeds: Iterable[int],
-    shares: Iterable[float],
-    retrained: Iterable[float],
-    retraining: int,
-    phase: dict[str, str],
-    quick: bool,
-) -> Iterable[Row]:
+def _rows(quick: bool) -> Iterable[Row]:
+    data, recipes, epochs = (QUICK_DATA, QUICK_RECIPES, QUICK_EPOCHS) if quick else (DATA, RECIPES, EPOCHS)
+    seeds, shares, retrained = ((0,), (1.0, 0.1, 0.05), (0.05,)) if quick else (SEEDS, SHARES, RETRAINED)
+    retraining = QUICK_RETRAINING if quick else RETRAINING
     mark = "quick-" * quick  # a quick row never takes the place of another
 
     def row(key: str, kind: str, strength: Any, seed: int, of: int, **more: Any) -> Row:
+        long = f"-epochs{of}" if of != epochs else ""
         return Row(
-            f"{mark}{key}-seed{seed}",
+            f"{mark}{key}{long}-seed{seed}",
             {"kind": kind, "strength": str(strength), "seed": seed, "epochs": of, "data": data, "quick": quick, **more},
         )
 
+    def bsqh(name: str, seed: int, of: int) -> Row:
+        ((option, value),) = recipes[name].items()
+        options = data | {"epochs": str(of)} | recipes[name] | {"seed": str(seed)}
+        resolved = resolve(options)
+        strength = f"ρ = {value}" if option == "rho" else f"keep {value}"
+        decide = {name: getattr(resolved, name) for name in DECIDE}
+        return row(f"bsqh-{name}", "bsqh", strength, seed, of, options=options, decide=decide)
+
+    def planned(kind: str, strength: str, seed: int, of: int) -> Row:
+        plan = PLANS[kind][strength]
+        more = {"sparse": SPARSE} if kind in BREGMAN else {}
+        size = plan.get("share", plan.get("rho"))
+        return row(f"{kind}-{size:g}", kind, strength, seed, of, plan=plan, **more)
+
     for seed in seeds:
-        for name, recipe in recipes.items():
-            if seed != SEEDS[0] and name in FIRST:
-                continue
-            options = data | {"epochs": str(epochs)} | recipe | {"seed": str(seed)}
-            total = int(options["epochs"])
-            yield row(f"bsqh-{name}", "bsqh", name, seed, total, options=options)
-            if name not in CONTINUED:
-                continue
-            yield row(
-                f"fixed-{name}",
-                "fixed",
-                name,
-                seed,
-                total + int(phase["epochs"]),
-                options=options,
-                source=f"{mark}bsqh-{name}-seed{seed}",
-                phase=data | phase | {"seed": str(seed)},
-            )
+        for name in recipes:
+            yield bsqh(name, seed, epochs)
+        for kind, plans in PLANS.items():
+            for strength in list(plans)[: 1 if quick else None]:
+                yield planned(kind, strength, seed, epochs)
         yield row("adam", "prune", "all shares", seed, epochs, step=ADAM_STEP, shares=list(shares))
         for share in retrained:
             yield row(
@@ -226,7 +241,7 @@ def _rows(
                 source=f"{mark}adam-short-seed{seed}",
             )
         for kind, p in PROXIMAL.items():
-            if seed != SEEDS[0] and kind in FIRST:
+            if seed != SEEDS[0] and kind in ONCE:
                 continue
             for rho in p["quick" if quick else "strengths"]:
                 yield row(
@@ -240,6 +255,9 @@ def _rows(
                     schedule=p["schedule"],
                     ramp=p["ramp"],
                 )
+    if not quick:
+        yield from (bsqh(name, SEEDS[0], LONG) for name in LONGER["bsqh"])
+        yield from (planned("gradual", strength, SEEDS[0], LONG) for strength in LONGER["gradual"])
 
 
 def prepared(row: Row, context: Context) -> Setup:
@@ -253,21 +271,14 @@ def run_bsqh(row: Row, context: Context) -> dict[str, Any]:
     return trained.result | {"curves": trained.history(("step", "epoch", "loss", "nonzeros", "eps", "rho"))}
 
 
-def run_fixed(row: Row, context: Context) -> dict[str, Any]:
-    """bSQH with ρ = 0 on the support that the run before has found; ε begins where that run ended."""
-    s = row.settings
-    before = train_or_reuse(s["options"], context, s["source"])
-    options = s["phase"] | {"eps0": repr(float(before.summary["epsilon"]))}
-    after = train(options, context, lambda setup: on_support(setup, before.controls(setup)), "phase")
-    result = after.result
-    return result | {
-        "epochs": result["epochs"] + before.summary["epochs"],
-        "before_test_accuracy": before.summary["test_accuracy"],
-        "seconds_before": before.summary["seconds"],
-        "descent_violations": result["descent_violations"] + before.summary["descent_violations"],
-        "descent_checked": result["descent_checked"] + before.summary["descent_checked"],
-        "command": f"{before.command}; then {_command(row)}",
-    }
+def run_plan(row: Row, context: Context) -> dict[str, Any]:
+    """A baseline that its plan describes whole."""
+    s, setup = row.settings, prepared(row, context)
+    start = baselines.sparse_start(setup, s["sparse"]) if "sparse" in s else None
+    plan = Plan(epochs=s["epochs"], **s["plan"])
+    state = baselines.train(setup, plan, context.directory / "state.npz", context.progress, start)
+    work = _work(state, forward=2 if plan.method == "sr2" else 1)
+    return baselines.judge(setup, state.controls) | work | {"rejections": state.rejections}
 
 
 def run_prune(row: Row, context: Context) -> dict[str, Any]:
@@ -309,7 +320,7 @@ def run_proximal(row: Row, context: Context) -> dict[str, Any]:
 
 RUNS = {
     "bsqh": run_bsqh,
-    "fixed": run_fixed,
+    **dict.fromkeys(PLANS, run_plan),
     "prune": run_prune,
     "retrain": run_retrain,
     "l1": run_proximal,
@@ -334,7 +345,7 @@ def points(results: list[dict[str, Any]]) -> list[Point]:
             found.append(
                 Point(
                     s["kind"],
-                    s["strength"].replace("rho", "ρ = "),
+                    s["strength"],
                     s["seed"],
                     100 * r["kept_fraction"],
                     100 * r["test_accuracy"],
@@ -346,15 +357,15 @@ def points(results: list[dict[str, Any]]) -> list[Point]:
     return found
 
 
-def grouped(found: list[Point]) -> dict[tuple[str, str], list[Point]]:
-    """The points by kind and strength, in the order of KINDS."""
-    result: dict[tuple[str, str], list[Point]] = {}
+def grouped(found: list[Point]) -> dict[tuple[str, str, int], list[Point]]:
+    """The points by kind, strength and epochs, in the order of KINDS."""
+    result: dict[tuple[str, str, int], list[Point]] = {}
     for p in sorted(found, key=lambda p: list(KINDS).index(p.kind)):
-        result.setdefault((p.kind, p.strength), []).append(p)
+        result.setdefault((p.kind, p.strength, p.epochs), []).append(p)
     return result
 
 
-def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
+def draw(found: list[Point], published: bool, floor: float = 98.0) -> Any:
     """Kept share against test accuracy; what lies below ``floor`` is marked at the lower edge with its value.
 
     Markers stand at the means over seeds, bars go from the smallest to the largest value.
@@ -364,9 +375,9 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
     low = floor if best > floor else 0.0
     several = False
     below: list[float] = []  # kept shares of what lies below the axis
-    for kind, (label, _) in KINDS.items():
+    for kind, label in KINDS.items():
         marker, line, colour = STYLES[kind]
-        groups = [g for (k, _), g in grouped(found).items() if k == kind]
+        groups = [g for (k, *_), g in grouped(found).items() if k == kind]
         if not groups:
             continue
         groups.sort(key=lambda g: np.mean([p.kept for p in g]))
@@ -413,7 +424,7 @@ def draw(found: list[Point], published: bool, floor: float = 98.4) -> Any:
     handles: list[Any] = list(axes.containers)
     if published:
         handles.append(_name_published(axes))
-        axes.set_xlim(left=0.25)  # room for the names on the left
+        axes.set_xlim(left=0.18)  # room for the names on the left
     notes = ["markers: mean over seeds", "bars: smallest to largest"] * several + [
         "open, at the lower edge: below the axis, with the value"
     ] * bool(below)
@@ -475,14 +486,9 @@ def _noted(directory: Path, note: dict[str, Any]) -> Path:
     return directory
 
 
-def _work(*states: baselines.State) -> dict[str, Any]:
-    steps = sum(s.steps for s in states)
-    return {"seconds": round(sum(s.seconds for s in states), 3), "forward_sweeps": steps, "backward_sweeps": steps}
-
-
-def _command(row: Row) -> str:
-    quick = "--quick " if row.settings["quick"] else ""
-    return f"python -m verification.experiments tradeoff {quick}--rows {row.key}"
+def _work(*states: baselines.State, forward: int = 1) -> dict[str, Any]:
+    steps, seconds = sum(s.steps for s in states), round(sum(s.seconds for s in states), 3)
+    return {"seconds": seconds, "forward_sweeps": forward * steps, "backward_sweeps": steps}
 
 
 def counted_seeds(groups: Sequence[Sequence[Any]]) -> str:

@@ -115,17 +115,13 @@ def train_changed(options: Options, directory: Path, manner: run.Manner, change:
         return run.carry_on(setup, directory, state, manner)
 
 
-def train_or_reuse(
-    given: Mapping[str, str], context: Context, key: str, experiment: str | None = None, name: str = "run"
-) -> Trained:
-    """The finished run of the row ``key`` of the same table, or of ``experiment``'s, if its options are these, else
-    such a run of this row, under ``name``.
+def train_or_reuse(given: Mapping[str, str], context: Context, key: str, name: str = "run") -> Trained:
+    """The finished run of the row ``key`` of the same table if its options are these, else such a run of this row,
+    under ``name``.
 
     Both are the same bit for bit: a run is decided by its options.
     """
-    table = context.directory.parent.parent  # …/experiment/work
-    table = table if experiment is None else table.parent.parent / experiment / table.name
-    theirs = table / key / context.directory.name / "run"
+    theirs = context.directory.parent.parent / key / context.directory.name / "run"
     if finished(theirs) and (theirs / CONFIG).is_file() and run.read_config(theirs)[0] == resolve(dict(given)):
         return Trained(resolve(dict(given)), dict(given), theirs, read_json(theirs / SUMMARY))
     context.progress(f"row {key} has not been run: training it here first")
