@@ -10,7 +10,7 @@ import numpy as np
 
 from pmp_ref.acceptance import AbsoluteTest, RelativeTest
 from pmp_ref.admissible import WHOLE_LINE, Box, FiniteSet
-from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net, resnet
+from pmp_ref.architectures import ARCHITECTURES, lenet5, lenet5_caffe, pooling, residual_net, resnet, resnet20
 from pmp_ref.arrays import Controls, check_together, to_floats, to_numpy, unit_roundoff
 from pmp_ref.augmentation import ClassicRule, CurvatureRule, FixedRule
 from pmp_ref.averaging import Averaging
@@ -427,7 +427,7 @@ def architectures(context: Context) -> Outcome:
         expected = KERNEL_ENTRIES[name] if name in KERNEL_ENTRIES else residual_entries(16, 3, 10, BLOCKS[name])
         yield Check(abs(sum(kernels) - expected), 0.0, f"kernel entries of {name}")
         by_name: dict[str, Callable[[], Network]]
-        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
+        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}
         built = by_name[name]() if name in by_name else resnet(depth=6 * BLOCKS[name] + 2)
         yield Check(
             float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()),
