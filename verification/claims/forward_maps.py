@@ -458,7 +458,7 @@ def architectures(context: Context) -> Outcome:
                     error = abs(float(np.mean(h**2)) / variance - 1) / math.sqrt(4 / (5 * h.size))
                     yield Check(error, 5.0, f"variance of the kernel of stage {l} of {name}")
 
-    return survey(context, one, micro=4, quick=4, full=12)
+    return survey(context, one, micro=4, quick=7, full=14)
 
 
 def residual_entries(width: int, channels: int, classes: int, blocks: int) -> int:
