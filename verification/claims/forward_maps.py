@@ -427,13 +427,14 @@ def architectures(context: Context) -> Outcome:
         expected = KERNEL_ENTRIES[name] if name in KERNEL_ENTRIES else residual_entries(16, 3, 10, BLOCKS[name])
         yield Check(abs(sum(kernels) - expected), 0.0, f"kernel entries of {name}")
         by_name: dict[str, Callable[[], Network]]
-        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net, "resnet20": resnet20}
+        by_name = {"lenet5": lenet5, "lenet5-caffe": lenet5_caffe, "residual": residual_net}
         built = by_name[name]() if name in by_name else resnet(depth=6 * BLOCKS[name] + 2)
         yield Check(
             float(built != network or pooling("max", 2) != MaxPool(2) or activation("tanh") != Tanh()),
             0.0,
             f"{name} by name and by builder",
         )
+        yield holds(resnet20() == resnet(depth=20), "resnet20 by its own name")
         smooth = name in ("lenet5", "residual")
         yield holds(network.analytic == smooth and network.output_shape == (10,), name)
         weights = layer_weights(network, by_stage={network.layers()[0]: 3.0})
