@@ -168,7 +168,7 @@ def test_killed_before_its_result_a_search_trains_nothing_anew(
     shutil.copytree(whole, out)
     (out / "result.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(application, "bsqh", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr("pmp_ref.app.build.bsqh", lambda *_, **__: pytest.fail("trained again"))
         assert main(["find", "--resume", str(out), "--quiet"]) == 0
         assert (out / "result.json").read_bytes() == (whole / "result.json").read_bytes()
         capsys.readouterr()

@@ -58,6 +58,15 @@ def test_every_step_of_a_run_is_proven(proven: Path) -> None:
     assert abs(summary["train_loss"] - (low + high) / 2) < 1e-9
 
 
+def test_a_run_whose_images_are_moved_and_mirrored_is_proven(data: Path, tmp_path: Path) -> None:
+    """The replay draws the images of each batch as the run did."""
+    assert run(data, tmp_path / "r", "--batch-size", "18", "--shift", "1", "--flip", "horizontal") == 0
+    assert main(["prove", str(tmp_path / "r"), "--quiet", "--threads", "1"]) == 0
+    content = proof(tmp_path / "r")
+    assert content["replay"]["identical"] is True
+    assert content["counts"]["proven"] == len(content["steps"]) > 0
+
+
 def test_the_intervals_hold_the_numbers_of_the_history(proven: Path) -> None:
     """The history is float32; the enclosures are thinner than its errors."""
     rows = (proven / "history.csv").read_text(encoding="utf-8").splitlines()

@@ -121,7 +121,7 @@ def test_a_run_that_died_while_it_wrote_its_results_writes_them_again(
         patch.setattr("pmp_ref.app.conclude.test_accuracy", die)
         with pytest.raises(Killed):
             run(data, tmp_path / "broken")
-    monkeypatch.setattr(application, "bsqh", die)  # training is not repeated
+    monkeypatch.setattr("pmp_ref.app.build.bsqh", die)  # training is not repeated
     assert main(["train", "--resume", str(tmp_path / "broken"), "--quiet", "--no-figures"]) == 0
     assert results(tmp_path / "broken") == results(tmp_path / "whole")
 

@@ -14,7 +14,6 @@ import pytest
 from pmp_ref import Iterate
 from pmp_ref.app.build import build
 from pmp_ref.app.options import resolve
-from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import to_vector
 from pmp_ref.one_step import step
 from verification.performance import live
@@ -33,21 +32,8 @@ def short() -> dict[str, Any]:
 def test_a_run_that_is_watched_is_the_same_run() -> None:
     setup = build(resolve(SHORT), threads=1)
 
-    def run(callback: Any) -> Iterate:
-        return bsqh(
-            setup.problem,
-            setup.controls,
-            setup.x,
-            setup.y,
-            stop=setup.stop,
-            method=setup.method,
-            batch_size=setup.batch_size,
-            seed=0,
-            callback=callback,
-        ).iterate
-
     watch = live.Watch(setup, points=12, rounds=1, say=SAY)
-    alone, watched = run(None), run(watch)
+    alone, watched = setup.solve(lambda *_: None).iterate, setup.solve(watch).iterate
     assert len(watch.points) == 18 and alone.step == watched.step == len(watch.steps) == 18
     np.testing.assert_array_equal(to_vector(alone.controls), to_vector(watched.controls))
     assert (alone.eps, alone.counts) == (watched.eps, watched.counts)
@@ -63,17 +49,7 @@ def test_both_sweeps_make_the_step_that_the_run_makes_next(monkeypatch: pytest.M
         return 1.0
 
     monkeypatch.setattr(watch, "timed", timed)
-    run = bsqh(
-        setup.problem,
-        setup.controls,
-        setup.x,
-        setup.y,
-        stop=setup.stop,
-        method=setup.method,
-        batch_size=setup.batch_size,
-        seed=0,
-        callback=watch,
-    )
+    run = setup.solve(watch)
     assert [r.accepted for r in run.records] == 10 * [True] and len(made) == 10 * 2 * 2
     losses = [r.loss_before for r in run.records]
     for i, loss in enumerate(losses[1:]):  # no unit is dead yet, so both sweeps find the same bits

@@ -20,6 +20,7 @@ from pmp_ref.arrays import Array, Controls
 from pmp_ref.augmentation import RULES
 from pmp_ref.averaging import Averaging
 from pmp_ref.batches import FlipsAndShifts, batches_in, take_batch
+from pmp_ref.bsqh import Callback, bsqh
 from pmp_ref.cardinality import check_wish
 from pmp_ref.controls import cast, map_controls
 from pmp_ref.data import Dataset, load, statistics
@@ -34,6 +35,7 @@ from pmp_ref.metric import METRICS
 from pmp_ref.model import Model
 from pmp_ref.network import Network, headed
 from pmp_ref.problem import Problem, layer_weights, scale_advice
+from pmp_ref.result import Run
 from pmp_ref.stop import Stop
 from pmp_ref.summation import ALONE, Alone
 from pmp_ref.sweep import Sweep
@@ -77,6 +79,22 @@ class Setup:
         if self.batch_size is None:
             return self.x, self.y
         return take_batch(self.x, self.y, self.batches, position, self.options.seed, epoch, vary=self.vary)
+
+    def solve(self, callback: Callback, resume: Iterate | None = None) -> Run:
+        """The run, from its first controls or from where an earlier one has come to."""
+        return bsqh(
+            self.problem,
+            self.controls if resume is None else None,
+            self.x,
+            self.y,
+            stop=self.stop,
+            method=self.method,
+            batch_size=self.batch_size,
+            seed=self.options.seed,
+            callback=callback,
+            resume=resume,
+            vary=self.vary,
+        )
 
     def move(self, raw: np.ndarray) -> Array:
         """Images, as they are, or labels on the run's device."""

@@ -53,7 +53,6 @@ from pmp_ref.app.proof_file import (
 from pmp_ref.app.ranks import World
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import Controls
-from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import arrays_of
 from pmp_ref.errors import InputError, ScaleWarning
 from pmp_ref.files import write_atomically
@@ -342,18 +341,7 @@ def replay(setup: Setup, directory: Path, state: State | None, status: Status, e
     began = time.perf_counter()
     with Replay(setup, directory, state, every, manner) as run, stopping_on_signals(run), unwarned:
         try:
-            solution = bsqh(
-                setup.problem,
-                None,
-                setup.x,
-                setup.y,
-                stop=setup.stop,
-                method=setup.method,
-                batch_size=setup.batch_size,
-                seed=setup.options.seed,
-                callback=run,
-                resume=run.iterate,
-            )
+            solution = setup.solve(run, run.iterate)
             if solution.status is Status.INTERRUPTED:
                 if run.stopping:
                     run.save()

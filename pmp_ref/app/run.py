@@ -31,7 +31,6 @@ from pmp_ref.app.ranks import World, shared_accuracy
 from pmp_ref.app.start import START, read_start
 from pmp_ref.app.summary import versions
 from pmp_ref.arrays import to_floats, to_numpy
-from pmp_ref.bsqh import bsqh
 from pmp_ref.controls import Packed, arrays_of, kernel_entries
 from pmp_ref.data.files import opened, read_all
 from pmp_ref.errors import InputError, ScaleWarning
@@ -229,19 +228,7 @@ def to_the_end(setup: Setup, directory: Path, state: State | None, manner: Manne
             stopping_on_signals(recorder, world.first),
             unwarned,
         ):
-            solution = bsqh(
-                setup.problem,
-                None,
-                setup.x,
-                setup.y,
-                stop=setup.stop,
-                method=setup.method,
-                batch_size=setup.batch_size,
-                seed=setup.options.seed,
-                callback=recorder,
-                resume=recorder.iterate,
-                vary=setup.vary,
-            )
+            solution = setup.solve(recorder, recorder.iterate)
             if solution.status is Status.INTERRUPTED and not recorder.stopping:
                 if world.first:
                     print(f"stopped at once; the last checkpoint stands\nrun directory: {directory}", flush=True)

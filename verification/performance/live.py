@@ -22,7 +22,6 @@ from typing import Any
 
 from pmp_ref.app.build import Setup, build
 from pmp_ref.app.options import flag, resolve
-from pmp_ref.bsqh import bsqh
 from pmp_ref.files import write_atomically
 from pmp_ref.iterate import Iterate
 from pmp_ref.kernels import FastSweep
@@ -128,18 +127,7 @@ def measured(options: dict[str, str], window: int, points: int, rounds: int, say
     with one_thread():
         setup = build(resolve(options), threads=1)
         watch = Watch(setup, points, rounds, say)
-        bsqh(
-            setup.problem,
-            setup.controls,
-            setup.x,
-            setup.y,
-            stop=setup.stop,
-            method=setup.method,
-            batch_size=setup.batch_size,
-            seed=setup.options.seed,
-            callback=watch,
-            vary=setup.vary,
-        )
+        setup.solve(watch)
     windows = [watch.steps[i : i + window] for i in range(0, len(watch.steps), window)]
     return {
         "date": date.today().isoformat(),
