@@ -66,10 +66,9 @@ class Cifar10(Experiment):
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
         """The numbers of a row, and the command that makes it."""
-        s = row.settings
-        quick = "--quick " if s["quick"] else ""
-        command = f"python -m verification.experiments cifar10 {quick}--rows {row.key}"
-        return {"command": command} | (bsqh if s["method"] == "bSQH" else adam)(row, context)
+        found = (bsqh if row.settings["method"] == "bSQH" else adam)(row, context)
+        per_epoch = round(found["seconds"] / row.settings["epochs"], 2)
+        return {"command": self.command(row), "seconds_per_epoch": per_epoch} | found
 
     def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """Left: test accuracy over kept weights with the most layers run. Right: over depth, all weights."""
@@ -120,13 +119,9 @@ def bsqh(row: Row, context: Context) -> dict[str, Any]:
     trained = train(row.settings["options"], context)
     r = trained.result
     return {
+        **in_percent(r),
         "loss": r["train_loss"],
-        "kept_percent": 100 * r["kept_fraction"],
-        "test_percent": 100 * r["test_accuracy"],
-        "test_low": 100 * r["test_low"],
-        "test_high": 100 * r["test_high"],
         "seconds": r["seconds"],
-        "seconds_per_epoch": round(r["seconds"] / row.settings["epochs"], 2),
         "curves": trained.history(("step", "loss", "nonzeros", "eps", "rho")),
         **{
             name: r[name]
@@ -142,13 +137,19 @@ def adam(row: Row, context: Context) -> dict[str, Any]:
     share = None if s["keep"] == "all" else float(s["keep"].rstrip("%")) / 100
     plan = Plan("adam", s["epochs"], ADAM_STEP, share=share)
     state = baselines.train(setup, plan, context.directory / "adam.npz", context.progress)
-    judged = baselines.judge(setup, state.controls)
     return {
+        **in_percent(baselines.judge(setup, state.controls)),
         "loss": float(mean_loss(setup.problem.sweeper.trial(state.controls, setup.x, setup.y))),
-        "kept_percent": 100 * judged["kept_fraction"],
-        "test_percent": 100 * judged["test_accuracy"],
-        "test_low": 100 * judged["test_low"],
-        "test_high": 100 * judged["test_high"],
         "seconds": round(state.seconds, 3),
-        "seconds_per_epoch": round(state.seconds / s["epochs"], 2),
     }
+
+
+def in_percent(found: Mapping[str, Any]) -> dict[str, float]:
+    """Kept weights and test accuracy with its interval, in per cent."""
+    names = {
+        "kept_percent": "kept_fraction",
+        "test_percent": "test_accuracy",
+        "test_low": "test_low",
+        "test_high": "test_high",
+    }
+    return {name: 100 * found[part] for name, part in names.items()}

@@ -76,6 +76,10 @@ class Experiment(ABC):
     def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """What the finished rows show: name of a file → figure by :func:`new_figure`, in the colours "C0", "C1", …"""
 
+    def command(self, row: Row) -> str:
+        """The command that makes a row, for an experiment whose settings say whether it is ``quick``."""
+        return f"python -m verification.experiments {self.name} {'--quick ' * row.settings['quick']}--rows {row.key}"
+
     def alt(self, figure: str) -> str:
         """A sentence that says what the figure of that name shows."""
         return f"{self.title}: {figure}"

@@ -127,7 +127,7 @@ class Ternary(Experiment):
         ):
             result[name] = sum(one.result[name] for one in phases)
         return result | {
-            "command": f"python -m verification.experiments ternary {'--quick ' * s['quick']}--rows {row.key}",
+            "command": self.command(row),
             "line_kept_fraction": before and before.summary["kept_fraction"],
             "line_test_accuracy": before and before.summary["test_accuracy"],
             "seconds": sum(one.summary["seconds"] for one in phases),

@@ -149,10 +149,7 @@ class Tradeoff(Experiment):
         return list(_rows(quick))
 
     def run(self, row: Row, context: Context) -> dict[str, Any]:
-        s = row.settings
-        found = RUNS[s["kind"]](row, context)
-        plain = f"python -m verification.experiments tradeoff {'--quick ' * s['quick']}--rows {row.key}"
-        return {"command": plain} | found
+        return {"command": self.command(row)} | RUNS[row.settings["kind"]](row, context)
 
     def figures(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         quick = any(stored["settings"]["quick"] for stored in results)
