@@ -43,6 +43,10 @@ class Rule(ABC):
         """The rule of a run at ρ = 0; the same unless a class says otherwise."""
         return self
 
+    def slowed(self, part: float) -> Rule:
+        """The rule of a step with ρ > 0 that is this part of the run; the same unless a class says otherwise."""
+        return self
+
     def _check(self, **bounds: tuple[Callable[[float], bool], str]) -> None:
         as_floats(self, *bounds)
         for name, (good, expected) in bounds.items():
@@ -87,8 +91,12 @@ class CurvatureRule(Rule):
     C̃ ← C̃ + (1 − memory)(max(Ĉ, 0) − C̃). Where Ĉ is unknown C̃ stays as it is, and a rejected trial multiplies ε by
     ``sigma``. ``band`` 1 makes ε follow C̃ down as far as ζ lets it; a wider one holds ε, and with it the L0 threshold
     √(ρ/ε), while the curvature falls because weights vanish ("A band for the augmentation"); without penalty it is 1.
-    ``growth`` makes θ_t rise geometrically from θ to growth·θ over the second half of the run, the counterpart of a
-    falling step size in mini-batch runs (1: constant). Since a rejected trial has Ĉ + η > ε, every jump increases ε
+    ``growth`` makes θ_t rise from θ to growth·θ over the second half of the run (1: constant). 1/θ_t falls linearly,
+
+        θ_t = θ/(1 − a(1 − 1/growth)),    a = clip(2·progress − 1, 0, 1),
+
+    and with it the length of a step. ``fall`` is the part of the run in which ε may come down by the factor e while
+    ρ > 0 (0: as fast as ζ lets it): see :meth:`slowed`. Since a rejected trial has Ĉ + η > ε, every jump increases ε
     (T8).
     """
 
@@ -101,6 +109,7 @@ class CurvatureRule(Rule):
     growth: float = 1.0
     band: float = 1.0
     eps_min: float = 1e-8
+    fall: float = 0.0
 
     def __post_init__(self) -> None:
         self._check(
@@ -113,6 +122,7 @@ class CurvatureRule(Rule):
             memory=(lambda a: 0 <= a < 1, "a number in [0, 1)"),
             growth=_AT_LEAST_ONE,
             band=_AT_LEAST_ONE,
+            fall=(lambda a: 0 <= a <= 1, "a number in [0, 1]"),
         )
 
     def rejected(self, eps: float, c_hat: float | None, eta: float) -> float | None:
@@ -128,12 +138,18 @@ class CurvatureRule(Rule):
             smoothed = c if smoothed is None else smoothed + (1 - self.memory) * (c - smoothed)
         if smoothed is None:
             return eps, None
-        theta = self.theta * self.growth ** max(0.0, min(2 * progress - 1, 1.0))
-        least = theta * (smoothed + eta)
+        late = max(0.0, min(2 * progress - 1, 1.0))
+        least = self.theta / (1 - late * (1 - 1 / self.growth)) * (smoothed + eta)
         return max(least, min(eps, max(self.zeta * eps, self.band * least)), self.eps_min), smoothed
 
     def unpenalised(self) -> CurvatureRule:
         return replace(self, band=1.0)
+
+    def slowed(self, part: float) -> CurvatureRule:
+        """ζ is at least exp(−part/fall)."""
+        if part <= 0 or self.fall == 0:
+            return self
+        return replace(self, zeta=max(self.zeta, math.exp(-part / self.fall)))
 
 
 @dataclass(frozen=True)

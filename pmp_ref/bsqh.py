@@ -131,7 +131,7 @@ def loop(
             tests = stop if rho == problem.rho else replace(stop, increment=0.0, residual=0.0)
             # The trial, and what it means for the run.
             it = prepare(problem, method, it, bx, by)
-            after, record = step(problem, method, it, bx, by, rho, progress, full)
+            after, record = step(problem, method, it, bx, by, rho, progress, full, stop.part(batches))
             if record.accepted:
                 after = replace(after, steering=replace(after.steering, nonzeros=record.nonzeros))
             status, after = go_on(method, tests, it, after, record, full, batches)

@@ -135,13 +135,14 @@ def step(
     rho: float | None = None,
     progress: float = 0.0,
     full: bool = True,
+    part: float = 0.0,
 ) -> tuple[Iterate, Record]:
     """One trial on the batch (x, y), from ``Iterate(controls, eps)`` on; :func:`pmp_ref.one_step.step` with the sweep
     chosen.
 
     After a rejection give the same arrays again; other arrays are the next batch.
     """
-    return one_step.step(suited(problem, x), method, it, x, y, rho, progress, full)
+    return one_step.step(suited(problem, x), method, it, x, y, rho, progress, full, part)
 
 
 def certify(problem: Problem, controls: Controls, x: Array, y: Array, eps: float | None = None) -> Certificate:

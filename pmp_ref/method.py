@@ -87,7 +87,7 @@ class Method:
         A ramp needs a run of known length: ``ramp=None`` for a run that stops by its residual alone.
         """
         usual = cls(
-            rule=CurvatureRule(theta=0.7, memory=0.9, growth=20.0, band=20.0),
+            rule=CurvatureRule(theta=0.7, memory=0.9, growth=20.0, band=20.0, fall=0.05),
             metric=GradientMetric(),
             averaging=Averaging(0.9),
             ramp=Ramp(0.1, 0.5),

@@ -37,6 +37,7 @@ def step(
     rho: float | None = None,
     progress: float = 0.0,
     full: bool = True,
+    part: float = 0.0,
 ) -> tuple[Iterate, Record]:
     """One trial on the batch (x, y): maximise K_ε layer by layer, sweep the candidate, judge J, move or not.
 
@@ -44,13 +45,15 @@ def step(
     other arrays are the next batch. Accepted: the controls become w, with the sweep already made. Otherwise the
     controls and their evaluation stay as they were and ε grows, or the maximiser goes back from the averaged to the
     batch's own switching function. ``rho`` None: the problem's. ``full`` False: the next control meets another batch,
-    so that nothing of the trial's sweep is kept.
+    so that nothing of the trial's sweep is kept. ``progress`` is the part of the run that is done, ``part`` that which
+    a step is; 0 where the run has no length.
     """
     it = prepare(problem, method, it, x, y)
     t = trial(problem, method, it, problem.rho if rho is None else rho, full)
     it = replace(it, counts=it.counts.swept(t.evaluation))
     verdict = judge(method, it, t)
     rule = method.rule_at(max(t.rho, problem.rho))
+    rule = rule.slowed(part) if t.rho > 0 else rule
     return move(method, rule, it, t, verdict, progress), record_of(it, t, verdict)
 
 

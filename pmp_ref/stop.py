@@ -56,3 +56,7 @@ class Stop:
         if self.epochs:
             parts.append((place.epoch + place.position / batches) / self.epochs)
         return min(max(parts), 1.0)
+
+    def part(self, batches: int) -> float:
+        """The part of the run that one step is; 0 without a limit of steps or epochs."""
+        return max([0.0, *(1 / n for n in (self.steps, (self.epochs or 0) * batches) if n)])

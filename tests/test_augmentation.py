@@ -45,7 +45,7 @@ def test_curvature_follows_a_smoothed_estimate(
     c = max(c_hat, 0.0)
     assert estimate == pytest.approx(c if smoothed is None else 0.75 * smoothed + 0.25 * c)
     assert estimate is not None and estimate >= 0
-    theta = 1.25 * 4.0 ** (0.0 if progress <= 0.5 else 2 * progress - 1)
+    theta = 1.25 if progress <= 0.5 else 1.25 * 4.0 / (4.0 - 3.0 * (2 * progress - 1))
     assert new == pytest.approx(max(0.5 * eps, theta * (estimate + 0.01), 1e-3))
     assert new <= max(eps, theta * (estimate + 0.01), 1e-3) * (1 + 1e-15)  # T8's condition after acceptance
 
@@ -60,7 +60,7 @@ def test_curvature_keeps_what_it_knows_where_the_measurement_is_lost() -> None:
 def test_growth_starts_at_half_of_the_run() -> None:
     rule = CurvatureRule(theta=2.0, growth=9.0, zeta=1e-6)
     eps = [rule.accepted(1.0, 1.0, None, 0.0, t)[0] for t in (0.0, 0.5, 0.75, 1.0)]
-    np.testing.assert_allclose(eps, [2.0, 2.0, 6.0, 18.0])
+    np.testing.assert_allclose(eps, [2.0, 2.0, 3.6, 18.0])  # 1/ε falls from 1/2 to 1/18, at 0.75 it is 5/18
 
 
 @given(positive, st.floats(0, 1e4), st.floats(1, 100), st.floats(0, 1))
@@ -69,7 +69,7 @@ def test_epsilon_stays_inside_its_band(eps: float, c: float, band: float, progre
     downwards by ζ at most."""
     rule = CurvatureRule(theta=1.25, zeta=0.5, growth=4.0, band=band, eps_min=1e-3)
     new, estimate = rule.accepted(eps, None, c, 0.01, progress)
-    least = 1.25 * 4.0 ** max(0.0, min(2 * progress - 1, 1.0)) * (c + 0.01)
+    least = 1.25 / (1 - 0.75 * max(0.0, min(2 * progress - 1, 1.0))) * (c + 0.01)
     assert estimate == c and new <= max(eps, least, 1e-3)
     if least <= eps <= band * least:
         assert new == max(eps, 1e-3)
@@ -91,6 +91,21 @@ def test_only_the_band_depends_on_the_penalty() -> None:
     rule = CurvatureRule(theta=2.0, growth=3.0, band=8.0)
     assert rule.unpenalised() == CurvatureRule(theta=2.0, growth=3.0)
     assert ClassicRule(2.0).unpenalised() == ClassicRule(2.0)
+
+
+@given(positive, st.floats(0, 1), st.sampled_from((0.0, 0.05, 1.0)), st.floats(0, 1))
+def test_epsilon_falls_by_e_at_most_in_the_part_of_the_run_that_fall_says(
+    eps: float, zeta: float, fall: float, part: float
+) -> None:
+    rule = CurvatureRule(zeta=max(zeta, 1e-3), fall=fall, eps_min=1e-300)
+    least = max(rule.zeta, math.exp(-part / fall)) if fall > 0 and part > 0 else rule.zeta
+    new, _ = rule.slowed(part).accepted(eps, None, 0.0, 0.0, 0.0)
+    assert new == pytest.approx(least * eps, rel=1e-12) and new <= eps
+    steps = 40  # a run of so many steps, each as low as it may go
+    for _ in range(steps):
+        eps, before = rule.slowed(1 / steps).accepted(eps, None, 0.0, 0.0, 0.0)[0], eps
+        assert eps >= before * math.exp(-1 / steps / fall) * (1 - 1e-12) if fall > 0 else eps >= before * rule.zeta
+    assert ClassicRule(2.0).slowed(part) == ClassicRule(2.0)
 
 
 def test_fixed_is_constant_and_gives_up() -> None:
@@ -236,6 +251,7 @@ def test_numpy_numbers_become_python_floats(rule: Any) -> None:
         (CurvatureRule, "memory", -0.1),
         (CurvatureRule, "growth", 0.9),
         (CurvatureRule, "band", 0.9),
+        (CurvatureRule, "fall", 1.1),
         *((AbsoluteTest, "eta", bad) for bad in (0.0, -1.0, math.nan, math.inf)),
         *((RelativeTest, "eta1", bad) for bad in (0.0, 1.0, math.nan)),
     ],

@@ -428,6 +428,7 @@ def test_a_proximal_step_is_the_maximiser_at_eps(setup: Setup, method: str, r: A
 
 def test_ramp_and_schedule(setup: Setup) -> None:
     assert [baselines.schedule("growth", t) for t in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 20**-0.5, 1 / 20])
+    assert [baselines.schedule("linear", t) for t in (0.0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 0.525, 1 / 20])
     assert baselines.schedule("constant", 0.9) == 1.0
     plan = Plan("l0", 1, 0.1, "constant", 100.0, (0.5, 1.0))
     state, still = State(setup.controls), tuple(tuple(0 * a for a in s) for s in setup.controls)

@@ -95,7 +95,7 @@ def drawn(pick: Pick, seed: int) -> Run:
     stop = Stop(epochs=3) if batch_size and pick(True, False) else Stop(steps=8)
     method = Method(
         pick(
-            CurvatureRule(eps0, memory=0.75, growth=pick(1.0, 3.0), band=pick(1.0, 4.0)),
+            CurvatureRule(eps0, memory=0.75, growth=pick(1.0, 3.0), band=pick(1.0, 4.0), fall=float(seed % 2)),
             ClassicRule(eps0, 1.5, 0.75),
             FixedRule(10 * eps0),
         ),
@@ -231,7 +231,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "Ĉ not divided by 1 − η₁": ("known = c_hat / (1 - M.eta1)", "known = c_hat"),
     "ε never below σ_min ε": ("max(M.sigma_min * eps, M.theta * (c + M.eta))", "M.sigma_min * eps"),
     "memory reversed": ("M.memory * mean + (1 - M.memory) * max(c, 0)", "(1 - M.memory) * mean + M.memory * max(c, 0)"),
-    "θ does not grow": ("M.growth ** max(0, 2 * progress - 1)", "1"),
+    "θ does not grow": ("max(0, 2 * progress - 1) * (1 - 1 / M.growth)", "0"),
+    "ε falls as fast as ζ lets it": ("max(M.zeta, math.exp(-part / M.fall))", "M.zeta"),
     "average used after a failed trial": ("use_average, returns = False,", "use_average, returns = True,"),
     "average never reset": ("if returns >= M.patience", "if False"),
     "the same batches in every epoch": ("(M.seed, epoch)", "(M.seed, 0)"),

@@ -139,7 +139,7 @@ METHOD: dict[str, Any] = {
     "eta": 1e-6, "eta1": 0.0, "tested": True,  # accept iff −ΔJ ≥ ητ + η₁ΣΔH, where η or η₁ is 0
     "squares": None, "beta": 0.99, "floor": 1e-3, "ceiling": 1e3,  # of the metric: g ↦ g², or its means by layer
     "average": None, "patience": 5, "ramp": (-1.0, 0.0),  # β of the mean of g; ρ grows between these parts of a run
-    "band": 1.0, "steps": math.inf, "epochs": math.inf, "batch_size": None, "seed": 0,  # band: where ρ > 0 alone
+    "band": 1.0, "fall": 0.0, "steps": math.inf, "epochs": math.inf, "batch_size": None, "seed": 0,  # where ρ > 0
 }  # fmt: skip
 
 
@@ -148,14 +148,13 @@ def rejected(M: Any, eps: float, c: float | None) -> float:
     return M.sigma * eps if c is None else max(M.sigma_min * eps, M.theta * (c + M.eta))
 
 
-def accepted(M: Any, eps: float, c: float | None, mean: float | None, progress: float) -> tuple[float, float | None]:
-    """(ε, C̃) after an accepted trial; ``mean`` is C̃ before it."""
+def accepted(M: Any, eps: float, c: float | None, mean: Any, progress: float, part: float = 0) -> tuple[float, Any]:
+    """(ε, C̃) after an accepted trial; ``mean`` is C̃ before it, ``part`` 0 or that of the run which a step is."""
     if c is not None:
         mean = max(c, 0) if mean is None else M.memory * mean + (1 - M.memory) * max(c, 0)
-    if mean is None and M.theta > 0:
-        return eps, None
-    least = M.theta * M.growth ** max(0, 2 * progress - 1) * ((mean or 0) + M.eta)
-    return max(least, min(eps, max(M.zeta * eps, M.band * least)), M.eps_min), mean
+    low = M.theta / (1 - max(0, 2 * progress - 1) * (1 - 1 / M.growth)) * ((mean or 0) + M.eta)
+    less = eps * (max(M.zeta, math.exp(-part / M.fall)) if part * M.fall > 0 else M.zeta)
+    return (eps if mean is None and M.theta > 0 else max(low, min(eps, max(less, M.band * low)), M.eps_min)), mean
 
 
 def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[SimpleNamespace]:
@@ -170,6 +169,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
             batches = np.array_split(order, 1 if full else math.ceil(len(x) / M.batch_size))
             batch = batches[position]
             progress = min(1, max(step / M.steps, (epoch + position / len(batches)) / M.epochs))
+            part = max(1 / M.steps, 1 / (M.epochs * len(batches)))
             rho = P.rho * min(1, max(0, (progress - M.ramp[0]) / (M.ramp[1] - M.ramp[0])))
             states = P.forward_sweep(u, x[batch]) if not states else states
             phi, _ = P.loss(states[-1], y[batch])
@@ -218,7 +218,7 @@ def bsqh(P: Problem, u: Array, x: Array, y: Array, **choices: Any) -> Iterator[S
         if verdict == "accepted":
             if known is None and mean is not None:
                 known = min(mean, 11 * nu / tau / (1 - M.eta1))  # Ĉ is at most that, so C̃ may come down
-            eps, mean = accepted(M, eps, known, mean, progress)
+            eps, mean = accepted(M, eps, known, mean, progress, part if rho > 0 else 0)
             u, step, returns = w, step + 1, 0 if use_average else returns
         elif verdict == "average dropped":
             use_average, returns = False, returns + 1

@@ -29,7 +29,7 @@ MINI: Any = Method.minibatch()  # the numbers are those of the library; here the
 FULL: Any = Method.full_batch()
 UNSET = "by the other options"  # a default that resolve() finds
 NO_TEST = "no acceptance test: descent not guaranteed"
-RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth", "band")
+RULE_OPTIONS = ("sigma", "zeta", "theta", "memory", "growth", "band", "fall")
 _SHARED = object()
 
 
@@ -182,7 +182,7 @@ class Options:
     growth: float | None = option(
         MINI.rule.growth,
         parse.or_none(parse.number),
-        "curvature: θ grows by this factor over the second half of the run",
+        "curvature: θ grows by this factor over the second half of the run, 1/θ falls linearly",
         FULL.rule.growth,
     )
     band: float | None = option(
@@ -190,6 +190,12 @@ class Options:
         parse.or_none(parse.number),
         "curvature: where ρ > 0, ε stays between θ(Ĉ + η) and this times as much",
         FULL.rule.band,
+    )
+    fall: float | None = option(
+        MINI.rule.fall,
+        parse.or_none(parse.number),
+        "curvature: where ρ > 0, the part of the run in which ε may come down by the factor e; 0: no such bound",
+        FULL.rule.fall,
     )
     max_rejections: int = option(
         MINI.max_rejections, parse.whole(1), "rejections of one control before the run gives up", metavar="N"

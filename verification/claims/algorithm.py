@@ -162,7 +162,7 @@ def algorithm(context: Context) -> Outcome:
 
 # Each rule, test and metric appears; ε₀ is small to provoke rejections.
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
-    {"rule": CurvatureRule(eps0=0.01, memory=0.75, band=3.0), "regulariser": L0()},
+    {"rule": CurvatureRule(eps0=0.01, memory=0.75, band=3.0, fall=0.2), "regulariser": L0()},
     {
         "rule": ClassicRule(eps0=0.02, sigma=2.0, zeta=0.5, eps_min=0.04),
         "regulariser": Polynomial(0.5, 0.5, 1.0),
@@ -193,7 +193,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
         "acceptance": AbsoluteTest(0.2),
     },
     {"rule": FixedRule(eps0=0.01), "size": 3, "epochs": 2, "acceptance": AbsoluteTest(0.5)},
-    {"rule": CurvatureRule(eps0=5.0, band=100.0), "rho": 0.0},  # without a penalty no band
+    {"rule": CurvatureRule(eps0=5.0, band=100.0, fall=0.5), "rho": 0.0},  # without a penalty neither band nor fall
 )
 
 
@@ -637,7 +637,7 @@ def rules(context: Context) -> Outcome:
         rng = case.rng
         rule: Any = case.cycle(
             ClassicRule(1.0, 1.5, 0.5, 0.25),
-            CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 4.0, 0.125),
+            CurvatureRule(1.0, 0.75, 1.25, 3.0, 0.5, 0.8, 2.0, 4.0, 0.125, 0.25),
             FixedRule(2.0),
         )
         test: Any = case.choose(AbsoluteTest(0.125), RelativeTest(0.25), NoTest())
@@ -651,9 +651,10 @@ def rules(context: Context) -> Outcome:
             found = rule.rejected(eps, c_hat, test.eta)
             found = math.inf if found is None else found
             yield Check(_relative(found, due), 1e-14, f"{rule} after a rejection at ε = {eps:.3g}, Ĉ = {c_hat}")
-            due, mean = plain.accepted(M, eps, c_hat, smoothed, progress)
+            part = case.choose(0.0, 2.0 ** rng.uniform(-9, 0))
+            due, mean = plain.accepted(M, eps, c_hat, smoothed, progress, part)
             mean = mean if M.theta > 0 else None  # a rule without θ has no use for C̃
-            pairs = zip(rule.accepted(eps, c_hat, smoothed, test.eta, progress), (due, mean), strict=True)
+            pairs = zip(rule.slowed(part).accepted(eps, c_hat, smoothed, test.eta, progress), (due, mean), strict=True)
             for value, exact in pairs:
                 lost = value is None or exact is None
                 error = float(value is not exact) if lost else _relative(value, exact)  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ def rules(case: Case) -> tuple[Rule, ...]:
     return (
         classic,
         CurvatureRule(eps0=eps0),
-        CurvatureRule(eps0=eps0, growth=case.cycle(20.0, 4.0), band=case.cycle(1.0, 10.0)),
+        CurvatureRule(eps0=eps0, growth=case.cycle(20.0, 4.0), band=case.cycle(1.0, 10.0), fall=case.cycle(0.0, 1.0)),
     )
 
 
@@ -169,7 +169,9 @@ def rule_checks(
 ) -> Iterator[Check]:
     """Rejections in a row, the bound of ε and the steps of ε of one run of at most ``steps`` steps."""
     assert isinstance(rule, ClassicRule | CurvatureRule)
-    growth = f", growth {rule.growth:g}, band {rule.band:g}" if isinstance(rule, CurvatureRule) else ""
+    growth = (
+        f", growth {rule.growth:g}, band {rule.band:g}, fall {rule.fall:g}" if isinstance(rule, CurvatureRule) else ""
+    )
     name = f"{type(rule).__name__}(ε₀ = {rule.eps0:g}{growth}); {s.name}"
     largest = 0.0
     for sequence in runs.sequences(trials):
@@ -222,8 +224,8 @@ def identity_checks(rule: Rule, trials: list[Trial], name: str) -> Iterator[Chec
 def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, steps: int) -> Iterator[Check]:
     """Curvature rule: after acceptance ε ≤ max(ε, c, ε_min) with c = θ_t(C̃ + η), and between c and band·c ε stays.
 
-    C̃ is the running mean of past Ĉ₊; θ_t rises from θ to θ growth, by the same factor in each step of the second half
-    of the run. At ρ = 0 the band is 1.
+    C̃ is the running mean of past Ĉ₊; θ_t rises from θ to θ growth, and 1/θ_t falls by the same amount in each step of
+    the second half of the run. At ρ = 0 the band is 1; at ρ > 0 ε falls by e at most in the part ``fall`` of the run.
     """
     if not isinstance(rule, CurvatureRule):
         return
@@ -242,9 +244,10 @@ def smoothing_checks(rule: Rule, trials: list[Trial], eta: float, name: str, ste
             yield Check(abs(t.eps_next - r.eps), 0.0, f"ε stays while no Ĉ is known; {name}")
             continue
         late = max(0.0, 2 * (r.step - 1) / steps - 1)  # the progress when the trial was made
-        aim = rule.theta * rule.growth**late * (mean + eta)
+        aim = (mean + eta) / ((1 - late) / rule.theta + late / (rule.theta * rule.growth))
         yield Check(t.eps_next, max(r.eps, aim, rule.eps_min) * (1 + 1e-12), f"ε after acceptance is bounded; {name}")
-        top = max(rule.zeta * r.eps, (rule.band if r.rho > 0 else 1.0) * aim)
+        slow = math.exp(-1 / (steps * rule.fall)) if r.rho > 0 and rule.fall > 0 else 0.0
+        top = max(rule.zeta * r.eps, slow * r.eps, (rule.band if r.rho > 0 else 1.0) * aim)
         expected = max(aim, min(r.eps, top), rule.eps_min)
         yield Check(abs(t.eps_next - expected), 1e-12 * expected, f"ε follows C̃ and stays in its band; {name}")
 

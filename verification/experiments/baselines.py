@@ -2,9 +2,9 @@
 
 All take the same data, initial controls and batches as bSQH; g is the batch's switching function, so the gradient ∇
 of the mean loss f is −g. One step costs one forward and one backward sweep, of SR2 two forward sweeps. ``schedule``
-scales the step size s over the run's progress t ∈ [0, 1): "constant", or "growth", s(t) = 20^{−max(0, 2t − 1)}:
-constant, then falling by the factor 20 over the second half, as θ grows in the bSQH runs. Only kernels are penalised or
-pruned; biases take the step without it.
+scales the step size s over the run's progress t ∈ [0, 1): "constant"; "linear", 1 − (1 − 1/20)a, a = max(0, 2t − 1), as
+1/θ falls in the bSQH runs; "growth", 20^{−a}, falling over the second half by the factor 20 too. Only kernels are
+penalised or pruned; biases take the step without it.
 
 Adam (Kingma, Ba, ICLR 2015): m ← β₁m + (1 − β₁)∇, v ← β₂v + (1 − β₂)∇²,
     w = u − s·(m/(1 − β₁ᵏ)) / (√(v/(1 − β₂ᵏ)) + 10⁻⁸),    β₁ = 0.9, β₂ = 0.999.
@@ -57,7 +57,8 @@ SAVE_EVERY = 10.0  # seconds between checkpoints
 
 def schedule(name: str, progress: float) -> float:
     """The factor on the step size."""
-    return {"constant": 1.0, "growth": GROWTH ** -max(0.0, 2 * progress - 1)}[name]
+    late = max(0.0, 2 * progress - 1)
+    return {"constant": 1.0, "linear": 1 - late * (1 - 1 / GROWTH), "growth": GROWTH**-late}[name]
 
 
 def soft_threshold(c: np.ndarray, t: float) -> np.ndarray:

@@ -20,7 +20,8 @@ from verification.experiments.training import train
 
 DATA = {"data": "cifar10", "held_out": "0", "batch_size": "128", "shift": "4", "flip": "horizontal"}
 QUICK_DATA = {"data": "mnist-subset", "held_out": "0.8", "batch_size": "32", "shift": "1"}  # 1,000 images
-RULE = {"theta": "0.7", "memory": "0.9", "growth": "20", "band": "20"}  # today's defaults, so that a row keeps them
+# today's defaults, so that a row keeps them
+RULE = {"theta": "0.7", "memory": "0.9", "growth": "20", "band": "20", "fall": "0.05"}
 EPOCHS, EQUAL = 30, 10  # with 20 layers; of every depth, to compare them
 DEPTHS = (8, 14, 20, 32)
 SHARES = ("10%", "5%")
@@ -99,7 +100,7 @@ def row(method: str, layers: int, keep: str | None, epochs: int, seed: int, quic
     data = QUICK_DATA if quick else DATA
     options = data | {"network": f"resnet{layers}", "epochs": str(epochs), "check_descent": "20", "seed": str(seed)}
     if method == "bSQH":
-        options |= RULE | ({"rho": "0", "band": "1"} if keep is None else {"keep": keep})
+        options |= RULE | ({"rho": "0", "band": "1", "fall": "0"} if keep is None else {"keep": keep})
     return Row(
         f"{QUICK[quick]}{method.lower()}-resnet{layers}-{size}-epochs{epochs}-seed{seed}",
         {
@@ -135,7 +136,7 @@ def adam(row: Row, context: Context) -> dict[str, Any]:
     s = row.settings
     setup = build(resolve(s["options"]), context.threads)
     share = None if s["keep"] == "all" else float(s["keep"].rstrip("%")) / 100
-    plan = Plan("adam", s["epochs"], ADAM_STEP, share=share)
+    plan = Plan("adam", s["epochs"], ADAM_STEP, "linear", share=share)
     state = baselines.train(setup, plan, context.directory / "adam.npz", context.progress)
     return {
         **in_percent(baselines.judge(setup, state.controls)),

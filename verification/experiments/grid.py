@@ -101,7 +101,7 @@ class Grid(Experiment):
         if s["method"] == "Adam, pruned":
             share = train_or_reuse(options, context, s["source"], name="share").result["kept_fraction"]
         setup = build(resolve(options), context.threads)
-        plan = Plan("adam", int(options["epochs"]), s["step"], share=share)
+        plan = Plan("adam", int(options["epochs"]), s["step"], "linear", share=share)
         state = baselines.train(setup, plan, context.directory / "adam.npz", context.progress)
         kept, entries = kernel_entries(setup.network.names(), state.controls)
         assert setup.held_out is not None

@@ -34,7 +34,20 @@ RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides D
     "rho1e-3": {"rho": "1e-3"},
     "rho3e-4": {"rho": "3e-4"},
 }
-DECIDE = ("rho", "keep", "ramp", "rule", "eps0", "theta", "memory", "growth", "band", "averaging", "metric")  # defaults
+DECIDE = (
+    "rho",
+    "keep",
+    "ramp",
+    "rule",
+    "eps0",
+    "theta",
+    "memory",
+    "growth",
+    "band",
+    "fall",
+    "averaging",
+    "metric",
+)  # defaults
 
 ADAM_STEP = 1e-3
 SHARES = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)  # pruned from one dense run, no retraining
@@ -49,7 +62,10 @@ ONCE = ("l1", "l0")  # kinds that run with the first seed alone
 PRUNED = (0.01, 0.005)  # shares of Adam that is pruned while it trains
 PLANS: dict[str, dict[str, Any]] = {  # the plans of the other kinds besides their epochs, by strength
     **{
-        kind: {f"{100 * share:g} %": {"method": "adam", "step": 3e-3, "share": share, **more} for share in PRUNED}
+        kind: {
+            f"{100 * share:g} %": {"method": "adam", "step": 3e-3, "share": share, "schedule": "linear", **more}
+            for share in PRUNED
+        }
         for kind, more in (("gradual", {}), ("projected", {"projected": True}))
     },
     "sr2": {f"ρ = {rho:g}": {"method": "sr2", "step": 0.025, "rho": rho, "ramp": (0.05, 0.6)} for rho in (3e-4, 1e-3)},

@@ -155,13 +155,28 @@ curvature rule: growth after rejections too
 
 curvature rule: growth left out
   pmp_ref.augmentation:CurvatureRule.accepted
-  - self.growth ** max(
-  + planted(1.0) ** max(
+  - late * (1 - 1 / self.growth)
+  + planted(0.0) * (1 - 1 / self.growth)
+
+curvature rule: θ, not its reciprocal, linear in the second half
+  pmp_ref.augmentation:CurvatureRule.accepted
+  - self.theta / (1 - late * (1 - 1 / self.growth))
+  + planted(self.theta) * (1 + late * (self.growth - 1))
 
 curvature rule: growth from the first step
   pmp_ref.augmentation:CurvatureRule.accepted
   - 2 * progress - 1
   + planted(progress)
+
+curvature rule: the part of the run in which ε falls by e left out
+  pmp_ref.augmentation:CurvatureRule.slowed
+  - math.exp(-part / self.fall)
+  + planted(0.0)
+
+curvature rule: ε falls slowly without a penalty too
+  pmp_ref.one_step:step
+  - rule.slowed(part) if t.rho > 0
+  + rule.slowed(part) if planted(True)
 
 curvature rule: fall of ε not limited by ζ
   pmp_ref.augmentation:CurvatureRule.accepted
@@ -445,6 +460,11 @@ steps: one too many
   pmp_ref.stop:Stop.done
   - place.step >= self.steps
   + place.step > planted(self.steps)
+
+part of a run that a step is: the batches of an epoch left out
+  pmp_ref.stop:Stop.part
+  - (self.epochs or 0) * batches
+  + planted(self.epochs or 0)
 
 progress ignores the position in the epoch
   pmp_ref.stop:Stop.progress
