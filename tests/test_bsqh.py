@@ -284,6 +284,24 @@ def test_the_band_of_epsilon_is_in_force_only_while_there_is_a_penalty() -> None
     assert any(b < a for a, b in pairwise(followed)) and all(b >= a for a, b in pairwise(held))
 
 
+def test_epsilon_falls_slowly_only_while_rho_is_not_0() -> None:
+    """ε₀ is far above the curvature. Eight steps, the part 1/8 of the run each, or four batches in two epochs."""
+    rule = CurvatureRule(eps0=1e3, zeta=0.5, fall=0.5)
+    slow = math.exp(-1 / (8 * 0.5))
+
+    def factors(problem: Problem, **ramp: Any) -> list[float]:
+        found = run(problem, method=Method(rule, **ramp), stop=Stop(steps=8)).steps
+        return [b.eps / a.eps for a, b in pairwise(found)]
+
+    np.testing.assert_allclose(factors(Problem(NET, rho=1e-3)), 7 * [slow])
+    np.testing.assert_allclose(factors(Problem(NET, rho=0.0)), 7 * [0.5])
+    ramped = factors(Problem(NET, rho=1e-3), ramp=Ramp(0.5, 1.0))  # the ramp begins behind the fifth step
+    np.testing.assert_allclose(ramped, 5 * [0.5] + 2 * [slow])
+    x = data()[1]
+    batches = run(Problem(NET, rho=1e-3), method=Method(rule), stop=Stop(epochs=2), batch_size=-(-len(x) // 4)).steps
+    np.testing.assert_allclose([b.eps / a.eps for a, b in pairwise(batches)], 7 * [slow])
+
+
 def test_a_step_prepares_what_is_not_prepared_and_nothing_twice() -> None:
     """Other arrays are the next batch; the same arrays go on with what is known there."""
     u, x, y = data()
