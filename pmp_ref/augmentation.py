@@ -96,7 +96,7 @@ class CurvatureRule(Rule):
         θ_t = θ/(1 − a(1 − 1/growth)),    a = clip(2·progress − 1, 0, 1),
 
     and with it the length of a step. ``fall`` is the part of the run in which ε may come down by the factor e while
-    ρ > 0 (0: as fast as ζ lets it): see :meth:`slowed`. Since a rejected trial has Ĉ + η > ε, every jump increases ε
+    ρ > 0 (0: as fast as ζ lets it). Since a rejected trial has Ĉ + η > ε, every jump increases ε
     (T8).
     """
 

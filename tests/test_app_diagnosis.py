@@ -1,4 +1,4 @@
-"""What is said at the end of a run: each sentence by a run that provokes it, and none in a healthy one."""
+"""What is said at the end of a run: each sentence by a run or a table that provokes it, and none in a healthy one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pmp_ref.app.diagnosis import BAD, GOOD, HEALTHY, NOTE, Finding, diagnose, from_json, skipped_advice, to_json
+from pmp_ref.app.diagnosis import (
+    BAD,
+    GOOD,
+    HEALTHY,
+    NOTE,
+    Finding,
+    diagnose,
+    from_json,
+    skipped_advice,
+    steps_made,
+    to_json,
+)
 from pmp_ref.app.inspect import show
 from pmp_ref.app.main import main
 from pmp_ref.app.options import resolve
@@ -41,7 +52,6 @@ PROVOKED = {
     "price": ("easy", "--rho", "0.5", "--ramp", "0.4:0.8", "--epochs", "8"),
     "disconnected": ("easy", "--rho", "0.5", "--epochs", "4"),
     "guessing": ("easy", "--rho", "0.5", "--epochs", "4"),
-    "ε grew": ("noisy", "--rho", "0", "--growth", "1e5", "--epochs", "6"),
     "skipped": ("easy", "--growth", "1e3", "--epochs", "30", "--rho", "0"),
     "ε* above ε": ("easy", "--batch-size", "full", "--rho", "1e-3", "--steps", "8"),
     "falling": ("easy", "--rule", "classic", "--eps0", "30", "--zeta", "1", "--rho", "0", "--epochs", "4"),
@@ -95,6 +105,18 @@ def test_green_only_where_all_is_well() -> None:
     good, note, bad = (Finding("x", level, "seen", "do") for level in (GOOD, NOTE, BAD))
     assert (worst([good]), worst([good, note]), worst([note, bad])) == (GOOD, NOTE, BAD)
     assert from_json(json.loads(json.dumps(to_json([note])))) == [note]
+
+
+@pytest.mark.parametrize("last, said", [(1e3, True), (50.0, False)])
+def test_steps_that_vanish_because_epsilon_grew(last: float, said: bool) -> None:
+    """No run of a minute does this by the options: 1/θ falls linearly, so that ``growth`` alone makes 10 of it at most
+    in the middle of the last tenth. ε grows as in a run whose curvature does."""
+    eps = np.geomspace(1.0, last, 100)
+    steps = {"eps": eps.tolist(), "tau": (1 / eps**4).tolist()}
+    counts = {"accepted_steps": 100, "skipped_batches": 0, "epsilon_star": None, "epsilon": last}
+    found = steps_made(resolve({}), counts, steps, Counter())
+    assert [f.name for f in found] == ["ε grew"] * said
+    assert not said or (found[0].level == BAD and "from 3.9 to 756 " in found[0].seen)
 
 
 def test_steps_that_did_not_lower_the_objective() -> None:

@@ -29,7 +29,7 @@ class Limits:
     hardly: float = 0.5  # kept share: pruning that leaves half the weights saves nothing in time or memory
     early: float = 0.5  # share of all weights that went …
     early_part: float = 0.05  # … in the first twentieth of the steps, before the loss could tell which are needed
-    grown: float = 100.0  # ε at the end over ε at 10 to 30 % of the run: ``growth`` alone makes 20 of it
+    grown: float = 100.0  # ε at the end over ε at 10 to 30 % of the run: ``growth`` alone makes 7 of it
     moved: float = 0.01  # way of the last third of the steps, as a part of the whole way
     skipped: float = 0.2  # part of all batches; some at the precision limit are the end of an easy problem
     falling: float = 0.01  # mean loss of the last tenth of the steps below that of the tenth before; nats
