@@ -194,6 +194,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     },
     {"rule": FixedRule(eps0=0.01), "size": 3, "epochs": 2, "acceptance": AbsoluteTest(0.5)},
     {"rule": CurvatureRule(eps0=5.0, band=100.0, fall=0.5), "rho": 0.0},  # without a penalty neither band nor fall
+    {"rule": CurvatureRule(eps0=50.0, fall=1.0), "size": 3, "epochs": 2},  # ε comes down from far above, slowly
 )
 
 
