@@ -34,20 +34,7 @@ RECIPES: dict[str, dict[str, str]] = {  # options of ``pmp-ref train`` besides D
     "rho1e-3": {"rho": "1e-3"},
     "rho3e-4": {"rho": "3e-4"},
 }
-DECIDE = (
-    "rho",
-    "keep",
-    "ramp",
-    "rule",
-    "eps0",
-    "theta",
-    "memory",
-    "growth",
-    "band",
-    "fall",
-    "averaging",
-    "metric",
-)  # defaults
+DECIDE = "rho keep ramp rule eps0 theta memory growth band fall averaging metric".split()  # defaults
 
 ADAM_STEP = 1e-3
 SHARES = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)  # pruned from one dense run, no retraining
@@ -96,7 +83,7 @@ PUBLISHED: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (  # kept %
 NAMES = (  # of the published points in the figure: marker, which of the points, text, offset in points, alignment
     ("s", 0, "L0 hard-concrete\nLouizos et al. 2018", (6, -7), "right", "top"),
     ("^", 0, "ADMM pruning\nZhang et al. 2018", (56, -2), "left", "center"),
-    ("o", 0, "DNS\nGuo et al. 2016", (-27, 4), "right", "center"),
+    ("o", 0, "DNS\nGuo et al. 2016", (-54, 2), "right", "center"),
     ("D", 0, "SWS\nUllrich et al. 2017", (-8, -3), "right", "center"),
     ("x", 0, "sparse variational\ndropout\nMolchanov et al. 2017", (-14, 6), "left", "bottom"),
     ("+", 4, "Sparse Momentum\nDettmers, Zettlemoyer 2019", (0, 6), "center", "bottom"),
